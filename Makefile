@@ -1,0 +1,38 @@
+# make demo | make test | make help.  Everything runs in .venv, made from requirements.lock.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test lint base lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pxy needs Python >= 3.11: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a report in runs/demo
+	$(BIN)/pxy train experiments/dsrl.py --out runs/demo --resume never
+
+test: $(READY)  ## ruff and the whole test suite
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff alone
+	$(BIN)/ruff check .
+
+base: $(READY)  ## pre-train the embedded base model again (the weights that pxy ships)
+	$(BIN)/pxy pretrain experiments/base.py --out runs/base --resume never
+
+lock:  ## write requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	  -q -o requirements.lock
+
+clean:  ## remove .venv and the runs
+	rm -rf .venv runs

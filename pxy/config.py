@@ -1,11 +1,13 @@
 """What a run is: frozen dataclasses. The only owner of defaults, and all of them data.
 
-An experiment file returns a `Train` (or `Pretrain`); the command line overrides any field
-(`--data.task`, `--phases.0.lr`). The run folder keeps it as config.json, and `digest`
-names it in every checkpoint. `check` refuses, before anything is loaded, what cannot work.
+An experiment file returns a `Train` (or `Pretrain`); the command line overrides any
+field (`--data.task`, `--phases.0.lr`). The run folder keeps it as config.json, and
+`digest` names it in every checkpoint. `check` refuses, before anything is loaded, what
+cannot work.
 
-A training run is a tuple of phases. A phase is one or more terms and an optimizer setting:
-NSR-PreRL is one marginal term on negatives, DSRL is that phase followed by GRPO.
+A training run is a tuple of phases. A phase is one or more terms and an optimizer
+setting: NSR-PreRL is one marginal term on negatives, DSRL is that phase followed by
+GRPO.
 """
 
 import dataclasses
@@ -257,7 +259,8 @@ def digest(cfg) -> str:
 
 
 def from_dict(kind, values, path=""):
-  """The dataclass `kind` from JSON values; an unknown or ill-typed field is an Error."""
+  """The dataclass `kind` from JSON values; an unknown or ill-typed field is an
+  Error."""
   if not isinstance(values, dict):
     raise Error(f"config{path}: expected an object, found {type(values).__name__}")
   hints = typing.get_type_hints(kind)

@@ -1,0 +1,71 @@
+"""Rollouts: what was sampled, as arrays. Token in, token out.
+
+Row b of `Rollouts` is response b % R to prompt b // R: a group is a stretch of rows,
+never a hash. Lengths are recorded when sampling ends; no mask is ever derived from
+token values, since a model may pad with its stop token, and the stop token counts as
+part of y.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+  """P * R responses in group order, padded to common lengths with anything.
+
+  Attributes:
+    prompt_BS: prompt ids, from column 0.
+    prompt_len_B: their lengths, at least 1.
+    response_BT: response ids including the sampled stop token, from column 0.
+    response_len_B: their lengths; 0 is allowed and never contributes.
+    logp_BT: log-probs of response_BT under the distribution they were sampled from.
+    group_size: R, static.
+  """
+
+  prompt_BS: np.ndarray | jax.Array
+  prompt_len_B: np.ndarray | jax.Array
+  response_BT: np.ndarray | jax.Array
+  response_len_B: np.ndarray | jax.Array
+  logp_BT: np.ndarray | jax.Array
+  group_size: int = dataclasses.field(metadata={"static": True}, default=1)
+
+  def take(self, groups: slice) -> "Rollouts":
+    """The rollouts of a range of groups (for several updates per batch)."""
+    r = self.group_size
+    rows = slice(groups.start * r, groups.stop * r)
+    return jax.tree.map(lambda x: x[rows], self)
+
+
+def stack(
+  prompts: Sequence[np.ndarray],
+  ids: Sequence[Sequence[np.ndarray]],
+  logps: Sequence[Sequence[np.ndarray]],
+) -> Rollouts:
+  """Rollouts from ragged numpy: prompts[p], ids[p][r] and logps[p][r] per response."""
+  size = len(ids[0])
+  flat_ids = [np.asarray(x, np.int32) for group in ids for x in group]
+  flat_logps = [np.asarray(x, np.float32) for group in logps for x in group]
+  if any(len(group) != size for group in ids):
+    raise ValueError("every prompt needs the same number of responses")
+  prompt_BS, prompt_len_B = pad([p for p in prompts for _ in range(size)], np.int32)
+  response_BT, response_len_B = pad(flat_ids, np.int32)
+  logp_BT, logp_len_B = pad(flat_logps, np.float32)
+  if (logp_len_B != response_len_B).any():
+    raise ValueError("every response token needs its log-prob")
+  return Rollouts(
+    prompt_BS, prompt_len_B, response_BT, response_len_B, logp_BT, group_size=size
+  )
+
+
+def pad(rows: Sequence[np.ndarray], dtype) -> tuple[np.ndarray, np.ndarray]:
+  """Ragged rows as one zero-padded array [B, longest] and their lengths [B]."""
+  length_B = np.array([len(row) for row in rows], np.int32)
+  padded_BT = np.zeros((len(rows), max(1, int(length_B.max(initial=0)))), dtype)
+  for i, row in enumerate(rows):
+    padded_BT[i, : len(row)] = row
+  return padded_BT, length_B

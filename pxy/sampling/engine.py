@@ -1,0 +1,363 @@
+"""The sampling engine: admit, step, retire. Continuous batching over fixed slots.
+
+    while responses wait or run:
+      free slots <- the next waiting responses     (each prompt is read once)
+      decode a stretch of tokens, one dispatch     (the host meanwhile hands on what
+      retire what has ended                         the stretch before has ended)
+
+One routine serves every objective and every evaluation. The result is a function of
+(params, prompt, uid, response number, key) and the sampling rule alone: slot count,
+order and neighbours do not enter it. Ids include the sampled stop token, and log-probs
+are under the distribution that was sampled from.
+
+Shapes are bucketed, and few: the cache is as long as the longest running response
+needs, and the last responses move to a quarter of the slots once they fit there.
+"""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from pxy import config
+from pxy.sampling import step
+
+STRETCH = 32
+"""Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
+PREFILL = 8192
+"""Prompt tokens per prefill: a bound on its activations."""
+
+
+class Stopped(Exception):
+  """`stop` asked for an end; what the run has drawn is dropped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """One response, as it was drawn."""
+
+  ids: np.ndarray
+  """int32, including the stop token."""
+  logp: np.ndarray
+  """float32, of each id under the distribution it was drawn from."""
+  stop: str
+  """`stop`, or `length` when max_new_tokens ended it."""
+  version: int
+  """Of the policy that drew it."""
+
+
+@dataclasses.dataclass
+class Stats:
+  """What a run did."""
+
+  prompt_tokens: int = 0
+  """Read, each prompt once."""
+  tokens: int = 0
+  """Drawn."""
+  slot_steps: int = 0
+  """Decode steps times slots, and how many of these drew a token."""
+  busy_steps: int = 0
+  dispatches: int = 0
+  compiles: int = 0
+  seconds: float = 0.0
+
+  @property
+  def idle(self) -> float:
+    """Share of the slot steps that drew nothing."""
+    return 1.0 - self.busy_steps / max(1, self.slot_steps)
+
+
+class Engine:
+  """Samples responses, at most `sampling.slots` at the same time.
+
+  Attributes:
+    arch: model.arch.Arch.
+    sampling: temperature, truncation, length limit, slots.
+    stop_ids: ids that end a response.
+    max_prompt_tokens: longer prompts are refused.
+    mesh: None, or axes (data, fsdp, tensor); slots shard over the first two.
+    dtype: of the activations and the cache.
+    stats: of the last run.
+  """
+
+  def __init__(
+    self,
+    arch,
+    *,
+    sampling: config.Sampling,
+    stop_ids: Sequence[int],
+    max_prompt_tokens: int,
+    mesh=None,
+    dtype: str = "float32",
+  ):
+    if min(sampling.max_new_tokens, sampling.slots, max_prompt_tokens) < 1:
+      raise config.Error(
+        "sampling: max_new_tokens, slots and max_prompt_tokens must be at least 1"
+      )
+    if max_prompt_tokens + sampling.max_new_tokens > arch.context:
+      raise config.Error(
+        f"sampling: {max_prompt_tokens} prompt and {sampling.max_new_tokens} new tokens"
+        f" exceed the model's context of {arch.context}; lower max_new_tokens"
+      )
+    self.arch, self.sampling, self.mesh, self.dtype = arch, sampling, mesh, dtype
+    self.stop_ids = tuple(sorted(map(int, stop_ids)))
+    self.max_prompt_tokens = max_prompt_tokens
+    self.stats = Stats()
+    self._batch = None
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._batch = None  # A run that failed may have left its cache here.
+
+  def run(
+    self,
+    params,
+    prompts: Sequence[np.ndarray],
+    n: int,
+    *,
+    key,
+    uids: Sequence[int] | None = None,
+    version: int = 0,
+    on_finish: Callable[[int, int, Sample], None] | None = None,
+    greedy: bool = False,
+    stop: Callable[[], bool] | None = None,
+  ) -> list[list[Sample]]:
+    """`n` responses to each prompt, indexed [prompt][response].
+
+    Response r to prompt p draws with fold_in(fold_in(key, uids[p]), r); uids default to
+    the prompts' numbers. `on_finish(p, r, sample)` is called soon after a response has
+    ended, while others are still being decoded. `stop` is polled between dispatches.
+
+    Raises:
+      config.Error: an empty or over-long prompt.
+      Stopped: `stop()` was true.
+    """
+    start, compiled = time.perf_counter(), step.programs()
+    self._check(prompts, n)
+    self.stats = Stats()
+    uids = range(len(prompts)) if uids is None else uids
+    self._batch = batch = _Batch(self, params, prompts, n, key, uids, greedy)
+    samples = [[None] * n for _ in prompts]
+    ended = []
+    while batch.waiting or batch.busy:
+      if stop is not None and stop():
+        raise Stopped(f"sampling: stopped with {len(batch.waiting)} responses to begin")
+      fetch = batch.dispatch()
+      _hand_on(ended, on_finish)
+      ended = []
+      for p, r, ids, logp in batch.retire(jax.device_get(fetch)):
+        reason = "stop" if ids[-1] in self.stop_ids else "length"
+        samples[p][r] = Sample(ids, logp, reason, version)
+        ended.append((p, r, samples[p][r]))
+    _hand_on(ended, on_finish)
+    self._batch = None
+    self.stats.seconds = time.perf_counter() - start
+    self.stats.compiles = step.programs() - compiled
+    return samples
+
+  def _check(self, prompts, n):
+    if n < 1:
+      raise config.Error("sampling: responses per prompt must be at least 1")
+    for p, prompt in enumerate(prompts):
+      if not 0 < len(prompt) <= self.max_prompt_tokens:
+        raise config.Error(
+          f"sampling: prompt {p} has {len(prompt)} tokens, expected 1 to"
+          f" {self.max_prompt_tokens}; drop it or raise max_prompt_tokens"
+        )
+
+
+@dataclasses.dataclass
+class _Draft:
+  """A response that has a slot."""
+
+  p: int
+  r: int
+  start: int
+  """Length of its prompt."""
+  drawn: int = 0
+  ids: list = dataclasses.field(default_factory=list)
+  logp: list = dataclasses.field(default_factory=list)
+
+  def add(self, ids, logp):
+    self.drawn += len(ids)
+    self.ids.append(ids)
+    self.logp.append(logp)
+
+
+class _Batch:
+  """The responses of one run: which wait, which have a slot, what was drawn so far."""
+
+  def __init__(self, engine, params, prompts, n, key, uids, greedy):
+    sampling = engine.sampling
+    self.rule = step.Rule(
+      temperature=0.0 if greedy else sampling.temperature,
+      top_k=0 if greedy else sampling.top_k,
+      top_p=1.0 if greedy else sampling.top_p,
+      stop_ids=engine.stop_ids,
+    )
+    self.arch, self.stats = engine.arch, engine.stats
+    self.static = {"dtype": engine.dtype, "mesh": engine.mesh}
+    self.mesh = engine.mesh
+    self.params = params
+    self.prompts, self.n, self.key = prompts, n, key
+    self.uids = np.asarray(uids).astype(np.uint32)
+    self.limit = sampling.max_new_tokens
+    self.stretch = max(1, min(STRETCH, self.limit - 1))
+    self.longest = engine.max_prompt_tokens
+    self.waiting = collections.deque(
+      (p, r) for p in range(len(prompts)) for r in range(n)
+    )
+    self.rows = min(sampling.slots, _power(len(self.waiting)))
+    self.busy = {}  # slot: _Draft
+    self.fresh = []  # Lists of drafts, one per admission of the stretch.
+    self.block, self.ready = range(0), None  # The prompts that have been read last.
+    self.room, self.slots = 0, None
+
+  def dispatch(self):
+    """Fill the free slots and start a stretch; returns what `retire` must be given."""
+    first = []
+    while self.waiting and len(self.busy) < self.rows:
+      first.append(self._admit())
+    if not self.waiting:
+      self._shrink()
+    drafts = self.busy.values()
+    self._grow(max(d.start + min(d.drawn + self.stretch, self.limit) for d in drafts))
+    # Idle slots cost as much as busy ones: come back as soon as they can be put to use.
+    enough = max(1, self.rows // 8) if self.waiting else self.rows - _few(self.rows)
+    self.slots, drawn = step.decode(
+      self.arch,
+      self.params,
+      self.slots,
+      np.int32(self.limit),
+      np.int32(enough),
+      rule=self.rule,
+      tokens=self.stretch,
+      **self.static,
+    )
+    return first, drawn
+
+  def retire(self, fetched):
+    """Take over what was drawn; yields (p, r, ids, logp) of responses that ended."""
+    first, (ids_TB, logp_TB, drawn_B, idle_B, steps) = fetched
+    for drafts, (id_A, logp_A) in zip(self.fresh, first, strict=True):
+      for lane, draft in enumerate(drafts):
+        draft.add(id_A[lane : lane + 1], logp_A[lane : lane + 1])
+    self.fresh = []
+    self.stats.dispatches += 1
+    self.stats.slot_steps += int(steps) * self.rows
+    ids_BT, logp_BT = np.ascontiguousarray(ids_TB.T), np.ascontiguousarray(logp_TB.T)
+    for slot, draft in list(self.busy.items()):
+      new = drawn_B[slot] - draft.drawn
+      draft.add(ids_BT[slot, :new], logp_BT[slot, :new])
+      self.stats.busy_steps += int(new)
+      if idle_B[slot]:
+        del self.busy[slot]
+        self.stats.tokens += draft.drawn
+        yield draft.p, draft.r, np.concatenate(draft.ids), np.concatenate(draft.logp)
+
+  def _admit(self):
+    """Start waiting responses in free slots; their first ids and log-probs."""
+    if self.waiting[0][0] not in self.block:
+      self._read(self.waiting[0][0])
+    lanes = max(1, self.rows // 4)
+    prompt_A, uid_A, reply_A = np.zeros((3, lanes), np.uint32)
+    slot_A = np.full(lanes, self.rows, np.int32)  # Out of range: an unused lane.
+    drafts = []
+    free = (slot for slot in range(self.rows) if slot not in self.busy)
+    for lane, slot in zip(range(lanes), list(free), strict=False):
+      if not self.waiting or self.waiting[0][0] not in self.block:
+        break
+      p, r = self.waiting.popleft()
+      prompt_A[lane], slot_A[lane] = p - self.block.start, slot
+      uid_A[lane], reply_A[lane] = self.uids[p], r
+      self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]))
+      drafts.append(self.busy[slot])
+    width = self.ready.cache.k_LBSKH.shape[2]
+    longest = max(draft.start for draft in drafts)
+    self._grow(max(width, longest + min(self.stretch, self.limit)))
+    self.slots, first = step.admit(
+      self.slots,
+      self.ready,
+      prompt_A,
+      slot_A,
+      uid_A,
+      reply_A,
+      self.key,
+      np.int32(self.limit),
+      rule=self.rule,
+      mesh=self.mesh,
+    )
+    self.fresh.append(drafts)
+    return first
+
+  def _read(self, p):
+    """Prefill the block of prompts that begins with prompt p."""
+    rows = _power(-(-self.rows // self.n))  # Enough for all slots.
+    while True:
+      block = self.prompts[p : p + rows]
+      width = _bucket(max(map(len, block)), self.longest)
+      if rows == 1 or rows * width <= PREFILL:
+        break
+      rows //= 2
+    tokens_PT, length_P = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
+    for i, prompt in enumerate(block):
+      tokens_PT[i, : len(prompt)], length_P[i] = prompt, len(prompt)
+      self.stats.prompt_tokens += len(prompt)
+    self.ready = step.prefill(
+      self.arch, self.params, tokens_PT, length_P, **self.static
+    )
+    self.block = range(p, p + len(block))
+
+  def _grow(self, length):
+    """See to it that every slot has room for `length` tokens."""
+    if length <= self.room:
+      return
+    self.room = _bucket(length, self.longest + self.limit)
+    if self.slots is None:
+      shape = {"rows": self.rows, "length": self.room}
+      self.slots = step.empty(self.arch, **shape, **self.static)
+    else:
+      self._move(np.arange(self.rows, dtype=np.int32))
+
+  def _shrink(self):
+    """Move the busy slots together once a quarter of the rows would do."""
+    rows = self.rows
+    while len(self.busy) <= _few(rows):
+      rows = _few(rows)
+    if rows == self.rows:
+      return
+    idle = [slot for slot in range(self.rows) if slot not in self.busy]
+    order = [*self.busy, *idle][:rows]
+    self.rows, self.busy = rows, dict(enumerate(self.busy.values()))
+    self._move(np.array(order, np.int32))
+
+  def _move(self, row_B):
+    self.slots = step.resize(self.slots, row_B, length=self.room, mesh=self.mesh)
+
+
+def _hand_on(ended, on_finish):
+  if on_finish is not None:
+    for p, r, sample in ended:
+      on_finish(p, r, sample)
+
+
+def _few(rows: int) -> int:
+  """How few rows are worth a move; 0: none, where rows are cheap already."""
+  return rows // 4 if rows >= 32 else 0
+
+
+def _power(n: int) -> int:
+  return 1 << max(0, n - 1).bit_length()
+
+
+def _bucket(n: int, most: int) -> int:
+  """n rounded up to 16, 32, 48, 64, 96, 128, 192, 256 ..., at most `most` to 16."""
+  size = 16
+  while size < n:
+    size += max(16, _power(size + 1) // 4)
+  return min(size, -(-most // 16) * 16)

@@ -1,0 +1,234 @@
+"""Prefill, admit, decode, resize: the device side of sampling, as pure functions.
+
+Every response that is being written owns a slot, a row of `Slots`. `prefill` reads each
+prompt once; `admit` copies its cache into the slots of its responses and draws their
+first token from the prompt's last hidden state; `decode` draws up to `tokens` more for
+all slots in one dispatch, and returns early once `enough` slots are idle. Token t of a
+response is
+
+    draw(fold_in(response key, t), logits(hidden state after token t - 1)),
+
+math of one row alone: which slot it has, who its neighbours are and how many slots
+there are change nothing. The functions are jitted at module level with hashable static
+arguments, so all engines of a process share their programs.
+
+Left out: sharing of prompt pages between slots, speculative decoding.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pxy.model import cache as kv
+from pxy.model import decoder
+from pxy.sampling import draw
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Slots:
+  """What the device knows of the responses that are being written, one row each."""
+
+  cache: kv.Cache
+  """Keys and values of the prompt and of all drawn tokens but the last."""
+  token_B: jax.Array
+  """The last drawn token."""
+  key_B: jax.Array
+  """The response's key."""
+  drawn_B: jax.Array
+  """Tokens drawn so far."""
+  idle_B: jax.Array
+  """The response has ended, or there never was one."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+  """Prompts that have been read: their cache, and logits of the token that follows."""
+
+  cache: kv.Cache
+  logits_PV: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How a token is drawn and when a response ends. Static: part of a program's name."""
+
+  temperature: float
+  top_k: int
+  top_p: float
+  stop_ids: tuple[int, ...]
+
+  def draw(self, key_B, drawn_B, logits_BV):
+    """Token number `drawn_B` of each response: ids, log-probs, and whether it stops."""
+    keys_B = jax.vmap(jax.random.fold_in)(key_B, drawn_B)
+    id_B, logp_B = draw.draw(
+      keys_B,
+      logits_BV,
+      temperature=self.temperature,
+      top_k=self.top_k,
+      top_p=self.top_p,
+    )
+    stops = jnp.asarray(self.stop_ids, jnp.int32)
+    return id_B, logp_B, (id_B[:, None] == stops[None, :]).any(-1)
+
+
+@functools.partial(jax.jit, static_argnames=("arch", "rows", "length", "dtype", "mesh"))
+def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
+  """`rows` idle slots with room for `length` tokens each."""
+  shape = (arch.layers, rows, length, arch.kv_heads, arch.head_dim)
+  zero_B = jnp.zeros(rows, jnp.int32)
+  slots = Slots(
+    cache=kv.Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), zero_B),
+    token_B=zero_B,
+    key_B=jax.random.split(jax.random.key(0), rows),
+    drawn_B=zero_B,
+    idle_B=jnp.ones(rows, bool),
+  )
+  return _pin(slots, mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("arch", "dtype", "mesh"))
+def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
+  """Read right-padded prompts of `length_P` > 0 tokens."""
+  tokens_PT = _rows(tokens_PT, mesh)
+  hidden_PD, cache = decoder.prefill(arch, params, tokens_PT, length_P, dtype=dtype)
+  return Prompts(_pin_cache(cache, mesh), decoder.logits(arch, params, hidden_PD))
+
+
+@functools.partial(
+  jax.jit, static_argnames=("rule", "mesh"), donate_argnames=("slots",)
+)
+def admit(
+  slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, limit, *, rule, mesh=None
+):
+  """Start response `reply_A` to prompt row `prompt_A` in slot `slot_A`.
+
+  Lanes with a slot out of range start nothing, so that A can be fixed. The response's
+  key is fold_in(fold_in(key, uid), reply). The cache must have room for the prompts'
+  width. Returns the slots, and the first ids and log-probs (id_A, logp_A).
+  """
+  fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+  key_A = jax.vmap(jax.random.fold_in)(fold(key, uid_A), reply_A)
+  zero_A = jnp.zeros_like(slot_A)
+  id_A, logp_A, stop_A = rule.draw(key_A, zero_A, prompts.logits_PV[prompt_A])
+
+  def put(slots_B, values_A):
+    return slots_B.at[slot_A].set(values_A, mode="drop")
+
+  def put_cache(to_LBSKH, from_LPTKH):
+    width = from_LPTKH.shape[2]
+    return to_LBSKH.at[:, slot_A, :width].set(from_LPTKH[:, prompt_A], mode="drop")
+
+  cache = kv.Cache(
+    put_cache(slots.cache.k_LBSKH, prompts.cache.k_LBSKH),
+    put_cache(slots.cache.v_LBSKH, prompts.cache.v_LBSKH),
+    put(slots.cache.length_B, prompts.cache.length_B[prompt_A]),
+  )
+  slots = Slots(
+    cache=cache,
+    token_B=put(slots.token_B, id_A),
+    key_B=put(slots.key_B, key_A),
+    drawn_B=put(slots.drawn_B, zero_A + 1),
+    idle_B=put(slots.idle_B, stop_A | (limit <= 1)),
+  )
+  return _pin(slots, mesh), _whole((id_A, logp_A), mesh)
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("arch", "rule", "tokens", "dtype", "mesh"),
+  donate_argnames=("slots",),
+)
+def decode(arch, params, slots, limit, enough, *, rule, tokens, dtype, mesh=None):
+  """Draw up to `tokens` tokens per slot, until `enough` slots are idle.
+
+  limit: most tokens of a response. The cache must have room for `tokens` more in every
+  slot that is not idle. Returns the slots and (ids_TB, logp_TB, drawn_B, idle_B, steps
+  made). Slot b's new tokens stand in column b: as many as drawn_B[b] has grown by.
+  """
+  rows = slots.token_B.shape[0]
+
+  def unfinished(carry):
+    step, slots, _ = carry
+    return (step < tokens) & (slots.idle_B.sum() < enough)
+
+  def one(carry):
+    step, slots, (ids_TB, logp_TB) = carry
+    idle_B = slots.idle_B
+    # An idle slot decodes rubbish into its own first position, so that it can neither
+    # write out of range nor cost attention a long row.
+    length_B = jnp.where(idle_B, 0, slots.cache.length_B)
+    cache = dataclasses.replace(slots.cache, length_B=length_B)
+    hidden_BD, cache = decoder.decode(arch, params, slots.token_B, cache, dtype=dtype)
+    logits_BV = decoder.logits(arch, params, hidden_BD)
+    id_B, logp_B, stop_B = rule.draw(slots.key_B, slots.drawn_B, logits_BV)
+    drawn_B = jnp.where(idle_B, slots.drawn_B, slots.drawn_B + 1)
+    out = ids_TB.at[step].set(id_B), logp_TB.at[step].set(logp_B)
+    slots = Slots(
+      cache=cache,
+      token_B=id_B,
+      key_B=slots.key_B,
+      drawn_B=drawn_B,
+      idle_B=idle_B | stop_B | (drawn_B >= limit),
+    )
+    return step + 1, _pin(slots, mesh), out
+
+  out = jnp.zeros((tokens, rows), jnp.int32), jnp.zeros((tokens, rows), jnp.float32)
+  steps, slots, out = jax.lax.while_loop(unfinished, one, (jnp.int32(0), slots, out))
+  return slots, _whole((*out, slots.drawn_B, slots.idle_B, steps), mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("length", "mesh"))
+def resize(slots, row_B, *, length, mesh=None) -> Slots:
+  """Slots `row_B` in that order, each with room for `length` tokens."""
+
+  def take(x_LBSKH):
+    x_LBSKH = x_LBSKH[:, row_B, :length]
+    missing = length - x_LBSKH.shape[2]
+    return jnp.pad(x_LBSKH, ((0, 0), (0, 0), (0, missing), (0, 0), (0, 0)))
+
+  cache = slots.cache
+  cache = kv.Cache(take(cache.k_LBSKH), take(cache.v_LBSKH), cache.length_B[row_B])
+  rest = (x[row_B] for x in (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B))
+  return _pin(Slots(cache, *rest), mesh)
+
+
+def programs() -> int:
+  """Programs compiled so far in this process by the functions above."""
+  return sum(f._cache_size() for f in (empty, prefill, admit, decode, resize))
+
+
+def _rows(x, mesh, axis=0, heads=None):
+  """Shard the slot axis over (data, fsdp), and the key-value heads over tensor."""
+  if mesh is None:
+    return x
+  spec = [None] * x.ndim
+  if x.shape[axis] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0:
+    spec[axis] = ("data", "fsdp")
+  if heads is not None and x.shape[heads] % mesh.shape["tensor"] == 0:
+    spec[heads] = "tensor"
+  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))
+
+
+def _pin_cache(cache, mesh):
+  k, v = (_rows(x, mesh, axis=1, heads=3) for x in (cache.k_LBSKH, cache.v_LBSKH))
+  return kv.Cache(k, v, _rows(cache.length_B, mesh))
+
+
+def _pin(slots, mesh):
+  """Fix where the slots live; left to the compiler, a second call could find them
+  elsewhere and compile again."""
+  rest = (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B)
+  return Slots(_pin_cache(slots.cache, mesh), *(_rows(x, mesh) for x in rest))
+
+
+def _whole(tree, mesh):
+  """On every device, so that every process can fetch it."""
+  if mesh is None:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P()))

@@ -199,15 +199,15 @@ class _Batch:
       top_k=0 if greedy else sampling.top_k,
       top_p=1.0 if greedy else sampling.top_p,
       stop_ids=engine.stop_ids,
+      limit=sampling.max_new_tokens,
     )
     self.arch, self.stats = engine.arch, engine.stats
     self.static = {"dtype": engine.dtype, "mesh": engine.mesh}
     self.mesh = engine.mesh
     self.params = params
-    self.prompts, self.n, self.key = prompts, n, key
+    self.prompts, self.n, self.key = prompts, n, self._put(key)
     self.uids = np.asarray(uids).astype(np.uint32)
-    self.limit = sampling.max_new_tokens
-    self.stretch = max(1, min(STRETCH, self.limit - 1))
+    self.stretch = max(1, min(STRETCH, self.rule.limit - 1))
     self.longest = engine.max_prompt_tokens
     self.waiting = collections.deque(
       (p, r) for p in range(len(prompts)) for r in range(n)
@@ -226,15 +226,16 @@ class _Batch:
     if not self.waiting:
       self._shrink()
     drafts = self.busy.values()
-    self._grow(max(d.start + min(d.drawn + self.stretch, self.limit) for d in drafts))
+    self._grow(
+      max(d.start + min(d.drawn + self.stretch, self.rule.limit) for d in drafts)
+    )
     # Idle slots cost as much as busy ones: come back as soon as they can be put to use.
     enough = max(1, self.rows // 8) if self.waiting else self.rows - _few(self.rows)
     self.slots, drawn = step.decode(
       self.arch,
       self.params,
       self.slots,
-      np.int32(self.limit),
-      np.int32(enough),
+      self._put(np.int32(enough)),
       rule=self.rule,
       tokens=self.stretch,
       **self.static,
@@ -279,16 +280,12 @@ class _Batch:
       drafts.append(self.busy[slot])
     width = self.ready.cache.k_LBSKH.shape[2]
     longest = max(draft.start for draft in drafts)
-    self._grow(max(width, longest + min(self.stretch, self.limit)))
+    self._grow(max(width, longest + min(self.stretch, self.rule.limit)))
     self.slots, first = step.admit(
       self.slots,
       self.ready,
-      prompt_A,
-      slot_A,
-      uid_A,
-      reply_A,
+      *self._put((prompt_A, slot_A, uid_A, reply_A)),
       self.key,
-      np.int32(self.limit),
       rule=self.rule,
       mesh=self.mesh,
     )
@@ -309,7 +306,7 @@ class _Batch:
       tokens_PT[i, : len(prompt)], length_P[i] = prompt, len(prompt)
       self.stats.prompt_tokens += len(prompt)
     self.ready = step.prefill(
-      self.arch, self.params, tokens_PT, length_P, **self.static
+      self.arch, self.params, *self._put((tokens_PT, length_P)), **self.static
     )
     self.block = range(p, p + len(block))
 
@@ -317,7 +314,7 @@ class _Batch:
     """See to it that every slot has room for `length` tokens."""
     if length <= self.room:
       return
-    self.room = _bucket(length, self.longest + self.limit)
+    self.room = _bucket(length, self.longest + self.rule.limit)
     if self.slots is None:
       shape = {"rows": self.rows, "length": self.room}
       self.slots = step.empty(self.arch, **shape, **self.static)
@@ -337,7 +334,12 @@ class _Batch:
     self._move(np.array(order, np.int32))
 
   def _move(self, row_B):
+    row_B = self._put(row_B)
     self.slots = step.resize(self.slots, row_B, length=self.room, mesh=self.mesh)
+
+  def _put(self, tree):
+    """From the host to every device."""
+    return jax.device_put(tree, step.everywhere(self.mesh))
 
 
 def _hand_on(ended, on_finish):
@@ -356,8 +358,8 @@ def _power(n: int) -> int:
 
 
 def _bucket(n: int, most: int) -> int:
-  """n rounded up to 16, 32, 48, 64, 96, 128, 192, 256 ..., at most `most` to 16."""
-  size = 16
+  """n rounded up to 32, 64, 96, 128, 192, 256, 384 ..., or to `most` if less."""
+  size = 32
   while size < n:
-    size += max(16, _power(size + 1) // 4)
+    size += max(32, _power(size + 1) // 4)
   return min(size, -(-most // 16) * 16)

@@ -62,9 +62,11 @@ class Rule:
   top_k: int
   top_p: float
   stop_ids: tuple[int, ...]
+  limit: int
+  """Most tokens of a response."""
 
   def draw(self, key_B, drawn_B, logits_BV):
-    """Token number `drawn_B` of each response: ids, log-probs, and whether it stops."""
+    """Token number `drawn_B` of each response: id, log-prob, whether it is the last."""
     keys_B = jax.vmap(jax.random.fold_in)(key_B, drawn_B)
     id_B, logp_B = draw.draw(
       keys_B,
@@ -74,7 +76,8 @@ class Rule:
       top_p=self.top_p,
     )
     stops = jnp.asarray(self.stop_ids, jnp.int32)
-    return id_B, logp_B, (id_B[:, None] == stops[None, :]).any(-1)
+    stop_B = (id_B[:, None] == stops[None, :]).any(-1)
+    return id_B, logp_B, stop_B | (drawn_B + 1 >= self.limit)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "rows", "length", "dtype", "mesh"))
@@ -103,9 +106,7 @@ def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
 @functools.partial(
   jax.jit, static_argnames=("rule", "mesh"), donate_argnames=("slots",)
 )
-def admit(
-  slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, limit, *, rule, mesh=None
-):
+def admit(slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, *, rule, mesh=None):
   """Start response `reply_A` to prompt row `prompt_A` in slot `slot_A`.
 
   Lanes with a slot out of range start nothing, so that A can be fixed. The response's
@@ -115,7 +116,7 @@ def admit(
   fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
   key_A = jax.vmap(jax.random.fold_in)(fold(key, uid_A), reply_A)
   zero_A = jnp.zeros_like(slot_A)
-  id_A, logp_A, stop_A = rule.draw(key_A, zero_A, prompts.logits_PV[prompt_A])
+  id_A, logp_A, end_A = rule.draw(key_A, zero_A, prompts.logits_PV[prompt_A])
 
   def put(slots_B, values_A):
     return slots_B.at[slot_A].set(values_A, mode="drop")
@@ -134,7 +135,7 @@ def admit(
     token_B=put(slots.token_B, id_A),
     key_B=put(slots.key_B, key_A),
     drawn_B=put(slots.drawn_B, zero_A + 1),
-    idle_B=put(slots.idle_B, stop_A | (limit <= 1)),
+    idle_B=put(slots.idle_B, end_A),
   )
   return _pin(slots, mesh), _whole((id_A, logp_A), mesh)
 
@@ -144,12 +145,12 @@ def admit(
   static_argnames=("arch", "rule", "tokens", "dtype", "mesh"),
   donate_argnames=("slots",),
 )
-def decode(arch, params, slots, limit, enough, *, rule, tokens, dtype, mesh=None):
+def decode(arch, params, slots, enough, *, rule, tokens, dtype, mesh=None):
   """Draw up to `tokens` tokens per slot, until `enough` slots are idle.
 
-  limit: most tokens of a response. The cache must have room for `tokens` more in every
-  slot that is not idle. Returns the slots and (ids_TB, logp_TB, drawn_B, idle_B, steps
-  made). Slot b's new tokens stand in column b: as many as drawn_B[b] has grown by.
+  The cache must have room for `tokens` more in every slot that is not idle. Returns the
+  slots and (ids_TB, logp_TB, drawn_B, idle_B, steps made); slot b's new tokens stand in
+  column b, as many as drawn_B[b] has grown by.
   """
   rows = slots.token_B.shape[0]
 
@@ -166,15 +167,14 @@ def decode(arch, params, slots, limit, enough, *, rule, tokens, dtype, mesh=None
     cache = dataclasses.replace(slots.cache, length_B=length_B)
     hidden_BD, cache = decoder.decode(arch, params, slots.token_B, cache, dtype=dtype)
     logits_BV = decoder.logits(arch, params, hidden_BD)
-    id_B, logp_B, stop_B = rule.draw(slots.key_B, slots.drawn_B, logits_BV)
-    drawn_B = jnp.where(idle_B, slots.drawn_B, slots.drawn_B + 1)
+    id_B, logp_B, end_B = rule.draw(slots.key_B, slots.drawn_B, logits_BV)
     out = ids_TB.at[step].set(id_B), logp_TB.at[step].set(logp_B)
     slots = Slots(
       cache=cache,
       token_B=id_B,
       key_B=slots.key_B,
-      drawn_B=drawn_B,
-      idle_B=idle_B | stop_B | (drawn_B >= limit),
+      drawn_B=jnp.where(idle_B, slots.drawn_B, slots.drawn_B + 1),
+      idle_B=idle_B | end_B,
     )
     return step + 1, _pin(slots, mesh), out
 
@@ -201,6 +201,11 @@ def resize(slots, row_B, *, length, mesh=None) -> Slots:
 def programs() -> int:
   """Programs compiled so far in this process by the functions above."""
   return sum(f._cache_size() for f in (empty, prefill, admit, decode, resize))
+
+
+def everywhere(mesh) -> NamedSharding | None:
+  """The sharding of what every device holds whole; None without a mesh."""
+  return None if mesh is None else NamedSharding(mesh, P())
 
 
 def _rows(x, mesh, axis=0, heads=None):
@@ -231,4 +236,4 @@ def _whole(tree, mesh):
   """On every device, so that every process can fetch it."""
   if mesh is None:
     return tree
-  return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P()))
+  return jax.lax.with_sharding_constraint(tree, everywhere(mesh))

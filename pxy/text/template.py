@@ -1,0 +1,134 @@
+"""Messages to prompt ids: the chat template; text in it cannot forge control tokens.
+
+A chat template is a Jinja program that writes messages and control pieces into one
+string. Encoding that string would let a user who types `<|im_end|>` end their own
+message. So control pieces inside messages are broken by a mark (a private-use character
+that occurs in no message) before the template runs; what is whole afterwards was
+written by the template. The string is cut at the whole pieces, which become control
+ids; the mark is taken out of the text between them, which is encoded as text. The
+template sees the messages as they are, apart from the mark, so templates that trim or
+inspect them work.
+
+Templates come with downloaded models: they run in Jinja's immutable sandbox.
+Left out: tools, documents, and the continuation of a started assistant message.
+"""
+
+import datetime
+import functools
+import json
+import re
+from collections.abc import Sequence
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+
+from pxy import config
+from pxy.text import tokenizer as tokenizer_lib
+
+CHATML = (
+  "{% for message in messages %}"
+  "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+  "{% endfor %}"
+  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_PRIVATE = range(0xE000, 0xF900)
+
+
+def render(
+  tokenizer: tokenizer_lib.Tokenizer,
+  messages: Sequence[dict],
+  kind: str = "chat",
+  system: str = "",
+) -> list[int]:
+  """Ids of the prompt, up to where the assistant's answer begins.
+
+  `chat` uses the tokenizer's chat template, or ChatML when it has none; `plain` is the
+  contents with blank lines between them, nothing added but the tokenizer's prefix.
+
+  Args:
+    tokenizer: encodes the text and knows the control pieces.
+    messages: dicts of `role` and `content`, both strings; the last is the user's.
+    kind: `chat` or `plain`.
+    system: put first, unless the messages begin with a system message. Empty: nothing.
+
+  Raises:
+    config.Error: the template is broken, refuses the messages, or needs control tokens
+      that the tokenizer does not have.
+  """
+  messages = [{"role": m["role"], "content": m["content"]} for m in messages]
+  if system and (not messages or messages[0]["role"] != "system"):
+    messages.insert(0, {"role": "system", "content": system})
+  if kind == "plain":
+    text = "\n\n".join(m["content"] for m in messages if m["content"])
+    return [*tokenizer.prefix_ids, *tokenizer.encode(text)]
+  if kind != "chat":
+    raise config.Error(f"template {kind!r} is none of chat, plain")
+  return _cut(tokenizer, *_write(tokenizer, messages))
+
+
+def _write(tokenizer, messages) -> tuple[str, str]:
+  """The template's output, and the mark that breaks control pieces of the messages."""
+  source = tokenizer.chat_template
+  if source is None:
+    source = CHATML
+    for piece in ("<|im_start|>", "<|im_end|>"):
+      if piece not in tokenizer.controls:
+        raise config.Error(
+          f"the tokenizer has no chat template and no {piece}: use template='plain'"
+        )
+  everything = "".join(m["role"] + m["content"] for m in messages)
+  mark = next(c for c in map(chr, _PRIVATE) if c not in everything and c not in source)
+  pieces = _pieces(tuple(tokenizer.controls))
+
+  def broken(text):
+    return pieces.sub(lambda match: match[0][0] + mark + match[0][1:], text)
+
+  names = {
+    key: value.get("content") if isinstance(value, dict) else value
+    for key, value in tokenizer.settings.items()
+    if key.endswith("_token")
+  }
+  try:
+    text = _compile(source).render(
+      **names,
+      messages=[{key: broken(value) for key, value in m.items()} for m in messages],
+      add_generation_prompt=True,
+    )
+  except (jinja2.TemplateError, TypeError, ValueError, OverflowError) as error:
+    reason = " ".join(str(error).split())[:200]
+    raise config.Error(f"the tokenizer's chat template failed: {reason}") from None
+  return text, mark
+
+
+def _cut(tokenizer, text: str, mark: str) -> list[int]:
+  ids, start = [], 0
+  for match in _pieces(tuple(tokenizer.controls)).finditer(text):
+    ids += tokenizer.encode(text[start : match.start()].replace(mark, ""))
+    ids.append(tokenizer.control(match[0]))
+    start = match.end()
+  return ids + tokenizer.encode(text[start:].replace(mark, ""))
+
+
+@functools.lru_cache(maxsize=16)
+def _pieces(pieces: tuple[str, ...]) -> re.Pattern:
+  """Finds control pieces, the longest where one begins with another."""
+  return re.compile("|".join(map(re.escape, sorted(pieces, key=len, reverse=True))))
+
+
+@functools.lru_cache(maxsize=16)
+def _compile(source: str) -> jinja2.Template:
+  # The settings and globals that published templates are written for.
+  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+  )
+  environment.globals["raise_exception"] = _refuse
+  environment.globals["strftime_now"] = lambda x: datetime.datetime.now().strftime(x)
+  environment.filters["tojson"] = lambda x, **options: json.dumps(
+    x, ensure_ascii=False, **options
+  )
+  return environment.from_string(source)
+
+
+def _refuse(message):
+  raise jinja2.TemplateError(message)

@@ -1,0 +1,309 @@
+"""Text to ids and back: sentencepiece, Hugging Face tokenizers, or bytes.
+
+One rule matters more than all others: `encode` never returns the id of a control token,
+whatever the text. A prompt or a document that contains the letters `<|im_end|>` gets
+the ids of those letters. Control ids are asked for by name (`control`, `start_id`,
+...); `template.render` is the place that puts them around text. `decode` drops them.
+
+A tokenizer is a folder: `tokenizer.json` (Hugging Face) or `tokenizer.model`
+(sentencepiece), and `tokenizer_config.json`, which names the control tokens and may
+hold a chat template. A folder with the config alone, of class `Bytes`, is the byte
+tokenizer.
+
+Left out: normalisation of any kind in tokenizers trained here (text round-trips), and
+running code that a folder brings along.
+"""
+
+import abc
+import io
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import sentencepiece
+import tokenizers
+
+from pxy import config
+
+# Names that chat models give to the same three things, most specific first.
+_STARTS = ("<|im_start|>",)
+_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+_DOCUMENTS = ("<|endoftext|>", "<|end_of_text|>")
+_CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_SETTINGS = {"eos_token": "<|im_end|>", "pad_token": "<pad>"}
+
+
+class Tokenizer(abc.ABC):
+  """What every tokenizer offers.
+
+  Attributes:
+    controls: id of each control piece.
+    settings: the content of tokenizer_config.json.
+    end_id: ends a chat message, hence a response.
+    document_id: separates documents.
+    pad_id: fills rows; may equal end_id, since no mask is made from token values.
+    stop_ids: ids that end a response.
+    prefix_ids: what goes before a text that has no chat template, mostly nothing.
+    vocab_size: one more than the largest id.
+  """
+
+  vocab_size: int
+  prefix_ids: tuple[int, ...] = ()
+
+  def __init__(self, controls: dict[str, int], settings: dict):
+    self.controls, self.settings = controls, settings
+    eos = self._named("eos_token")
+    end = self._first(_ENDS, eos)
+    if end is None:
+      raise config.Error(
+        "tokenizer_config.json: no token ends a response;"
+        " set eos_token to one of the control tokens"
+      )
+    self.end_id = end
+    self.document_id = self._first(_DOCUMENTS, end if eos is None else eos)
+    pad = self._named("pad_token")
+    self.pad_id = end if pad is None else pad
+    stops = (end, self.document_id, end if eos is None else eos)
+    self.stop_ids = tuple(dict.fromkeys(stops))
+    self._dropped = frozenset(controls.values())
+
+  @property
+  def start_id(self) -> int:
+    """The token that starts a chat message, or a text where there is no such token."""
+    start = self._first(_STARTS, self._named("bos_token"))
+    if start is None:
+      raise config.Error(
+        "the tokenizer has neither <|im_start|> nor a bos_token: use context='document'"
+      )
+    return start
+
+  @property
+  def chat_template(self) -> str | None:
+    """Jinja source from the settings; None where the folder has none."""
+    template = self.settings.get("chat_template")
+    if isinstance(template, list):  # several, by name
+      by_name = {entry["name"]: entry["template"] for entry in template}
+      return by_name.get("default")
+    return template
+
+  def control(self, piece: str) -> int:
+    """Id of a control piece. Raises config.Error for a piece that is none."""
+    if piece not in self.controls:
+      raise config.Error(
+        f"{piece!r} is not a control token; there are {', '.join(self.controls)}"
+      )
+    return self.controls[piece]
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of the text; none is a control token. Lone surrogates become '?'."""
+    return self._encode(text.encode("utf-8", "replace").decode("utf-8"))
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Text of the ids without control tokens and ids outside the vocabulary."""
+    kept = (int(i) for i in ids)
+    return self._decode(
+      [i for i in kept if 0 <= i < self.vocab_size and i not in self._dropped]
+    )
+
+  def save(self, folder: str | pathlib.Path) -> None:
+    """Writes the files that `load` reads."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    self._save(folder)
+
+  @abc.abstractmethod
+  def _encode(self, text: str) -> list[int]: ...
+
+  @abc.abstractmethod
+  def _decode(self, ids: list[int]) -> str: ...
+
+  @abc.abstractmethod
+  def _save(self, folder: pathlib.Path) -> None: ...
+
+  def _named(self, key: str) -> int | None:
+    return self.controls.get(_content(self.settings.get(key)))
+
+  def _first(self, pieces: Sequence[str], otherwise: int | None) -> int | None:
+    return next((self.controls[p] for p in pieces if p in self.controls), otherwise)
+
+
+class SentencePiece(Tokenizer):
+  """A sentencepiece model; its control symbols are the control tokens."""
+
+  def __init__(self, model: bytes, settings: dict):
+    self._model = model
+    self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    self.vocab_size = self._sp.vocab_size()
+    controls = {
+      self._sp.id_to_piece(i): i
+      for i in range(self.vocab_size)
+      if self._sp.is_control(i) or self._sp.is_unknown(i)
+    }
+    super().__init__(controls, settings)
+    # Sentencepiece writes a space as U+2581, so that the character itself would come
+    # back as a space. As bytes it survives.
+    mark = [self._sp.piece_to_id(f"<0x{byte:02X}>") for byte in "\u2581".encode()]
+    self._mark_ids = mark if all(self._sp.is_byte(i) for i in mark) else None
+
+  def _encode(self, text):
+    if self._mark_ids is None or "\u2581" not in text:
+      return self._sp.encode(text)
+    first, *rest = (self._sp.encode(part) for part in text.split("\u2581"))
+    return first + [i for part in rest for i in (*self._mark_ids, *part)]
+
+  def _decode(self, ids):
+    return self._sp.decode(ids)
+
+  def _save(self, folder):
+    (folder / "tokenizer.model").write_bytes(self._model)
+
+
+class HFTokenizer(Tokenizer):
+  """A tokenizer.json; its special tokens, and those the config names, are controls."""
+
+  def __init__(self, source: str, settings: dict):
+    self._source = source
+    self._hf = tokenizers.Tokenizer.from_str(source)
+    self._hf.no_truncation()
+    self._hf.no_padding()
+    vocab = self._hf.get_vocab(with_added_tokens=True)
+    self.vocab_size = max(vocab.values()) + 1
+    named = (_content(settings[key]) for key in settings if key.endswith("_token"))
+    added = self._hf.get_added_tokens_decoder().values()
+    pieces = dict.fromkeys(
+      [token.content for token in added if token.special]
+      + [piece for piece in named if piece in vocab]
+    )
+    prefix = self._hf.encode("", add_special_tokens=True).ids
+    # Only tokens marked special are left alone by encode_special_tokens.
+    self._hf.add_special_tokens(
+      [tokenizers.AddedToken(piece, special=True, normalized=False) for piece in pieces]
+    )
+    self._hf.encode_special_tokens = True
+    super().__init__({piece: vocab[piece] for piece in pieces}, settings)
+    bos = self._named("bos_token")
+    self.prefix_ids = (bos,) if bos is not None and prefix[:1] == [bos] else ()
+
+  def _encode(self, text):
+    return self._hf.encode(text, add_special_tokens=False).ids
+
+  def _decode(self, ids):
+    return self._hf.decode(ids, skip_special_tokens=False)
+
+  def _save(self, folder):
+    (folder / "tokenizer.json").write_text(self._source, encoding="utf-8")
+
+
+class Bytes(Tokenizer):
+  """The 256 bytes of UTF-8, then <pad> and the three chat controls: 260 ids."""
+
+  vocab_size = 260
+
+  def __init__(self, settings: dict | None = None):
+    controls = {piece: 256 + i for i, piece in enumerate(("<pad>", *_CONTROLS))}
+    super().__init__(controls, settings or {"tokenizer_class": "Bytes", **_SETTINGS})
+
+  def _encode(self, text):
+    return list(text.encode("utf-8"))
+
+  def _decode(self, ids):
+    return bytes(ids).decode("utf-8", "replace")
+
+  def _save(self, folder):
+    pass  # the config says it all
+
+
+def load(folder: str | pathlib.Path) -> Tokenizer:
+  """The tokenizer of a folder. Raises config.Error: none is there, or it is broken."""
+  folder = pathlib.Path(folder)
+  settings = _settings(folder)
+  kinds = {"tokenizer.json": HFTokenizer, "tokenizer.model": SentencePiece}
+  for name, kind in kinds.items():
+    path = folder / name
+    if path.is_file():
+      try:
+        source = path.read_bytes()
+        return kind(source if kind is SentencePiece else source.decode(), settings)
+      except config.Error as error:
+        raise config.Error(f"{folder}: {error}") from None
+      except Exception as error:  # `tokenizers` raises bare Exception
+        raise config.Error(f"{path}: not a tokenizer ({_line(error)})") from None
+  if settings.get("tokenizer_class") == "Bytes":
+    return Bytes(settings)
+  raise config.Error(
+    f"{folder}: no tokenizer; expected tokenizer.json or tokenizer.model there"
+  )
+
+
+def train(
+  texts: Iterable[str], vocab_size: int, folder: str | pathlib.Path
+) -> Tokenizer:
+  """A byte-pair sentencepiece tokenizer of at most vocab_size pieces, saved to folder.
+
+  Deterministic. Bytes stand in for unseen characters and nothing is normalised, so
+  every text round-trips; digits stay single; one and two newlines are one piece each.
+  There are fewer pieces than asked for when the texts have no more pairs to merge.
+
+  Raises:
+    config.Error: vocab_size is too small for bytes, controls and the texts' characters.
+  """
+  model = io.BytesIO()
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(texts),
+      model_writer=model,
+      model_type="bpe",
+      vocab_size=vocab_size,
+      hard_vocab_limit=False,
+      byte_fallback=True,
+      character_coverage=1.0,
+      split_digits=True,
+      split_by_whitespace=False,
+      split_by_unicode_script=False,
+      normalization_rule_name="identity",
+      add_dummy_prefix=False,
+      remove_extra_whitespaces=False,
+      pad_id=0,
+      unk_id=1,
+      bos_id=-1,
+      eos_id=-1,
+      unk_surface="",
+      control_symbols=list(_CONTROLS),
+      user_defined_symbols=["\n\n", "\n"],
+      num_threads=1,
+      minloglevel=3,
+    )
+  except RuntimeError as error:
+    raise config.Error(
+      f"no tokenizer of {vocab_size} pieces: raise the vocabulary size ({_line(error)})"
+    ) from None
+  tokenizer = SentencePiece(model.getvalue(), dict(_SETTINGS))
+  tokenizer.save(folder)
+  return tokenizer
+
+
+def _settings(folder: pathlib.Path) -> dict:
+  path = folder / "tokenizer_config.json"
+  if not path.is_file():
+    return {}
+  try:
+    settings = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise config.Error(f"{path}: not JSON ({_line(error)})") from None
+  if not isinstance(settings, dict):
+    raise config.Error(f"{path}: expected an object, found {type(settings).__name__}")
+  template = folder / "chat_template.jinja"
+  if template.is_file():
+    settings["chat_template"] = template.read_text(encoding="utf-8")
+  return settings
+
+
+def _content(token) -> str | None:
+  """A token's text: configs hold a string, null, or an object with `content`."""
+  return token.get("content") if isinstance(token, dict) else token
+
+
+def _line(error: Exception) -> str:
+  return " ".join(str(error).split())[:200]

@@ -1,0 +1,268 @@
+"""The record of a run: metrics.jsonl, one object a line, and completions.parquet.
+
+Both are append-only, and both belong to a step. A run that goes on from the checkpoint
+of step n keeps what was written up to n and drops the rest, so no step is missing and
+none stands twice, wherever the run was cut:
+
+- lines reach the operating system as they are written (a killed process loses none) and
+  the disk at `flush`, which comes before the checkpoint that relies on them;
+- completions are buffered and become parquet files in completions/, each published
+  whole by a rename, at `flush` or when the buffer is full. Memory is bounded by the
+  buffer;
+- `close` joins these into completions.parquet, row group by row group. A run that was
+  cut leaves completions/; `completions` reads either, and a resumed run takes up both.
+  The joined file names the last part that it holds, so a cut `close` doubles nothing.
+
+nan and infinities are null in JSON: `metrics` gives them back as None.
+"""
+
+import functools
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema(
+  [
+    ("step", pa.int64()),
+    ("split", pa.string()),  # "train", or "eval"
+    ("phase", pa.string()),
+    ("uid", pa.int64()),  # the prompt's row number
+    ("response", pa.int32()),  # 0 to R - 1
+    ("prompt", pa.string()),
+    ("completion", pa.string()),
+    ("answer", pa.string()),
+    ("reward", pa.float32()),  # null where there is no grade
+    ("advantage", pa.float32()),
+    ("outcome", pa.string()),  # "scored", "ungradable" or "failed"
+    ("why", pa.string()),
+    ("stop", pa.string()),  # "stop" or "length"
+    ("tokens", pa.int32()),
+    ("version", pa.int32()),  # updates made by the policy that sampled it
+  ]
+)
+"""Columns of completions.parquet; a row may leave any out but the step."""
+
+BUFFER_BYTES = 32 * 2**20
+
+
+class Log:
+  """Writes a run's records; a context manager.
+
+  Args:
+    folder: the run's folder; it is made if missing.
+    resume: keep what was recorded up to this step, drop the rest and go on; None drops
+      everything and starts anew.
+    also: called with every record, e.g. to mirror it elsewhere.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    *,
+    resume: int | None = None,
+    also: Sequence[Callable[[dict], None]] = (),
+  ):
+    self._folder = pathlib.Path(folder)
+    self._also = tuple(also)
+    self._rows: list[dict] = []
+    self._bytes = 0
+    self._folder.mkdir(parents=True, exist_ok=True)
+    path = self._folder / "metrics.jsonl"
+    keep_to = -1 if resume is None else resume
+    _truncate_metrics(path, keep_to)
+    _truncate_parts(self._folder, keep_to)
+    held = metrics(self._folder)
+    self._evaluated = {record["step"] for record in held if "eval" in record}
+    self._trained = max((r["step"] for r in held if "eval" not in r), default=-1)
+    self._file = open(path, "a", encoding="utf-8")
+
+  def write(self, record: dict, completions: Sequence[dict] = ()) -> None:
+    """Appends a training step: {"step", "phase", name: number} and its rows of SCHEMA.
+
+    Raises:
+      ValueError: the step is not beyond the last one, or a row has an unknown column.
+    """
+    step = int(record["step"])
+    if step <= self._trained:
+      raise ValueError(f"step {step} is recorded already (last: {self._trained})")
+    self._append(record, completions, {"split": "train", "phase": record.get("phase")})
+    self._trained = step
+
+  def write_eval(
+    self,
+    step: int,
+    scores: dict[str, dict],
+    completions: Sequence[dict] = (),
+    **more,
+  ) -> None:
+    """Appends an evaluation: {"step", "eval": {metric: {"value", "se"}}} and its rows.
+
+    A step that is evaluated again, as a run cut at its very end does, is not recorded
+    again.
+    """
+    if step in self._evaluated:
+      return
+    self._append({"step": step, "eval": scores, **more}, completions, {"split": "eval"})
+    self._evaluated.add(step)
+
+  def flush(self) -> None:
+    """Everything written so far is on the disk when this returns."""
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    self._publish()
+
+  def close(self) -> None:
+    """Flushes, and joins the completions into one file."""
+    if self._file.closed:
+      return
+    self.flush()
+    self._file.close()
+    parts = _parts(self._folder)
+    single = self._folder / "completions.parquet"
+    if any(part != single for part in parts):
+      _write(single, _batches(parts), through=_number(parts[-1]))
+    shutil.rmtree(self._folder / "completions", ignore_errors=True)
+
+  def __enter__(self) -> "Log":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def _append(self, record, completions, defaults) -> None:
+    line = json.dumps(_plain(record), allow_nan=False)
+    rows = [_row(defaults | {"step": record["step"]} | row) for row in completions]
+    self._file.write(line + "\n")
+    self._file.flush()
+    for also in self._also:
+      also(record)
+    self._rows += rows
+    self._bytes += sum(len(str(r["prompt"])) + len(str(r["completion"])) for r in rows)
+    if self._bytes > BUFFER_BYTES:
+      self._publish()
+
+  def _publish(self) -> None:
+    if not self._rows:
+      return
+    table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+    folder = self._folder / "completions"
+    folder.mkdir(exist_ok=True)
+    number = 1 + max(map(_number, _parts(self._folder)), default=0)
+    _write(folder / f"{number:08d}.parquet", table.to_batches())
+    self._rows, self._bytes = [], 0
+
+
+def metrics(folder: str | os.PathLike) -> list[dict]:
+  """All whole records of a run, in order; a torn last line is left out."""
+  path = pathlib.Path(folder) / "metrics.jsonl"
+  return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
+
+
+def completions(
+  folder: str | os.PathLike, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+  """The completions table of a run, finished or not, in pieces that fit in memory."""
+  yield from _batches(_parts(pathlib.Path(folder)), columns)
+
+
+def _whole_lines(path: pathlib.Path) -> Iterator[str]:
+  with open(path, encoding="utf-8") as file:
+    for line in file:
+      if line.endswith("\n"):
+        yield line
+
+
+def _parts(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The parquet files of a run, in order."""
+  single = folder / "completions.parquet"
+  held = [single] if single.exists() else []
+  through = _number(single) if held else 0
+  parts = sorted((folder / "completions").glob("[0-9]*.parquet"))
+  return held + [part for part in parts if _number(part) > through]
+
+
+def _number(path: pathlib.Path) -> int:
+  """A part's number; the joined file's is that of the last part in it."""
+  if path.stem.isdigit():
+    return int(path.stem)
+  return int((pq.read_metadata(path).metadata or {}).get(b"through", b"0"))
+
+
+def _truncate_metrics(path: pathlib.Path, step: int) -> None:
+  if path.exists():
+    keep = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+    _replace(path, lambda temp: temp.write_text("".join(keep), encoding="utf-8"))
+
+
+def _truncate_parts(folder: pathlib.Path, step: int) -> None:
+  parts = _parts(folder)
+  for stale in set((folder / "completions").glob("*")) - set(parts):
+    stale.unlink()
+  # The joined file goes last: it tells which parts are stale.
+  for path in reversed(parts):
+    rows = functools.partial(_batches, [path])
+    steps = [b["step"].to_numpy() for b in rows(columns=["step"])]
+    if all((s > step).all() for s in steps):
+      path.unlink()
+    elif any((s > step).any() for s in steps):
+      kept = (b.filter(pa.array(b["step"].to_numpy() <= step)) for b in rows())
+      _write(path, kept, through=_number(path))
+
+
+def _batches(paths, columns=None) -> Iterator[pa.RecordBatch]:
+  for path in paths:
+    with pq.ParquetFile(path) as file:
+      yield from file.iter_batches(columns=columns)
+
+
+def _write(path: pathlib.Path, batches: Iterable[pa.RecordBatch], through=0) -> None:
+  def write(temp):
+    with pq.ParquetWriter(temp, SCHEMA, compression="zstd") as writer:
+      writer.add_key_value_metadata({"through": str(through)})
+      for batch in batches:
+        writer.write_batch(batch)
+
+  _replace(path, write)
+
+
+def _replace(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
+  """Makes the file whole beside its place, then puts it there."""
+  temp = path.with_name(f".{path.name}.partial")
+  write(temp)
+  with open(temp, "rb") as file:
+    os.fsync(file.fileno())
+  os.replace(temp, path)
+
+
+def _row(row: dict) -> dict:
+  unknown = set(row) - set(SCHEMA.names)
+  if unknown:
+    raise ValueError(f"completions have no column {min(unknown)!r}")
+  row = {name: None for name in SCHEMA.names} | row
+  for name, value in row.items():
+    if isinstance(value, str):
+      # Lone surrogates have no UTF-8.
+      row[name] = value.encode("utf-8", "replace").decode("utf-8")
+    elif isinstance(value, (float, np.floating)) and not math.isfinite(value):
+      row[name] = None
+  return row
+
+
+def _plain(value):
+  """JSON values: numpy scalars unwrapped, nan and infinities null."""
+  if isinstance(value, dict):
+    return {str(k): _plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(v) for v in value]
+  if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0:
+    value = value.item()
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value

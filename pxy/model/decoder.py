@@ -1,0 +1,202 @@
+"""The decoder: pure functions of (arch, params).
+
+    x = embed(tokens);  x = layer_l(x) for l < L;  hidden = norm(x);  logits = hidden @
+    head
+
+`params` is a nested dict of float32 arrays. Those below "layers" are stacked, layer
+first, and `jax.lax.scan` runs over them, so that compile time does not grow with depth.
+The NNX modules of layers.py say what there is; their graph definitions are made
+abstractly, once per Arch, and merged with one layer's slice inside the scan.
+
+`forward` reads whole packed rows. `prefill` reads prompts and keeps their keys and
+values, `decode` reads one token per row with the cache: same layers, same numbers.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from pxy.model import attention, layers
+from pxy.model import cache as kv
+from pxy.model.arch import Arch
+
+# Stands for "no window" where the windows of all layers are one array.
+_FAR = 2**30
+
+_REMAT = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@functools.cache
+def _modules(arch: Arch):
+  """Graph definitions and abstract states of (one layer, all the rest)."""
+
+  def make(kind):
+    return nnx.split(nnx.eval_shape(lambda: kind(arch, nnx.Rngs(params=0))))
+
+  return make(layers.Layer), make(layers.Outer)
+
+
+def _merge(graph, values):
+  return nnx.merge(graph, nnx.State(values))
+
+
+def init(arch: Arch, key) -> dict:
+  """Random parameters, a pure function of `key`."""
+
+  def make(kind, key):
+    return nnx.to_pure_dict(nnx.state(kind(arch, nnx.Rngs(params=key))))
+
+  outer, inner = jax.random.split(key)
+  stack = jax.vmap(functools.partial(make, layers.Layer))
+  keys_L = jax.random.split(inner, arch.layers)
+  return make(layers.Outer, outer) | {"layers": stack(keys_L)}
+
+
+def abstract(arch: Arch) -> dict:
+  """Shapes and types of the parameters."""
+  return jax.eval_shape(lambda: init(arch, jax.random.key(0)))
+
+
+def axes(arch: Arch) -> dict:
+  """Logical axis names of the parameters, in a tree like `params`."""
+  (_, layer), (_, outer) = _modules(arch)
+
+  def names(state, stacked):
+    leaves = nnx.to_flat_state(state)
+    named = [(path, stacked + tuple(leaf.axes)) for path, leaf in leaves]
+    return nnx.to_pure_dict(nnx.from_flat_state(named))
+
+  return names(outer, ()) | {"layers": names(layer, ("layers",))}
+
+
+def size(arch: Arch) -> int:
+  """Number of parameters."""
+  return sum(leaf.size for leaf in jax.tree.leaves(abstract(arch)))
+
+
+def head(arch: Arch, params):
+  """The matrix from hidden states to logits, head_DV."""
+  return params["embed"].T if arch.tied else params["head"]
+
+
+def logits(arch: Arch, params, hidden):
+  """float32 logits [..., V] of hidden states [..., D], capped."""
+  out = jnp.dot(
+    hidden,
+    head(arch, params).astype(hidden.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  cap = arch.logit_softcap
+  return out if cap is None else cap * jnp.tanh(out / cap)
+
+
+def _outer(arch, params):
+  graph = _modules(arch)[1][0]
+  return _merge(graph, {k: v for k, v in params.items() if k != "layers"})
+
+
+def _embed(arch, params, tokens, dtype):
+  x = params["embed"].astype(dtype)[tokens]
+  return x * jnp.asarray(arch.d_model**0.5, dtype) if arch.embed_scale else x
+
+
+def _scan(arch, params, x_BTD, angles, attend, *, remat, extra=None, keep=True):
+  """x_BTD through all layers -> (hidden_BTD, stacked keys and values or None).
+
+  attend(q, k, v, extra, window) has one layer's slice of `extra` and its window.
+  """
+  graph = _modules(arch)[0][0]
+  windows = arch.windows()
+  same = len(set(windows)) == 1
+  window_L = None if same else jnp.array([w or _FAR for w in windows], jnp.int32)
+
+  def step(x_BTD, inputs):
+    values, extra, window = inputs
+    window = windows[0] if same else window
+    layer = _merge(graph, values)
+    x_BTD, pair = layer(
+      x_BTD, angles, lambda q, k, v: attend(q, k, v, extra=extra, window=window)
+    )
+    return x_BTD, pair if keep else None
+
+  if remat != "none":
+    step = jax.checkpoint(step, policy=_REMAT[remat], prevent_cse=False)
+  x_BTD, pairs = jax.lax.scan(step, x_BTD, (params["layers"], extra, window_L))
+  return _outer(arch, params).norm(x_BTD), pairs
+
+
+def _rows(arch, params, tokens_BT, positions_BT, segments_BT, *, remat, dtype, keep):
+  angles = layers.rope(positions_BT, arch.head_dim, arch.rope_theta)
+
+  def attend(q, k, v, extra, window):
+    return attention.packed(
+      q, k, v, segments_BT, scale=arch.scale, softcap=arch.attn_softcap, window=window
+    )
+
+  x_BTD = _embed(arch, params, tokens_BT, dtype)
+  return _scan(arch, params, x_BTD, angles, attend, remat=remat, keep=keep)
+
+
+def forward(
+  arch: Arch,
+  params,
+  tokens_BT,
+  positions_BT,
+  segments_BT,
+  *,
+  remat: str = "none",
+  dtype="float32",
+):
+  """Final hidden states hidden_BTD of packed rows.
+
+  A token sees the tokens before it in its row that have its segment id; 0 is padding.
+  positions_BT count within a segment. dtype: of the activations.
+  """
+  hidden_BTD, _ = _rows(
+    arch, params, tokens_BT, positions_BT, segments_BT,
+    remat=remat, dtype=dtype, keep=False,
+  )  # fmt: skip
+  return hidden_BTD
+
+
+def prefill(arch: Arch, params, tokens_BT, length_B, *, dtype="float32"):
+  """Reads right-padded prompts of `length_B` > 0 tokens.
+
+  Returns the last real token's hidden_BD, and the cache, with room for T tokens.
+  """
+  rows, tokens = tokens_BT.shape
+  positions_BT = jnp.broadcast_to(jnp.arange(tokens)[None], (rows, tokens))
+  segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
+  hidden_BTD, (k, v) = _rows(
+    arch, params, tokens_BT, positions_BT, segments_BT,
+    remat="none", dtype=dtype, keep=True,
+  )  # fmt: skip
+  hidden_BD = jnp.take_along_axis(hidden_BTD, (length_B - 1)[:, None, None], 1)[:, 0]
+  return hidden_BD, kv.Cache(k, v, length_B.astype(jnp.int32))
+
+
+def decode(arch: Arch, params, tokens_B, cache: kv.Cache, *, dtype="float32"):
+  """Reads one token per row, at position `cache.length_B`.
+
+  Returns its hidden_BD, and the cache with the token in it, one longer.
+  """
+  length_B = cache.length_B
+  angles = layers.rope(length_B[:, None], arch.head_dim, arch.rope_theta)
+
+  def attend(q, k, v, extra, window):
+    out_BNH = attention.cached(
+      q[:, 0], k[:, 0], v[:, 0], *extra, length_B,
+      scale=arch.scale, softcap=arch.attn_softcap, window=window,
+    )  # fmt: skip
+    return out_BNH[:, None]
+
+  hidden_B1D, (k, v) = _scan(
+    arch, params, _embed(arch, params, tokens_B[:, None], dtype), angles, attend,
+    remat="none", extra=(cache.k_LBSKH, cache.v_LBSKH),
+  )  # fmt: skip
+  return hidden_B1D[:, 0], kv.append(cache, k[:, :, 0], v[:, :, 0])

@@ -1,0 +1,145 @@
+"""The parts of the decoder, as NNX modules that describe their parameters.
+
+    x += attention(norm(x)),  x += down(act(gate(norm(x))) * up(norm(x)))
+
+A parameter is declared once: shape, initial spread, and the logical axes by which it
+may be sharded. What mixes tokens comes in as a function `attend(q, k, v)`, so that
+training, prefill and cached decoding are the same layer. Weights are cast to the type
+of the activations where they are used; norms and rotations are computed in float32.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from pxy.model.arch import Arch
+
+_ACTIVATIONS = {
+  "silu": jax.nn.silu,
+  "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+
+def weight(rngs: nnx.Rngs, shape, axes, std: float) -> nnx.Param:
+  """A normally distributed parameter with logical axis names."""
+  value = std * jax.random.normal(rngs.params(), shape, jnp.float32)
+  return nnx.Param(value, axes=axes)
+
+
+def rope(positions_BT, head_dim: int, theta: float):
+  """cos_BTh, sin_BTh of position * theta^(-2i / H), h = H / 2 pairs."""
+  pairs = jnp.arange(head_dim // 2, dtype=jnp.float32)
+  angles = positions_BT.astype(jnp.float32)[..., None] * (
+    theta ** (-2.0 * pairs / head_dim)
+  ).reshape(1, 1, -1)
+  return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x_BTNH, cos_BTh, sin_BTh):
+  """Rotates the pair (i, i + H/2) of each head by its position's angle."""
+  a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+  cos, sin = cos_BTh[:, :, None], sin_BTh[:, :, None]
+  out = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+  return out.astype(x_BTNH.dtype)
+
+
+class Norm(nnx.Module):
+  """RMSNorm: x / rms(x) * scale."""
+
+  def __init__(self, arch: Arch, width: int, axis: str):
+    fill = jnp.zeros if arch.norm_plus_one else jnp.ones
+    self.scale = nnx.Param(fill(width, jnp.float32), axes=(axis,))
+    self.eps, self.plus_one = arch.norm_eps, arch.norm_plus_one
+
+  def __call__(self, x):
+    y = x.astype(jnp.float32)
+    scale = self.scale[...].astype(jnp.float32)
+    scale = (1 + scale if self.plus_one else scale).reshape((1,) * (x.ndim - 1) + (-1,))
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+    return (y * scale).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+  """Projections, optional biases and head norms, rotation; `attend` mixes tokens."""
+
+  def __init__(self, arch: Arch, rngs: nnx.Rngs):
+    d, n, k, h = arch.d_model, arch.heads, arch.kv_heads, arch.head_dim
+    std = d**-0.5
+    self.q = weight(rngs, (d, n, h), ("d_model", "heads", "head_dim"), std)
+    self.k = weight(rngs, (d, k, h), ("d_model", "kv_heads", "head_dim"), std)
+    self.v = weight(rngs, (d, k, h), ("d_model", "kv_heads", "head_dim"), std)
+    # Divided by sqrt of the number of branches, so that depth does not grow the stream.
+    std = (n * h * 2 * arch.layers) ** -0.5
+    self.o = weight(rngs, (n, h, d), ("heads", "head_dim", "d_model"), std)
+    if arch.qkv_bias:
+      self.q_bias = weight(rngs, (n, h), ("heads", "head_dim"), 0.0)
+      self.k_bias = weight(rngs, (k, h), ("kv_heads", "head_dim"), 0.0)
+      self.v_bias = weight(rngs, (k, h), ("kv_heads", "head_dim"), 0.0)
+    if arch.qk_norm:
+      self.q_norm = Norm(arch, h, "head_dim")
+      self.k_norm = Norm(arch, h, "head_dim")
+    self.arch = arch
+
+  def __call__(self, x_BTD, angles, attend):
+    """-> (out_BTD, (k_BTKH, v_BTKH))."""
+
+    def project(w_DNH):
+      return jnp.einsum("btd,dnh->btnh", x_BTD, w_DNH[...].astype(x_BTD.dtype))
+
+    q, k, v = project(self.q), project(self.k), project(self.v)
+    if self.arch.qkv_bias:
+      q += self.q_bias[...].astype(q.dtype)[None, None]
+      k += self.k_bias[...].astype(k.dtype)[None, None]
+      v += self.v_bias[...].astype(v.dtype)[None, None]
+    if self.arch.qk_norm:
+      q, k = self.q_norm(q), self.k_norm(k)
+    q, k = rotate(q, *angles), rotate(k, *angles)
+    out = attend(q, k, v)
+    return jnp.einsum("btnh,nhd->btd", out, self.o[...].astype(out.dtype)), (k, v)
+
+
+class Mlp(nnx.Module):
+  """down(act(gate(x)) * up(x))."""
+
+  def __init__(self, arch: Arch, rngs: nnx.Rngs):
+    d, f = arch.d_model, arch.d_ff
+    self.gate = weight(rngs, (d, f), ("d_model", "d_ff"), d**-0.5)
+    self.up = weight(rngs, (d, f), ("d_model", "d_ff"), d**-0.5)
+    self.down = weight(rngs, (f, d), ("d_ff", "d_model"), (f * 2 * arch.layers) ** -0.5)
+    self.activation = arch.activation
+
+  def __call__(self, x):
+    gate, up, down = (w[...].astype(x.dtype) for w in (self.gate, self.up, self.down))
+    return (_ACTIVATIONS[self.activation](x @ gate) * (x @ up)) @ down
+
+
+class Layer(nnx.Module):
+  """One decoder layer."""
+
+  def __init__(self, arch: Arch, rngs: nnx.Rngs):
+    self.attn_norm = Norm(arch, arch.d_model, "d_model")
+    self.attn = Attention(arch, rngs)
+    self.mlp_norm = Norm(arch, arch.d_model, "d_model")
+    self.mlp = Mlp(arch, rngs)
+    if arch.post_norm:
+      self.attn_post_norm = Norm(arch, arch.d_model, "d_model")
+      self.mlp_post_norm = Norm(arch, arch.d_model, "d_model")
+    self.post_norm = arch.post_norm
+
+  def __call__(self, x_BTD, angles, attend):
+    """-> (x_BTD, (k_BTKH, v_BTKH))."""
+    out, kv = self.attn(self.attn_norm(x_BTD), angles, attend)
+    x_BTD += self.attn_post_norm(out) if self.post_norm else out
+    out = self.mlp(self.mlp_norm(x_BTD))
+    return x_BTD + (self.mlp_post_norm(out) if self.post_norm else out), kv
+
+
+class Outer(nnx.Module):
+  """What the decoder has besides its layers: embedding, last norm, untied head."""
+
+  def __init__(self, arch: Arch, rngs: nnx.Rngs):
+    shape = (arch.vocab_size, arch.d_model)
+    self.embed = weight(rngs, shape, ("vocab", "d_model"), 0.02)
+    self.norm = Norm(arch, arch.d_model, "d_model")
+    if not arch.tied:
+      self.head = weight(rngs, shape[::-1], ("d_model", "vocab"), arch.d_model**-0.5)

@@ -1,8 +1,8 @@
 """The answer inside a response: the last box, or the last number.
 
-Plain scans of the text, linear in its length: a response may be hostile, so nothing here
-evaluates it, recurses on it or backtracks over it. Left out: answers only said in prose
-("so the answer is ..."), and a box whose argument has no braces.
+Plain scans of the text, linear in its length: a response may be hostile, so nothing
+here evaluates it, recurses on it or backtracks over it. Left out: answers only said in
+prose ("so the answer is ..."), and a box whose argument has no braces.
 """
 
 import collections

@@ -1,9 +1,9 @@
 r"""Equality of mathematical answers as strings, after a normalisation.
 
-The usual rules for the MATH data set as one table of substitutions: what only changes the
-looks (\left, \,, \dfrac, $, spaces) goes, and shorthands get one form (\frac12, 1/2, .5,
-1,000). The order matters, and every pattern is linear in the text. No algebra: 2/4 is not
-1/2, and x+1 is not 1+x; that takes an evaluator, thus a grader of one's own.
+The usual rules for the MATH data set as one table of substitutions: what only changes
+the looks (\left, \,, \dfrac, $, spaces) goes, and shorthands get one form (\frac12,
+1/2, .5, 1,000). The order matters, and every pattern is linear in the text. No algebra:
+2/4 is not 1/2, and x+1 is not 1+x; that takes an evaluator, thus a grader of one's own.
 """
 
 import re

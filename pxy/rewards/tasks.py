@@ -1,0 +1,244 @@
+"""From a task to its grader: a function of one sample with three outcomes.
+
+  scored      the verifier has spoken
+  ungradable  there is nothing to grade against, or the verifier says "not mine" (None)
+  failed      the verifier erred: it raised, hung, died or returned no number
+
+The last two are excluded from training and counted; none of them is a silent 0 or 1. A
+missing or truncated answer is an ordinary score of 0.
+
+The graders of pxy only search and compare strings. A user's function, named
+`package.module:function` or `path/to/file.py:function`, is called as TRL or verl call
+it, whichever its parameters say, with a batch of one: a sample that breaks it then
+costs no other. Left out: reward models, and verl's custom reward managers.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import math
+import numbers
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+
+from pxy import config
+from pxy.rewards import answer, equal
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """A sample to grade. `ids` are the response's tokens; `columns` the row's others."""
+
+  response: str
+  answer: str
+  prompt: str = ""
+  task: str = ""
+  ids: list[int] | None = None
+  columns: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What became of a sample. `score` is nan unless scored; `why` says why it is not."""
+
+  status: str
+  score: float = math.nan
+  why: str = ""
+  seconds: float = 0.0
+  metrics: dict = dataclasses.field(default_factory=dict)
+
+
+def scored(score: float, metrics: dict | None = None) -> Outcome:
+  return Outcome("scored", float(score), metrics=metrics or {})
+
+
+def ungradable(why: str) -> Outcome:
+  return Outcome("ungradable", why=why)
+
+
+def failed(why: str, seconds: float = 0.0) -> Outcome:
+  return Outcome("failed", why=why, seconds=seconds)
+
+
+Grader = Callable[[Item], Outcome]
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,1000}")
+
+
+def arithmetic(item: Item) -> Outcome:
+  """1 if the last box holds the answer's integer, else 0."""
+  if not _INTEGER.fullmatch(item.answer.strip()):
+    return ungradable(f"the answer {item.answer[:40]!r} is no integer")
+  found = (answer.boxed(item.response) or "").strip()
+  same = _INTEGER.fullmatch(found) and int(found) == int(item.answer)
+  return scored(1.0 if same else 0.0)
+
+
+def boxed(item: Item) -> Outcome:
+  """1 if the last box equals the answer after normalisation, else 0."""
+  if not item.answer.strip():
+    return ungradable("the answer is empty")
+  found = answer.boxed(item.response)
+  return scored(found is not None and equal.equal(found, item.answer))
+
+
+def number(item: Item) -> Outcome:
+  """1 if the last box, or else the final number, is the answer's number; for GSM8K."""
+  expected = answer.final_number(item.answer)
+  if expected is None:
+    return ungradable(f"the answer {item.answer[:40]!r} has no number")
+  found = answer.boxed(item.response)
+  found = answer.final_number(item.response) if found is None else found
+  return scored(found is not None and equal.equal(found, expected))
+
+
+OWN = {"arithmetic": arithmetic, "boxed": boxed, "number": number}
+"""pxy's graders. They are safe to run on one sample after another in one process."""
+
+
+def is_own(grader: str) -> bool:
+  """Whether the name is `auto` or of OWN, and not a user's function; else an Error.
+
+  Imports nothing of the user's, so that a config can be checked before anything runs.
+  """
+  if grader == "auto" or grader in OWN:
+    return True
+  module, _, function = grader.rpartition(":")
+  if not module or not function.isidentifier():
+    raise config.Error(
+      f"data.grader: {grader!r} is none of auto, {', '.join(OWN)}; a function of your "
+      "own is named package.module:function or path/to/file.py:function"
+    )
+  return False
+
+
+def resolve(grader: str, task: str) -> Grader:
+  """The grader of a task: `auto` goes by the task's name, any other is taken as named.
+
+  A user's function is imported here, so call it with one in a worker only. Error if it
+  cannot be imported, or has neither TRL's nor verl's parameters.
+  """
+  if not is_own(grader):
+    return _user(grader)
+  if grader != "auto":
+    return OWN[grader]
+  if task.startswith("arithmetic"):
+    return arithmetic
+  return number if "gsm8k" in task.lower() else boxed
+
+
+def _user(name: str) -> Grader:
+  module_name, _, function_name = name.rpartition(":")
+  try:
+    function = getattr(_import(module_name), function_name)
+    parameters = inspect.signature(function).parameters
+  except (Exception, SystemExit) as e:
+    raise config.Error(
+      f"data.grader: cannot load {name!r}: {type(e).__name__}: {line(e)}"
+    ) from e
+  if "completions" in parameters:
+    call = _trl
+  elif "solution_str" in parameters:
+    call = _verl
+  else:
+    raise config.Error(
+      f"data.grader: {name!r} takes neither `completions` (TRL) nor `solution_str` "
+      f"(verl), but ({', '.join(parameters)})"
+    )
+  takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+  def grade(item: Item) -> Outcome:
+    arguments, unpack = call(item)
+    if not takes_all:
+      arguments = {k: v for k, v in arguments.items() if k in parameters}
+    value = function(**arguments)
+    if inspect.isawaitable(value):
+      import asyncio  # 30 ms of start-up that few graders need
+
+      value = asyncio.run(_await(value))
+    return _outcome(unpack(value))
+
+  return grade
+
+
+def _import(module_name: str):
+  if not module_name.endswith(".py"):
+    return importlib.import_module(module_name)
+  places = [pathlib.Path(folder) / module_name for folder in ("", *sys.path)]
+  path = next((p for p in places if p.is_file()), None)
+  if path is None:
+    raise FileNotFoundError(f"no file {module_name!r}")
+  name = f"pxy_grader_{path.stem}"  # json.py must not become `json`
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module
+  spec.loader.exec_module(module)
+  return module
+
+
+async def _await(value):
+  return await value
+
+
+def _trl(item: Item):
+  """Arguments for f(prompts, completions, completion_ids, **columns), and its result.
+
+  A row whose prompt is a list of messages gets its completion as messages too.
+  """
+  prompt, completion = item.columns.get("prompt", item.prompt), item.response
+  if not isinstance(prompt, str):
+    completion = [{"role": "assistant", "content": completion}]
+  row = {"answer": item.answer, "solution": item.answer, "ground_truth": item.answer}
+  row |= item.columns
+  row |= {"prompts": prompt, "completions": completion, "completion_ids": item.ids}
+  row.pop("prompt", None)
+
+  def unpack(values):
+    if len(values) != 1:
+      raise TypeError(f"returned {len(values)} rewards for one completion")
+    return values[0]
+
+  return {k: [v] for k, v in row.items()}, unpack
+
+
+def _verl(item: Item):
+  """Arguments for compute_score, and its result as it is."""
+  arguments = {
+    "data_source": item.task,
+    "solution_str": item.response,
+    "ground_truth": item.answer,
+    "extra_info": item.columns.get("extra_info") or {},
+  }
+  return arguments, lambda value: value
+
+
+def _outcome(value) -> Outcome:
+  """The outcome of what a function returned; a dict's other numbers become metrics."""
+  metrics = {}
+  if isinstance(value, dict):
+    if "score" not in value:
+      return failed("returned a dict without the key 'score'")
+    found = {str(k): _number(v) for k, v in value.items() if k != "score"}
+    metrics = {k: v for k, v in found.items() if v is not None}
+    value = value["score"]
+  if value is None:
+    return ungradable("the grader returned None")
+  score = _number(value)
+  if score is None:
+    return failed(f"returned {type(value).__name__}, not a number")
+  if not math.isfinite(score):
+    return failed(f"returned {score}")
+  return scored(score, metrics)
+
+
+def _number(value) -> float | None:
+  if hasattr(value, "item"):  # numpy, torch
+    value = value.item()
+  return float(value) if isinstance(value, numbers.Real) else None
+
+
+def line(error: BaseException) -> str:
+  return " ".join(str(error).split())[:300]

@@ -84,33 +84,37 @@ class Log:
     self._file = open(path, "a", encoding="utf-8")
 
   def write(self, record: dict, completions: Sequence[dict] = ()) -> None:
-    """Appends a training step: {"step", "phase", name: number} and its rows of SCHEMA.
+    """Appends one record and its rows of SCHEMA.
+
+    A training step is {"step", "phase", name: number, ...}, an evaluation has "eval":
+    {metric: {"value", "se"}} besides. An evaluation that is recorded already is not
+    recorded again: a run cut between an evaluation and the next checkpoint repeats it.
 
     Raises:
-      ValueError: the step is not beyond the last one, or a row has an unknown column.
+      ValueError: a training step is not beyond the last one, or a row has an unknown
+        column.
     """
     step = int(record["step"])
-    if step <= self._trained:
-      raise ValueError(f"step {step} is recorded already (last: {self._trained})")
-    self._append(record, completions, {"split": "train", "phase": record.get("phase")})
-    self._trained = step
-
-  def write_eval(
-    self,
-    step: int,
-    scores: dict[str, dict],
-    completions: Sequence[dict] = (),
-    **more,
-  ) -> None:
-    """Appends an evaluation: {"step", "eval": {metric: {"value", "se"}}} and its rows.
-
-    A step that is evaluated again, as a run cut at its very end does, is not recorded
-    again.
-    """
-    if step in self._evaluated:
+    kind = "eval" if "eval" in record else "train"
+    if kind == "eval" and step in self._evaluated:
       return
-    self._append({"step": step, "eval": scores, **more}, completions, {"split": "eval"})
-    self._evaluated.add(step)
+    if kind == "train" and step <= self._trained:
+      raise ValueError(f"step {step} is recorded already (last: {self._trained})")
+    line = json.dumps(_plain(record), allow_nan=False)
+    given = {"step": step, "split": kind, "phase": record.get("phase")}
+    rows = [_row(given | row) for row in completions]
+    self._file.write(line + "\n")
+    self._file.flush()
+    for also in self._also:
+      also(record)
+    if kind == "eval":
+      self._evaluated.add(step)
+    else:
+      self._trained = step
+    self._rows += rows
+    self._bytes += sum(len(str(r["prompt"])) + len(str(r["completion"])) for r in rows)
+    if self._bytes > BUFFER_BYTES:
+      self._publish()
 
   def flush(self) -> None:
     """Everything written so far is on the disk when this returns."""
@@ -135,18 +139,6 @@ class Log:
 
   def __exit__(self, *_) -> None:
     self.close()
-
-  def _append(self, record, completions, defaults) -> None:
-    line = json.dumps(_plain(record), allow_nan=False)
-    rows = [_row(defaults | {"step": record["step"]} | row) for row in completions]
-    self._file.write(line + "\n")
-    self._file.flush()
-    for also in self._also:
-      also(record)
-    self._rows += rows
-    self._bytes += sum(len(str(r["prompt"])) + len(str(r["completion"])) for r in rows)
-    if self._bytes > BUFFER_BYTES:
-      self._publish()
 
   def _publish(self) -> None:
     if not self._rows:

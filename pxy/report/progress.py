@@ -1,14 +1,17 @@
-"""What a person sees while a run goes on: one live line, or plain lines without a terminal.
+"""What a person sees while a run goes on: a live line; plain lines without a terminal.
 
-    nsr-prerl  12/60  reward 0.47  solved 47 %  mixed 61 %  18.2k tok/s  3:41 left
+    grpo  32/80  reward 0.61  solved/mixed/unsolved 4/26/2  18.2k tok/s  3:41 left
 
 The time left is the mean time of the last steps times the steps to go: phases differ in
-speed, so the mean of the whole run would lag behind.
+speed, so the mean of the whole run would lag behind. All goes to stderr, so that stdout
+stays free for results.
 """
 
 import collections
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 from rich import console as rich_console
 from rich import progress as rich_progress
@@ -19,50 +22,109 @@ EVERY = 10.0
 """Seconds between plain lines within one activity, where there is no terminal."""
 
 
-class Progress:
-  """Shows a run of `steps` steps, `start` of which are done; a context manager.
+class Display:
+  """Counts what is being done, and prints lines that stay; a context manager.
 
   Args:
-    file: where to write; stderr if None, so that stdout stays free for results.
+    file: where to write; stderr if None.
   """
 
-  def __init__(self, steps: int, *, start: int = 0, file=None):
+  def __init__(self, *, file=None):
     self._console = rich_console.Console(
       file=sys.stderr if file is None else file, highlight=False
     )
-    self._steps, self._done = steps, start
-    self._live = None
+    self._live = self._inner = None
     if self._console.is_terminal:
       self._live = rich_progress.Progress(
-        rich_progress.TextColumn("{task.fields[phase]}", style="bold"),
+        rich_progress.TextColumn("{task.fields[what]}", style="bold", markup=False),
         rich_progress.BarColumn(bar_width=24),
         rich_progress.TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        rich_progress.TextColumn("{task.fields[text]}"),
+        rich_progress.TextColumn("{task.fields[text]}", markup=False),
         console=self._console,
         transient=True,
       )
-    self._task = self._inner = None
-    self._clock = time.perf_counter()
-    self._seconds = collections.deque(maxlen=WINDOW)
-    self._spoken = 0.0
+    self._spoken = time.perf_counter()
 
-  def __enter__(self) -> "Progress":
+  def __enter__(self):
     if self._live is not None:
       self._live.start()
-      self._task = self._live.add_task(
-        "", total=self._steps, completed=self._done, phase="", text=""
-      )
-      self._inner = self._live.add_task("", visible=False, phase="", text="")
-    self.restart()
+      self._inner = self._live.add_task("", visible=False, what="", text="")
     return self
 
   def __exit__(self, *_) -> None:
     if self._live is not None:
       self._live.stop()
 
-  def restart(self) -> None:
-    """Starts the clock of the next step; what came before (an evaluation) is not its."""
+  @contextlib.contextmanager
+  def count(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A stretch of work; gives the function that takes how much of it is done."""
+    try:
+      yield lambda done: self._within(what, done, total)
+    finally:
+      self._hide()
+
+  def say(self, text: str) -> None:
+    """A line that stays."""
+    self._hide()
+    self._console.print(text, markup=False, soft_wrap=True)
+    self._spoken = time.perf_counter()
+
+  def show(self, renderable) -> None:
+    """Something of rich's that stays, such as a table."""
+    self._hide()
+    self._console.print(renderable)
+
+  def _within(self, what: str, done: int, total: int) -> None:
+    if self._live is not None:
+      self._live.update(
+        self._inner, visible=done < total, completed=done, total=total, what=what
+      )
+    elif done < total and time.perf_counter() - self._spoken > EVERY:
+      self.say(f"{what}  {done}/{total}")
+
+  def _hide(self) -> None:
+    if self._live is not None:
+      self._live.update(self._inner, visible=False)
+
+
+class Progress(Display):
+  """Shows a training run.
+
+  Args:
+    cfg: the run's config; its steps and the responses of a step are counted.
+    start: steps done before.
+  """
+
+  def __init__(self, cfg, start: int = 0, *, file=None):
+    super().__init__(file=file)
+    self._steps, self._done = cfg.steps, start
+    self._responses = cfg.data.prompts * cfg.data.responses
+    self._task = None
+    self._seconds = collections.deque(maxlen=WINDOW)
     self._clock = time.perf_counter()
+
+  def __enter__(self):
+    super().__enter__()
+    if self._live is not None:
+      self._task = self._live.add_task(
+        "", total=self._steps, completed=self._done, what="", text=""
+      )
+    self._clock = time.perf_counter()
+    return self
+
+  @contextlib.contextmanager
+  def count(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Work between the steps; its time is not part of the next one."""
+    start = time.perf_counter()
+    try:
+      with super().count(what, total) as counter:
+        yield counter
+    finally:
+      self._clock += time.perf_counter() - start
+
+  def answers(self, done: int) -> None:
+    """So many responses of the step's batch have been drawn."""
+    self._within("draw", done, self._responses)
 
   def step(self, record: dict) -> None:
     """A training step is done; `record` is what metrics.jsonl gets of it."""
@@ -74,48 +136,43 @@ class Progress:
     left = (self._steps - self._done) * sum(self._seconds) / len(self._seconds)
     text = f"{text}  {clock(left)} left" if left > 0 else text
     if self._live is None:
-      self._print(f"{phase}  {self._done}/{self._steps}  {text}".strip())
+      self.say(f"{phase}  {self._done}/{self._steps}  {text}".strip())
     else:
-      self._live.update(self._inner, visible=False)
-      self._live.update(self._task, completed=self._done, phase=phase, text=text)
+      self._hide()
+      self._live.update(self._task, completed=self._done, what=phase, text=text)
 
-  def doing(self, what: str, done: int, total: int) -> None:
-    """Part of a step or an evaluation: `done` of `total` responses, say."""
-    if self._live is not None:
-      self._live.update(
-        self._inner, visible=done < total, completed=done, total=total, phase=what
-      )
-    elif time.perf_counter() - self._spoken > EVERY:
-      self._spoken = time.perf_counter()
-      self._print(f"{what}  {done}/{total}")
+  def evaluated(self, record: dict) -> None:
+    """An evaluation is done; `record` is what metrics.jsonl gets of it."""
+    shown = [
+      f"{name} {100 * score['value']:.1f} ± {100 * (score['se'] or 0):.1f} %"
+      for name, score in record["eval"].items()
+      if name.startswith(("avg@", "pass@")) and score["value"] is not None
+    ]
+    self.say(f"step {record['step']}: {'  '.join(shown)}")
 
-  def note(self, text: str) -> None:
-    """A line that stays."""
-    if self._live is not None:
-      self._live.update(self._inner, visible=False)
-    self._print(text)
 
-  def _print(self, text: str) -> None:
-    self._console.print(text, markup=False, soft_wrap=True)
-    self._spoken = time.perf_counter()
+@contextlib.contextmanager
+def counting(what: str, total: int, *, file=None) -> Iterator[Callable[[int], None]]:
+  """A display for one stretch of work, as `Display.count`."""
+  with Display(file=file) as display, display.count(what, total) as counter:
+    yield counter
 
 
 def line(record: dict) -> str:
   """The numbers of a step that are worth a glance; what is not known is left out."""
   shown = []
 
-  def show(name, template, scale=1.0):
+  def show(name, template):
     value = record.get(name)
     if value is not None and value == value:
-      shown.append(template.format(scale * value))
+      shown.append(template(value))
 
-  show("critic/score/mean", "reward {:.3f}")
-  show("solve_rate", "solved {:.0f} %", 100)
-  show("groups/mixed_share", "mixed {:.0f} %", 100)
-  show("response_length/mean", "length {:.0f}")
-  throughput = record.get("perf/throughput")
-  if throughput is not None and throughput == throughput:
-    shown.append(f"{amount(throughput)} tok/s")
+  show("critic/score/mean", "reward {:.2f}".format)
+  kinds = ("solved", "mixed", "unsolved")
+  groups = [record.get(f"groups/{kind}") or 0 for kind in kinds]
+  if sum(groups):
+    shown.append(f"{'/'.join(kinds)} {'/'.join(f'{n:.0f}' for n in groups)}")
+  show("perf/throughput", lambda x: f"{amount(x)} tok/s")
   return "  ".join(shown)
 
 

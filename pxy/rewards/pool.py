@@ -16,41 +16,28 @@ one for a user's function. Left out: graders on other machines.
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
-import json
 import math
 import os
-import pathlib
 import selectors
-import signal
-import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 
 from pxy import config
-from pxy.rewards import tasks
+from pxy.rewards import remote, tasks
 
 Item, Outcome = tasks.Item, tasks.Outcome
 
-_HEADER = struct.Struct(">I")
 _LARGEST_SAMPLE = 64 << 20
-_LARGEST_REPLY = 1 << 20
 _ROUND = 16
-_START = 120.0
-"""Seconds a worker may take to import a user's function."""
 _GRACE = 2.0
 """Seconds over the deadline before a worker that should have answered is killed."""
 _STARTS = 3
 """Workers that may die in a row while starting, before the pool gives up."""
-_KEEP = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-_ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
 
 class Pool:
-  """Workers with a lifetime: `with Pool(cfg.reward, grader) as pool: pool.submit(item)`.
+  """Workers with a lifetime: `with Pool(reward, grader) as pool: pool.submit(item)`.
 
   Args:
     reward: number of workers, deadline (seconds), memory (MB).
@@ -69,14 +56,13 @@ class Pool:
       "deadline": reward.deadline,
       "memory_mb": reward.memory_mb,
       "folders": [*map(str, folders), os.getcwd()],
-      "parent": os.getpid(),
     }
     self._lock = threading.Lock()
-    self._queue: collections.deque[_Job] = collections.deque()
+    self._queue: collections.deque[remote.Job] = collections.deque()
     self._thread: threading.Thread | None = None
     self._started: concurrent.futures.Future = concurrent.futures.Future()
     self._closing = False
-    self._broken = ""
+    self._broken = ""  # why the thread has ended, other than by being closed
     self.layers: tuple[str, ...] = ()
     """What the workers are kept from, as far as this machine allows; see jail.py."""
     self.replaced = 0
@@ -98,19 +84,21 @@ class Pool:
   def __exit__(self, *exc) -> None:
     self._close()
 
-  def submit(self, item: Item) -> "concurrent.futures.Future[Outcome]":
+  def submit(self, item: Item) -> concurrent.futures.Future[Outcome]:
     """A future for the item's outcome. It never raises for what a grader does."""
-    body = json.dumps(dataclasses.asdict(item), default=str).encode()
-    job = _Job(body)
-    if len(body) > _LARGEST_SAMPLE:
+    job = remote.Job(item)
+    if len(job.body) > _LARGEST_SAMPLE:
       job.resolve(tasks.failed(f"the sample has more than {_LARGEST_SAMPLE >> 20} MB"))
       return job.future
     with self._lock:
-      if self._thread is None or self._closing:
+      if self._thread is None or (self._closing and not self._broken):
         raise RuntimeError("the reward pool is not open")
-      self._queue.append(job)
-      if len(self._queue) == 1:
-        self._wake()
+      if not self._broken:
+        self._queue.append(job)
+        if len(self._queue) == 1:
+          self._wake()
+        return job.future
+    job.resolve(tasks.failed(self._broken))
     return job.future
 
   def _wake(self) -> None:
@@ -119,11 +107,13 @@ class Pool:
 
   def _close(self) -> None:
     with self._lock:
-      if self._thread is None or self._closing:
+      if self._thread is None:
         return
       self._closing = True
       self._wake()
     self._thread.join()
+    self._thread = None
+    self._broken = ""
     os.close(self._wake_in)
     os.close(self._wake_out)
 
@@ -131,9 +121,8 @@ class Pool:
     """The thread: starts workers, feeds them, and reads what they say, until closed."""
     self._selector = selectors.DefaultSelector()
     self._selector.register(self._wake_out, selectors.EVENT_READ)
-    self._workers: list[_Worker] = []
+    self._workers: list[remote.Worker] = []
     self._failed_starts = 0
-    why = "the reward pool was closed"
     try:
       for _ in range(self._reward.workers):
         self._start()
@@ -141,13 +130,13 @@ class Pool:
         self._feed()
         self._turn()
     except Exception as e:
-      why = f"the reward pool failed: {type(e).__name__}: {e}"
+      self._broken = f"the reward pool failed: {type(e).__name__}: {e}"
       self._set_started(e)
     finally:
-      self._end(why)
+      self._end(self._broken or "the reward pool was closed")
 
   def _start(self) -> None:
-    worker = _Worker(self._spec)
+    worker = remote.Worker(self._spec)
     self._workers.append(worker)
     self._selector.register(worker.outlet, selectors.EVENT_READ, worker)
 
@@ -175,7 +164,7 @@ class Pool:
 
   def _feed(self) -> None:
     """Gives every idle worker its share of what waits."""
-    for worker in self._workers:
+    for worker in list(self._workers):
       if not worker.ready or worker.round:
         continue
       with self._lock:
@@ -183,28 +172,29 @@ class Pool:
         size = min(share, _ROUND if self._own else 1)
         jobs = [self._queue.popleft() for _ in range(size)]
       if jobs:
-        worker.send(jobs, self._reward.deadline)
+        worker.send(jobs)
+        worker.expect(self._reward.deadline + _GRACE)
         self._write(worker)
 
   def _turn(self) -> None:
     """Waits for pipes or the next deadline, and deals with what has happened."""
-    soonest = min((w.limit for w in self._workers), default=math.inf)
-    left = soonest - time.monotonic()
-    for key, events in self._selector.select(
-      None if left == math.inf else max(0, left)
-    ):
+    left = min(w.limit for w in self._workers) - time.monotonic()
+    timeout = None if left == math.inf else max(0.0, left)
+    for key, events in self._selector.select(timeout):
       if key.fd == self._wake_out:
         os.read(self._wake_out, 4096)
+      elif key.data not in self._workers:
+        continue  # replaced a moment ago
       elif events & selectors.EVENT_WRITE:
         self._write(key.data)
-      elif key.data in self._workers:
+      else:
         self._read(key.data)
     now = time.monotonic()
     for worker in [w for w in self._workers if w.limit <= now]:
       over = "did not start" if not worker.ready else "was silent"
       self._replace(worker, f"the worker {over} in time and was killed")
 
-  def _write(self, worker: "_Worker") -> None:
+  def _write(self, worker: remote.Worker) -> None:
     try:
       done = worker.flush()
     except OSError as e:
@@ -215,7 +205,7 @@ class Pool:
     elif not done and not registered:
       self._selector.register(worker.inlet, selectors.EVENT_WRITE, worker)
 
-  def _read(self, worker: "_Worker") -> None:
+  def _read(self, worker: remote.Worker) -> None:
     data = os.read(worker.outlet, 1 << 16)
     if not data:
       return self._replace(worker, "the worker died")
@@ -226,19 +216,20 @@ class Pool:
         else:
           worker.round.popleft().resolve(_outcome(message))
           worker.expect(self._reward.deadline + _GRACE)
+    except config.Error:
+      raise
     except (ValueError, TypeError, LookupError, RecursionError):
       self._replace(worker, "the worker broke the protocol and was killed")
 
-  def _greet(self, worker: "_Worker", message: dict) -> None:
+  def _greet(self, worker: remote.Worker, message: dict) -> None:
     if "error" in message:
-      self._break(config.Error(message["error"]))
-    else:
-      worker.ready, worker.limit = True, math.inf
-      self.layers = tuple(message["ready"])
-      self._failed_starts = 0
-      self._set_started()
+      raise config.Error(message["error"])
+    worker.ready, worker.limit = True, math.inf
+    self.layers = tuple(message["ready"])
+    self._failed_starts = 0
+    self._set_started()
 
-  def _replace(self, worker: "_Worker", why: str) -> None:
+  def _replace(self, worker: remote.Worker, why: str) -> None:
     """Ends a worker. The sample it was at has failed; the others go to the front."""
     worker.kill()
     for fd in (worker.outlet, worker.inlet):
@@ -254,101 +245,9 @@ class Pool:
     if not worker.ready:
       self._failed_starts += 1
       if self._failed_starts >= _STARTS:
-        return self._break(config.Error(f"reward workers do not start: {why}"))
+        grader = self._spec["grader"]
+        raise config.Error(f"data.grader: no worker starts with {grader!r}: {why}")
     self._start()
-
-  def _break(self, error: config.Error) -> None:
-    raise error
-
-
-class _Job:
-  """A sample on its way: the message for it, and the future of its outcome."""
-
-  def __init__(self, body: bytes):
-    self.body = body
-    self.future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
-
-  def resolve(self, outcome: Outcome) -> None:
-    if self.future.set_running_or_notify_cancel():
-      self.future.set_result(outcome)
-
-
-class _Worker:
-  """A worker process seen from here: its pipes, its round, and when it must speak."""
-
-  def __init__(self, spec: dict):
-    environment = {k: os.environ[k] for k in _KEEP if k in os.environ}
-    path = [_ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment |= {
-      "PYTHONPATH": os.pathsep.join(path),
-      "PYTHONHASHSEED": "0",
-      "JAX_PLATFORMS": "cpu",  # should a user's function import it
-      "CUDA_VISIBLE_DEVICES": "",
-      "OMP_NUM_THREADS": "1",
-      "OPENBLAS_NUM_THREADS": "1",
-      "MKL_NUM_THREADS": "1",
-    }
-    self.process = subprocess.Popen(
-      [
-        *(sys.executable, "-P", "-W", "ignore", "-m", "pxy.rewards.worker"),
-        json.dumps(spec),
-      ],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      bufsize=0,
-      env=environment,
-      start_new_session=True,
-    )
-    self.inlet = self.process.stdin.fileno()
-    self.outlet = self.process.stdout.fileno()
-    os.set_blocking(self.inlet, False)
-    self.ready = False
-    self.round: collections.deque[_Job] = collections.deque()
-    self.limit = time.monotonic() + _START
-    self._unsent = memoryview(b"")
-    self._unread = bytearray()
-
-  def expect(self, seconds: float) -> None:
-    """A word from it is due in that time; none is while it has nothing to do."""
-    self.limit = time.monotonic() + seconds if self.round else math.inf
-
-  def send(self, jobs: list[_Job], deadline: float) -> None:
-    self.round.extend(jobs)
-    body = b"[" + b",".join(job.body for job in jobs) + b"]"
-    self._unsent = memoryview(_HEADER.pack(len(body)) + body)
-    self.expect(deadline + _GRACE)
-
-  def flush(self) -> bool:
-    """Writes what the pipe takes; whether all is written."""
-    while self._unsent:
-      try:
-        self._unsent = self._unsent[os.write(self.inlet, self._unsent) :]
-      except BlockingIOError:
-        return False
-    return True
-
-  def messages(self, data: bytes):
-    """The complete messages, with `data` behind what came before."""
-    self._unread += data
-    while len(self._unread) >= _HEADER.size:
-      end = _HEADER.size + _HEADER.unpack_from(self._unread)[0]
-      if end > _LARGEST_REPLY:
-        raise ValueError("oversized message")
-      if len(self._unread) < end:
-        return
-      body = bytes(self._unread[_HEADER.size : end])
-      del self._unread[:end]
-      yield json.loads(body)
-
-  def kill(self) -> None:
-    """Ends the process and, through the kernel, whatever it has started."""
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(self.process.pid, signal.SIGKILL)
-
-  def reap(self) -> None:
-    self.process.wait()
-    self.process.stdin.close()
-    self.process.stdout.close()
 
 
 def _outcome(message: list) -> Outcome:

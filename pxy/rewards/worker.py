@@ -28,8 +28,8 @@ from pxy import config
 from pxy.rewards import jail as jail_lib
 from pxy.rewards import tasks
 
-_HEADER = struct.Struct(">I")
-_LARGEST = 1 << 20
+HEADER = struct.Struct(">I")
+LARGEST = 1 << 20
 """Bytes of one outcome."""
 _METRICS, _WHY = 100, 500
 _POLL = 0.05
@@ -137,12 +137,12 @@ def _wait(inlet, child, jail, deadline, memory, requests) -> tuple[bytes | None,
           poll.unregister(inlet)
           if _has_ended(child, end):
             return None, ""
-        if len(data) >= _HEADER.size:
-          size = _HEADER.unpack_from(data)[0]
-          if size > _LARGEST:
+        if len(data) >= HEADER.size:
+          size = HEADER.unpack_from(data)[0]
+          if size > LARGEST:
             return None, "gave a malformed grade"
-          if len(data) >= _HEADER.size + size:
-            return data[_HEADER.size : _HEADER.size + size], ""
+          if len(data) >= HEADER.size + size:
+            return data[HEADER.size : HEADER.size + size], ""
     if why := jail.overrun(memory):
       return None, why
   return None, f"took longer than {deadline:g} s (reward.deadline)"
@@ -183,8 +183,8 @@ def _checked(reply: bytes) -> list:
 
 def _read(fd: int):
   """The next message; None when the other side has hung up."""
-  header = _exactly(fd, _HEADER.size)
-  body = header and _exactly(fd, _HEADER.unpack(header)[0])
+  header = _exactly(fd, HEADER.size)
+  body = header and _exactly(fd, HEADER.unpack(header)[0])
   return json.loads(body) if body else None
 
 
@@ -200,7 +200,7 @@ def _exactly(fd: int, size: int) -> bytes | None:
 
 def _write(fd: int, value) -> None:
   body = json.dumps(value).encode()
-  data = memoryview(_HEADER.pack(len(body)) + body)
+  data = memoryview(HEADER.pack(len(body)) + body)
   while data:
     data = data[os.write(fd, data) :]
 

@@ -1,0 +1,211 @@
+"""Hugging Face folders: config.json and safetensors <-> Arch and params.
+
+Strict in both directions. Every tensor of a checkpoint is used once and every parameter
+is set once; names, types and shapes are compared with what config.json implies before
+anything is allocated. A folder counts as a model once it has config.json, which is
+therefore removed first and written last: a save that is killed leaves no model, never
+half of one.
+
+Left out: pickled weights, quantised tensors, writing in shards.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from pxy import config, files
+from pxy.model import arch as arch_lib
+from pxy.model.arch import Arch
+from pxy.weights import names
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_INDEX = _WEIGHTS + ".index.json"
+_DTYPES = {
+  "float32": np.dtype(np.float32),
+  "float16": np.dtype(np.float16),
+  "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+_CODES = {"F32", "F16", "BF16"}
+
+
+def arch(folder) -> Arch:
+  """The Arch of a folder's config.json; config.Error if it is not supported."""
+  path = pathlib.Path(folder) / _CONFIG
+  try:
+    return arch_lib.from_hf(_json(path))
+  except config.Error as error:
+    raise config.Error(f"{path.parent}: {error}") from None
+
+
+def load(folder) -> tuple[Arch, dict]:
+  """Arch and params (float32, on the host) of a folder.
+
+  Raises config.Error where a tensor is missing, unknown, or of another shape or type
+  than config.json implies.
+  """
+  folder = pathlib.Path(folder)
+  model = arch(folder)
+  with contextlib.ExitStack() as stack:
+    held = _open(folder, stack)
+    # Before the list is made: its length is what config.json claims.
+    if len(held) < model.layers:
+      raise config.Error(
+        f"{folder}: config.json says {model.layers} layers, the checkpoint has"
+        f" {len(held)} tensors"
+      )
+    wanted = {tensor.name: tensor for tensor in names.tensors(model)}
+    for name, tensor in wanted.items():
+      _check(folder, held, name, tensor.shape)
+    for name in sorted(set(held) - set(wanted)):
+      _check_superfluous(folder, model, held, name)
+    params: dict = {}
+    for name, tensor in wanted.items():
+      value = tensor.read(held[name].get_tensor(name)).astype(np.float32)
+      _put(params, tensor, value, model.layers)
+  return model, params
+
+
+def save_arch(folder, model: Arch, tokenizer=None, dtype: str = "float32") -> None:
+  """Writes config.json."""
+  ids = {} if tokenizer is None else _ids(tokenizer)
+  if "eos_token_id" in ids:
+    ids["eos_token_id"] = ids["eos_token_id"][0]
+  values = arch_lib.to_hf(model) | ids | {"dtype": dtype}
+  files.write_json(pathlib.Path(folder) / _CONFIG, values)
+
+
+def save(
+  folder, model: Arch, params, *, dtype: str = "float32", tokenizer=None
+) -> None:
+  """Writes a folder that HF software can load; with `tokenizer`, also that.
+
+  params: arrays this process can read whole. dtype: of the tensors in the file.
+  """
+  if dtype not in _DTYPES:
+    raise config.Error(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
+  arch_lib.to_hf(model)  # Refuses before anything is touched.
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / _CONFIG).unlink(missing_ok=True)
+  (folder / _INDEX).unlink(missing_ok=True)
+  host: dict = {}
+  out = {}
+  for tensor in names.tensors(model):
+    if tensor.path not in host:
+      host[tensor.path] = np.asarray(_get(params, tensor.path))
+    value = host[tensor.path]
+    value = value if tensor.layer is None else value[tensor.layer]
+    if value.shape != tensor.ours:
+      raise config.Error(f"{tensor.name}: {value.shape} is not {tensor.ours}")
+    out[tensor.name] = np.ascontiguousarray(tensor.export(value), dtype=_DTYPES[dtype])
+  temporary = folder / f".{_WEIGHTS}.{os.getpid()}"
+  try:
+    safetensors.numpy.save_file(out, temporary, metadata={"format": "pt"})
+    os.chmod(temporary, 0o644)
+    with open(temporary, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(temporary, folder / _WEIGHTS)
+  finally:
+    temporary.unlink(missing_ok=True)
+  if tokenizer is not None:
+    tokenizer.save(folder)
+    files.write_json(
+      folder / "generation_config.json", {"do_sample": True} | _ids(tokenizer)
+    )
+  save_arch(folder, model, tokenizer, dtype)
+
+
+def _ids(tokenizer) -> dict:
+  return {
+    "bos_token_id": tokenizer.start_id,
+    "eos_token_id": list(tokenizer.stop_ids),
+    "pad_token_id": tokenizer.pad_id,
+  }
+
+
+def _json(path: pathlib.Path) -> dict:
+  try:
+    values = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise config.Error(f"no {path.name}: not an HF-style model folder") from None
+  except (OSError, ValueError) as error:
+    raise config.Error(f"{path.name} cannot be read: {error}") from None
+  if not isinstance(values, dict):
+    raise config.Error(f"{path.name}: expected an object")
+  return values
+
+
+def _open(folder, stack) -> dict:
+  """Tensor name -> open file that has it."""
+  shards = [_WEIGHTS]
+  if (folder / _INDEX).is_file():
+    weight_map = _json(folder / _INDEX).get("weight_map")
+    if not isinstance(weight_map, dict):
+      raise config.Error(f"{folder}: {_INDEX} has no weight_map")
+    shards = sorted(set(map(str, weight_map.values())))
+  held = {}
+  for shard in shards:
+    # The index is data from elsewhere: it may not name files outside the folder.
+    if pathlib.PurePath(shard).name != shard or not (folder / shard).is_file():
+      raise config.Error(f"{folder}: no {shard}")
+    try:
+      file = stack.enter_context(safetensors.safe_open(folder / shard, "numpy"))
+    except (OSError, safetensors.SafetensorError) as error:
+      raise config.Error(f"{folder}: {shard} cannot be read: {error}") from None
+    for name in file.keys():
+      if name in held:
+        raise config.Error(f"{folder}: tensor {name} is there twice")
+      held[name] = file
+  return held
+
+
+def _check(folder, held, name, shape) -> None:
+  if name not in held:
+    raise config.Error(f"{folder}: tensor {name} is missing")
+  header = held[name].get_slice(name)
+  found = tuple(header.get_shape())
+  if found != shape:
+    raise config.Error(
+      f"{folder}: tensor {name} is {found}, config.json implies {shape}"
+    )
+  if header.get_dtype() not in _CODES:
+    raise config.Error(
+      f"{folder}: tensor {name} has type {header.get_dtype()}; only"
+      f" {', '.join(_DTYPES)} can be read"
+    )
+
+
+def _check_superfluous(folder, model, held, name) -> None:
+  twin = names.superfluous(model, name)
+  if twin is None:
+    raise config.Error(f"{folder}: tensor {name} is not known")
+  if twin:
+    _check(folder, held, name, tuple(held[twin].get_slice(twin).get_shape()))
+    if not np.array_equal(held[name].get_tensor(name), held[twin].get_tensor(twin)):
+      raise config.Error(
+        f"{folder}: config.json ties {name} to {twin}, but they differ"
+      )
+
+
+def _get(tree, path):
+  for key in path:
+    tree = tree[key]
+  return tree
+
+
+def _put(tree, tensor, value, layers) -> None:
+  for key in tensor.path[:-1]:
+    tree = tree.setdefault(key, {})
+  key = tensor.path[-1]
+  if tensor.layer is None:
+    tree[key] = value
+    return
+  if key not in tree:
+    tree[key] = np.empty((layers, *tensor.ours), np.float32)
+  tree[key][tensor.layer] = value

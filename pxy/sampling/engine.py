@@ -62,6 +62,7 @@ class Stats:
   busy_steps: int = 0
   dispatches: int = 0
   compiles: int = 0
+  """Programs compiled meanwhile, counted while the engine is entered."""
   seconds: float = 0.0
 
   @property
@@ -106,13 +107,16 @@ class Engine:
     self.stop_ids = tuple(sorted(map(int, stop_ids)))
     self.max_prompt_tokens = max_prompt_tokens
     self.stats = Stats()
-    self._batch = None
 
   def __enter__(self):
+    jax.monitoring.register_event_duration_secs_listener(self._heard)
     return self
 
   def __exit__(self, *_):
-    self._batch = None  # A run that failed may have left its cache here.
+    jax.monitoring.unregister_event_duration_listener(self._heard)
+
+  def _heard(self, event, *_, **__):
+    self.stats.compiles += event == "/jax/core/compile/backend_compile_duration"
 
   def run(
     self,
@@ -137,11 +141,11 @@ class Engine:
       config.Error: an empty or over-long prompt.
       Stopped: `stop()` was true.
     """
-    start, compiled = time.perf_counter(), step.programs()
+    start = time.perf_counter()
     self._check(prompts, n)
     self.stats = Stats()
     uids = range(len(prompts)) if uids is None else uids
-    self._batch = batch = _Batch(self, params, prompts, n, key, uids, greedy)
+    batch = _Batch(self, params, prompts, n, key, uids, greedy)
     samples = [[None] * n for _ in prompts]
     ended = []
     while batch.waiting or batch.busy:
@@ -155,9 +159,7 @@ class Engine:
         samples[p][r] = Sample(ids, logp, reason, version)
         ended.append((p, r, samples[p][r]))
     _hand_on(ended, on_finish)
-    self._batch = None
     self.stats.seconds = time.perf_counter() - start
-    self.stats.compiles = step.programs() - compiled
     return samples
 
   def _check(self, prompts, n):
@@ -204,7 +206,7 @@ class _Batch:
     self.arch, self.stats = engine.arch, engine.stats
     self.static = {"dtype": engine.dtype, "mesh": engine.mesh}
     self.mesh = engine.mesh
-    self.params = params
+    self.params = step.weights(self.arch, params, **self.static)
     self.prompts, self.n, self.key = prompts, n, self._put(key)
     self.uids = np.asarray(uids).astype(np.uint32)
     self.stretch = max(1, min(STRETCH, self.rule.limit - 1))
@@ -244,7 +246,7 @@ class _Batch:
 
   def retire(self, fetched):
     """Take over what was drawn; yields (p, r, ids, logp) of responses that ended."""
-    first, (ids_TB, logp_TB, drawn_B, idle_B, steps) = fetched
+    first, (ids_TB, logp_TB, new_B, going_B, steps) = fetched
     for drafts, (id_A, logp_A) in zip(self.fresh, first, strict=True):
       for lane, draft in enumerate(drafts):
         draft.add(id_A[lane : lane + 1], logp_A[lane : lane + 1])
@@ -253,10 +255,10 @@ class _Batch:
     self.stats.slot_steps += int(steps) * self.rows
     ids_BT, logp_BT = np.ascontiguousarray(ids_TB.T), np.ascontiguousarray(logp_TB.T)
     for slot, draft in list(self.busy.items()):
-      new = drawn_B[slot] - draft.drawn
+      new = new_B[slot]
       draft.add(ids_BT[slot, :new], logp_BT[slot, :new])
       self.stats.busy_steps += int(new)
-      if idle_B[slot]:
+      if not going_B[slot]:
         del self.busy[slot]
         self.stats.tokens += draft.drawn
         yield draft.p, draft.r, np.concatenate(draft.ids), np.concatenate(draft.logp)

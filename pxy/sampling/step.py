@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 from pxy.model import cache as kv
 from pxy.model import decoder
+from pxy.parallel import mesh as mesh_lib
 from pxy.sampling import draw
 
 
@@ -149,10 +150,10 @@ def decode(arch, params, slots, enough, *, rule, tokens, dtype, mesh=None):
   """Draw up to `tokens` tokens per slot, until `enough` slots are idle.
 
   The cache must have room for `tokens` more in every slot that is not idle. Returns the
-  slots and (ids_TB, logp_TB, drawn_B, idle_B, steps made); slot b's new tokens stand in
-  column b, as many as drawn_B[b] has grown by.
+  slots and (ids_TB, logp_TB, new_B, going_B, steps made): slot b's new tokens are the
+  first new_B[b] of column b, and going_B says which slots are not idle.
   """
-  rows = slots.token_B.shape[0]
+  rows, before_B = slots.token_B.shape[0], slots.drawn_B
 
   def unfinished(carry):
     step, slots, _ = carry
@@ -180,7 +181,8 @@ def decode(arch, params, slots, enough, *, rule, tokens, dtype, mesh=None):
 
   out = jnp.zeros((tokens, rows), jnp.int32), jnp.zeros((tokens, rows), jnp.float32)
   steps, slots, out = jax.lax.while_loop(unfinished, one, (jnp.int32(0), slots, out))
-  return slots, _whole((*out, slots.drawn_B, slots.idle_B, steps), mesh)
+  new_B, going_B = slots.drawn_B - before_B, ~slots.idle_B
+  return slots, _whole((*out, new_B, going_B, steps), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
@@ -198,14 +200,32 @@ def resize(slots, row_B, *, length, mesh=None) -> Slots:
   return _pin(Slots(cache, *rest), mesh)
 
 
-def programs() -> int:
-  """Programs compiled so far in this process by the functions above."""
-  return sum(f._cache_size() for f in (empty, prefill, admit, decode, resize))
+def weights(arch, params, *, dtype, mesh=None):
+  """The weights to sample with: cast once, and on a mesh placed by its sampling rules.
+
+  Vectors (norm scales) stay float32: the decoder uses them so. All else it would cast
+  in every step, to the same numbers.
+  """
+  if dtype != "float32":
+    params = _cast(arch, params, dtype)
+  if mesh is None:
+    return params
+  axes, shapes = decoder.axes(arch), decoder.abstract(arch)
+  where = mesh_lib.shardings(mesh, axes, shapes, mesh_lib.SAMPLE)
+  return jax.device_put(params, where)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _cast(arch, params, dtype):
+  def one(x, names):
+    return x if len(set(names) - {"layers"}) < 2 else x.astype(dtype)
+
+  return jax.tree.map(one, params, decoder.axes(arch))
 
 
 def everywhere(mesh) -> NamedSharding | None:
   """The sharding of what every device holds whole; None without a mesh."""
-  return None if mesh is None else NamedSharding(mesh, P())
+  return None if mesh is None else mesh_lib.whole(mesh)
 
 
 def _rows(x, mesh, axis=0, heads=None):
@@ -213,8 +233,8 @@ def _rows(x, mesh, axis=0, heads=None):
   if mesh is None:
     return x
   spec = [None] * x.ndim
-  if x.shape[axis] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0:
-    spec[axis] = ("data", "fsdp")
+  if x.shape[axis] % mesh_lib.row_shards(mesh) == 0:
+    spec[axis] = mesh_lib.ROWS
   if heads is not None and x.shape[heads] % mesh.shape["tensor"] == 0:
     spec[heads] = "tensor"
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))

@@ -1,0 +1,245 @@
+"""The sampler: what it draws, what it says about it, and what must not matter."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from pxy import config
+from pxy.model import arch as arch_lib
+from pxy.model import decoder
+from pxy.rl import logprob
+from pxy.sampling import engine as engine_lib
+
+ARCH = arch_lib.Arch(
+  vocab_size=40,
+  layers=2,
+  d_model=16,
+  heads=4,
+  kv_heads=2,
+  head_dim=8,
+  d_ff=32,
+  context=128,
+  tied=True,
+)
+SAMPLING = config.Sampling(max_new_tokens=24, slots=8)
+STOPS = (3, 7)
+PROMPTS = [np.array(ids, np.int32) for ids in ([5], [9, 1, 4], [3, 3, 8, 30], [12] * 9)]
+
+
+@pytest.fixture(scope="module")
+def params():
+  """Sharpened to logits of spread 1.6, so that truncation and temperature matter."""
+  params = decoder.init(ARCH, jax.random.key(1))
+  return params | {"embed": 20 * params["embed"]}
+
+
+def sample(params, prompts=PROMPTS, n=4, *, seed=0, greedy=False, run=None, **changes):
+  fields = {"stop_ids": STOPS, "max_prompt_tokens": 16, "mesh": None}
+  fields |= {k: changes.pop(k) for k in list(changes) if k in fields}
+  sampling = dataclasses.replace(SAMPLING, **changes)
+  with engine_lib.Engine(ARCH, sampling=sampling, **fields) as engine:
+    key = jax.random.key(seed)
+    out = engine.run(params, prompts, n, key=key, greedy=greedy, **(run or {}))
+  return out, engine.stats
+
+
+def same(a, b, what, tolerance=1e-5):
+  for p, (xs, ys) in enumerate(zip(a, b, strict=True)):
+    for r, (x, y) in enumerate(zip(xs, ys, strict=True)):
+      message = f"{what}: prompt {p}, response {r}"
+      np.testing.assert_array_equal(x.ids, y.ids, message)
+      np.testing.assert_allclose(x.logp, y.logp, atol=tolerance, err_msg=message)
+      assert x.stop == y.stop, message
+
+
+@pytest.fixture(scope="module")
+def usual(params):
+  return sample(params)[0]
+
+
+@pytest.fixture
+def short_stretch(monkeypatch):
+  monkeypatch.setattr(engine_lib, "STRETCH", 5)
+
+
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_slot_count_does_not_matter(params, usual, slots):
+  same(usual, sample(params, slots=slots)[0], f"{slots} slots against 8")
+
+
+def test_order_and_neighbours_do_not_matter(params, usual, short_stretch):
+  order = [2, 0, 3]
+  prompts = [PROMPTS[i] for i in order]
+  moved, _ = sample(params, prompts, run={"uids": order})
+  same([usual[i] for i in order], moved, "another order, without prompt 1")
+
+
+def test_many_responses_grow_and_shrink_the_slots(params, short_stretch):
+  prompts = [PROMPTS[i % 4] for i in range(12)]
+  few, _ = sample(params, prompts, n=8, slots=4, max_new_tokens=48)
+  many, stats = sample(params, prompts, n=8, slots=64, max_new_tokens=48)
+  same(few, many, "64 slots against 4")
+  assert stats.tokens == sum(len(s.ids) for group in many for s in group)
+  assert stats.prompt_tokens == sum(map(len, prompts)), "a prompt was read twice"
+  assert stats.busy_steps == stats.tokens - 96, "the prefill draws one token each"
+  assert 0 <= stats.idle < 0.6, f"idle share {stats.idle}"
+
+
+def test_logp_is_the_scorers(params):
+  """Teacher forcing with the sampler's temperature and truncation gives its logp."""
+  forward = jax.jit(functools.partial(decoder.forward, ARCH))
+  for rule in (
+    {},
+    {"temperature": 1.3, "top_p": 0.8},
+    {"temperature": 0.7, "top_k": 12},
+  ):
+    out, _ = sample(params, **rule)
+    flat = [(PROMPTS[p], s) for p, group in enumerate(out) for s in group]
+    tokens_BT, segments_BT = np.zeros((2, len(flat), 40), np.int32)
+    for b, (prompt, s) in enumerate(flat):
+      row = np.concatenate([prompt, s.ids])
+      tokens_BT[b, : len(row)], segments_BT[b, : len(row)] = row, 1
+    positions_BT = np.broadcast_to(np.arange(40, dtype=np.int32), tokens_BT.shape)
+    hidden_BTD = forward(params, tokens_BT, positions_BT, segments_BT)
+    head_DV = decoder.head(ARCH, params)
+    temperature, top_p = rule.get("temperature", 1.0), rule.get("top_p", 1.0)
+    floor_BT = logprob.floor(
+      hidden_BTD[:, :-1],
+      head_DV,
+      temperature=temperature,
+      softcap=None,
+      top_k=rule.get("top_k", 0),
+      top_p=top_p,
+      block=16,
+    )
+    logp_BT, _ = logprob.logprob(
+      hidden_BTD[:, :-1],
+      head_DV,
+      tokens_BT[:, 1:],
+      temperature=temperature,
+      floor_BT=floor_BT,
+      chunk=16,
+    )
+    for b, (prompt, s) in enumerate(flat):
+      scored = logp_BT[b, len(prompt) - 1 :][: len(s.ids)]
+      np.testing.assert_allclose(s.logp, scored, atol=1e-5, err_msg=f"{rule}, row {b}")
+
+
+def test_ends(usual):
+  """The stop token is kept, with its log-prob; nothing follows it; limits hold."""
+  samples = [s for group in usual for s in group]
+  for s in samples:
+    assert s.ids.dtype == np.int32 and s.logp.dtype == np.float32
+    assert len(s.ids) == len(s.logp)
+    assert not set(s.ids[:-1]) & set(STOPS), f"went on after a stop token: {s.ids}"
+    assert s.stop == ("stop" if s.ids[-1] in STOPS else "length")
+    assert (s.logp < 0).all() and np.isfinite(s.logp).all()
+    assert len(s.ids) == 24 or s.stop == "stop"
+  assert {s.stop for s in samples} == {"stop", "length"}, "choose another seed"
+
+
+def test_each_stop_id_ends_a_response(params, usual):
+  """What is drawn without stop ids, cut behind the first of them."""
+  whole, _ = sample(params, stop_ids=())
+  cut = []
+  for group in whole:
+    ends = [next((i for i, x in enumerate(s.ids) if x in STOPS), 23) for s in group]
+    assert {s.stop for s in group} == {"length"}
+    cut.append(
+      [
+        dataclasses.replace(s, ids=s.ids[: e + 1], logp=s.logp[: e + 1], stop=u.stop)
+        for s, e, u in zip(group, ends, usual[len(cut)], strict=True)
+      ]
+    )
+  same(cut, usual, "cut behind the first stop token")
+  assert set(STOPS) <= {s.ids[-1] for group in usual for s in group}, "another seed"
+
+
+def test_stop_at_the_first_token(params):
+  """All vocabulary stops: every response is one token, and the slots are refilled."""
+  out, stats = sample(params, stop_ids=range(40))
+  assert {len(s.ids) for group in out for s in group} == {1}
+  assert {s.stop for group in out for s in group} == {"stop"}
+  assert stats.tokens == 16
+
+
+def test_one_new_token(params, usual):
+  out, _ = sample(params, max_new_tokens=1)
+  for group, whole in zip(out, usual, strict=True):
+    for s, w in zip(group, whole, strict=True):
+      np.testing.assert_array_equal(s.ids, w.ids[:1])
+
+
+def test_seeds_and_responses(params, usual):
+  same(usual, sample(params)[0], "the same seed twice", tolerance=0)
+  other = sample(params, seed=1)[0]
+  texts = {tuple(s.ids) for out in (usual, other) for group in out for s in group}
+  assert len(texts) > 28, "responses or seeds repeat each other"
+
+
+def test_greedy_only_when_asked(params, usual):
+  greedy, _ = sample(params, greedy=True)
+  for group in greedy:
+    assert len({tuple(s.ids) for s in group}) == 1, "greedy responses differ"
+  same(greedy, sample(params, temperature=0.0)[0], "temperature 0 against greedy")
+  same(greedy, sample(params, top_k=1)[0], "top_k=1 against greedy", tolerance=100)
+  for group, plain in zip(usual, greedy, strict=True):
+    assert any(tuple(s.ids) != tuple(plain[0].ids) for s in group), "silently greedy"
+
+
+def test_on_finish_sees_each_response_once_and_early(params, short_stretch):
+  seen, left = {}, []
+
+  def on_finish(p, r, s):
+    assert (p, r) not in seen
+    seen[p, r] = s
+    left.append(engine.stats.prompt_tokens)
+
+  fields = {"sampling": dataclasses.replace(SAMPLING, slots=4), "stop_ids": STOPS}
+  with engine_lib.Engine(ARCH, max_prompt_tokens=16, **fields) as engine:
+    key = jax.random.key(0)
+    out = engine.run(params, PROMPTS, 4, key=key, on_finish=on_finish, version=7)
+  assert {(p, r): out[p][r] for p in range(4) for r in range(4)} == seen
+  assert left[0] < sum(map(len, PROMPTS)), "nothing handed on before all were read"
+  assert {s.version for s in seen.values()} == {7}
+
+
+def test_stop_is_polled(params, short_stretch):
+  calls = iter([False, False, True])
+  with pytest.raises(engine_lib.Stopped):
+    sample(params, slots=4, run={"stop": lambda: next(calls)})
+
+
+def test_second_run_compiles_nothing(params):
+  sample(params, max_new_tokens=16)
+  other = jax.tree.map(lambda x: x + 1, params)
+  again = {"prompts": PROMPTS[::-1], "seed": 5, "max_new_tokens": 16}
+  assert sample(other, **again)[1].compiles == 0
+
+
+def test_bad_input_is_refused(params):
+  with pytest.raises(config.Error, match="prompt 1 has 0 tokens"):
+    sample(params, [PROMPTS[0], np.zeros(0, np.int32)])
+  with pytest.raises(config.Error, match="prompt 0 has 17 tokens"):
+    sample(params, [np.ones(17, np.int32)])
+  with pytest.raises(config.Error, match="context"):
+    sample(params, max_new_tokens=1000)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1)])
+def test_mesh_does_not_matter(params, usual, shape):
+  auto = (AxisType.Auto,) * 3
+  mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=auto)
+
+  def spread(x):
+    spec = ["fsdp" if n % shape[1] == 0 else None for n in x.shape[-1:]]
+    spec = jax.sharding.PartitionSpec(*[None] * (x.ndim - 1), *spec)
+    return jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+
+  placed = jax.tree.map(spread, params)
+  same(usual, sample(placed, mesh=mesh)[0], f"mesh {shape} against one device")
+  assert sample(placed, mesh=mesh)[1].compiles == 0, "placements drift"

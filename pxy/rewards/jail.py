@@ -29,7 +29,8 @@ import time
 TEMP = "/dev/shm"
 _TEMP_BYTES = 64 << 20
 _FILE_BYTES = 64 << 20
-_OPEN_FILES = 256
+_TEMP_FILES = 512
+_OPEN_FILES = 1024  # more than _TEMP_FILES: `_empty` holds one per level
 PROCESSES = 64
 """Processes that one sample may have at a time."""
 
@@ -66,12 +67,18 @@ class Jail:
     return ""
 
   def sweep(self, child: int) -> int:
-    """Ends the child and everything it has started; returns the child's wait status."""
+    """Ends the child and undoes what it has started and written; its wait status."""
+    status = self._end_all(child)
+    if "temp" in self.layers:
+      _empty(TEMP)
+    return status
+
+  def _end_all(self, child: int) -> int:
     if "pid" in self.layers:
       assert os.getpid() == 1, "kill(-1) would reach processes of others"
       _kill(-1)
     else:
-      _killpg(child)
+      _best_effort(os.killpg, child, signal.SIGKILL)
       _kill(child)
     status, reaped = 0, False
     while True:
@@ -183,7 +190,7 @@ def _mounts(own_pids: bool) -> tuple[str, ...]:
     layers += ("read-only",)
   if own_pids and _best_effort(_call, "mount", b"proc", b"/proc", b"proc", flags, None):
     layers += ("proc",)
-  options = f"size={_TEMP_BYTES},mode=0700".encode()
+  options = f"size={_TEMP_BYTES},nr_inodes={_TEMP_FILES},mode=0700".encode()
   if _best_effort(_call, "mount", b"tmpfs", TEMP.encode(), b"tmpfs", flags, options):
     os.environ["TMPDIR"] = TEMP
     layers += ("temp",)
@@ -213,6 +220,22 @@ def _children() -> list[int]:
     return []
 
 
+def _empty(folder: str, inside: int | None = None) -> None:
+  """Removes all that the folder holds, by descriptors: paths may be made too long."""
+  with contextlib.suppress(OSError):
+    os.chmod(folder, 0o700, dir_fd=inside)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=inside)
+    try:
+      for entry in list(os.scandir(fd)):
+        if entry.is_dir(follow_symlinks=False):
+          _empty(entry.name, fd)
+          os.rmdir(entry.name, dir_fd=fd)
+        else:
+          os.unlink(entry.name, dir_fd=fd)
+    finally:
+      os.close(fd)
+
+
 def _lower(limit: int, value: int) -> None:
   _, hard = resource.getrlimit(limit)
   if hard != resource.RLIM_INFINITY:
@@ -222,10 +245,6 @@ def _lower(limit: int, value: int) -> None:
 
 def _kill(pid: int) -> None:
   _best_effort(os.kill, pid, signal.SIGKILL)
-
-
-def _killpg(group: int) -> None:
-  _best_effort(os.killpg, group, signal.SIGKILL)
 
 
 def _write(path: str, text: str) -> None:

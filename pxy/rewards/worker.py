@@ -82,6 +82,8 @@ def _guarded(grade: tasks.Grader, item: tasks.Item) -> list:
   """[status, score, why, metrics], whatever the grader raises."""
   try:
     outcome = grade(item)
+  except MemoryError:
+    outcome = tasks.failed("MemoryError: more than reward.memory_mb allows")
   except BaseException as e:
     outcome = tasks.failed(f"{type(e).__name__}: {tasks.line(e)}")
   score = outcome.score if outcome.status == "scored" else None

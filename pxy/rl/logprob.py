@@ -71,7 +71,16 @@ def logprob(
   if head_DV.shape[1] % shards:
     raise ValueError(f"vocabulary {head_DV.shape[1]} does not divide by {shards}")
   spec = _Spec(temperature, softcap, chunk, shards)
-  return _logprob(spec, hidden_BTD, head_DV, targets_BT, floor_BT)
+
+  # Tokens in one axis: XLA on a CPU is 30 times slower with an axis of size 1, so a
+  # single row, or a single shard below, must not make one.
+  def flat(x):
+    return None if x is None else x.reshape(-1, *x.shape[2:])
+
+  logp_N, entropy_N = _logprob(
+    spec, flat(hidden_BTD), head_DV, flat(targets_BT), flat(floor_BT)
+  )
+  return logp_N.reshape(targets_BT.shape), entropy_N.reshape(targets_BT.shape)
 
 
 def floor(
@@ -106,131 +115,131 @@ def floor(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _logprob(spec, hidden_BTD, head_DV, targets_BT, floor_BT):
-  return _forward(spec, hidden_BTD, head_DV, targets_BT, floor_BT)[0]
+def _logprob(spec, hidden_ND, head_DV, targets_N, floor_N):
+  return _forward(spec, hidden_ND, head_DV, targets_N, floor_N)[0]
 
 
-# Below, W counts shards of the vocabulary and X the entries of a shard in one chunk.
-# Sums stay apart per shard until the last line, so no device waits within the scan.
+# N counts tokens. One of the W shards of the vocabulary is X columns of the head, the
+# first of which has the id `first`; C columns are a chunk. Shards take a chunk at the
+# same time, and their results meet only after the last one.
 
 
-def _forward(spec, hidden_BTD, head_DV, targets_BT, floor_BT):
-  head_DWV, count, size = _split(spec, head_DV)
-  chunk = functools.partial(
-    _chunk, spec, size, hidden_BTD, head_DWV, targets_BT, floor_BT
-  )
-  shape = (*targets_BT.shape, spec.shards)
+def _forward(spec, hidden_ND, head_DV, targets_N, floor_N):
+  def shard(first, head_DX):
+    count, size = _chunks(spec, head_DX)
 
-  def step(carry, i):
-    max_BTW, sum_BTW, sumz_BTW, target_BTW = carry
-    *_, z_BTWX, hit_BTWX = chunk(i)
-    new_BTW = jnp.maximum(max_BTW, jnp.max(z_BTWX, axis=-1))
-    below_BTWX = z_BTWX - new_BTW[..., None]
-    e_BTWX = jnp.exp(below_BTWX)
-    shift_BTW = max_BTW - new_BTW
-    scale_BTW = jnp.exp(shift_BTW)
-    # sumz is sum(e (z - max)); a new maximum rescales e and shifts z.
-    sumz_BTW = scale_BTW * (sumz_BTW + shift_BTW * sum_BTW)
-    sumz_BTW += jnp.sum(e_BTWX * below_BTWX, axis=-1)
-    sum_BTW = scale_BTW * sum_BTW + jnp.sum(e_BTWX, axis=-1)
-    target_BTW += jnp.sum(jnp.where(hit_BTWX, z_BTWX, 0.0), axis=-1)
-    return (new_BTW, sum_BTW, sumz_BTW, target_BTW), None
+    def part(i):
+      *_, z_NC, hit_NC = _logits(
+        spec, i, size, hidden_ND, first, head_DX, targets_N, floor_N
+      )
+      max_N = jnp.max(z_NC, axis=-1)
+      norm_N = max_N + jnp.log(jnp.sum(jnp.exp(z_NC - max_N[:, None]), axis=-1))
+      logp_NC = z_NC - norm_N[:, None]
+      # A third pass, but sums that share an exp are four times slower on a CPU.
+      entropy_N = -jnp.sum(jnp.exp(logp_NC) * logp_NC, axis=-1)
+      return norm_N, entropy_N, jnp.sum(jnp.where(hit_NC, z_NC, 0.0), axis=-1)
 
-  zero_BTW = jnp.zeros(shape, jnp.float32)
-  carry = (jnp.full(shape, _NONE, jnp.float32), zero_BTW, zero_BTW, zero_BTW)
-  max_BTW, sum_BTW, sumz_BTW, target_BTW = _scan(step, carry, count)
+    return part(0) if count == 1 else _mix(jax.lax.map(part, jnp.arange(count)))
 
-  max_BT = jnp.max(max_BTW, axis=-1)
-  shift_BTW = max_BTW - max_BT[..., None]
-  scale_BTW = jnp.exp(shift_BTW)
-  sum_BT = jnp.sum(scale_BTW * sum_BTW, axis=-1)
-  sumz_BT = jnp.sum(scale_BTW * (sumz_BTW + shift_BTW * sum_BTW), axis=-1)
-  norm_BT = max_BT + jnp.log(sum_BT)
-  logp_BT = jnp.sum(target_BTW, axis=-1) - norm_BT
-  entropy_BT = jnp.log(sum_BT) - sumz_BT / sum_BT
-  kept = hidden_BTD, head_DV, targets_BT, floor_BT, norm_BT, entropy_BT
-  return (logp_BT, entropy_BT), kept
+  if spec.shards == 1:
+    norm_N, entropy_N, target_N = shard(0, head_DV)
+  else:
+    norm_N, entropy_N, target_N = _mix(jax.vmap(shard, (0, 1))(*_split(spec, head_DV)))
+  kept = hidden_ND, head_DV, targets_N, floor_N, norm_N, entropy_N
+  return (target_N - norm_N, entropy_N), kept
+
+
+def _mix(parts):
+  """Log-normaliser, entropy and target logit of a union of disjoint sets of ids."""
+  norm_WN, entropy_WN, target_WN = parts
+  norm_N = jax.nn.logsumexp(norm_WN, axis=0)
+  surprise_WN = norm_N[None] - norm_WN
+  entropy_N = jnp.sum(jnp.exp(-surprise_WN) * (entropy_WN + surprise_WN), axis=0)
+  return norm_N, entropy_N, jnp.sum(target_WN, axis=0)
 
 
 def _backward(spec, kept, cotangents):
-  hidden_BTD, head_DV, targets_BT, floor_BT, norm_BT, entropy_BT = kept
-  dlogp_BT, dentropy_BT = cotangents
-  head_DWV, count, size = _split(spec, head_DV)
-  chunk = functools.partial(
-    _chunk, spec, size, hidden_BTD, head_DWV, targets_BT, floor_BT
-  )
+  hidden_ND, head_DV, targets_N, floor_N, norm_N, entropy_N = kept
+  dlogp_N, dentropy_N = cotangents
 
-  def step(carry, i):
-    dhidden_WBTD, dhead_DWV = carry
-    start, head_DWX, y_BTWX, z_BTWX, hit_BTWX = chunk(i)
-    logp_BTWX = z_BTWX - norm_BT[..., None, None]
-    p_BTWX = jnp.exp(logp_BTWX)
-    pull_BTWX = dlogp_BT[..., None, None] + dentropy_BT[..., None, None] * (
-      logp_BTWX + entropy_BT[..., None, None]
-    )
-    dz_BTWX = jnp.where(hit_BTWX, dlogp_BT[..., None, None], 0.0) - p_BTWX * pull_BTWX
-    dz_BTWX = dz_BTWX / spec.temperature
-    if spec.softcap:
-      dz_BTWX = dz_BTWX * (1.0 - jnp.square(y_BTWX / spec.softcap))
-    dz_BTWX = dz_BTWX.astype(hidden_BTD.dtype)
-    dhidden_WBTD += _einsum("btwx,dwx->wbtd", dz_BTWX, head_DWX)
-    dhead_DWX = _einsum("btd,btwx->dwx", hidden_BTD, dz_BTWX).astype(head_DV.dtype)
-    dhead_DWX += jax.lax.dynamic_slice_in_dim(dhead_DWV, start, size, axis=2)
-    dhead_DWV = jax.lax.dynamic_update_slice_in_dim(dhead_DWV, dhead_DWX, start, axis=2)
-    return (dhidden_WBTD, dhead_DWV), None
+  def shard(first, head_DX):
+    count, size = _chunks(spec, head_DX)
 
-  dhidden_WBTD = jnp.zeros((spec.shards, *hidden_BTD.shape), jnp.float32)
-  carry = (dhidden_WBTD, jnp.zeros_like(head_DWV))
-  dhidden_WBTD, dhead_DWV = _scan(step, carry, count)
-  dhidden_BTD = jnp.sum(dhidden_WBTD, axis=0).astype(hidden_BTD.dtype)
-  return dhidden_BTD, dhead_DWV.reshape(head_DV.shape), None, None
+    def step(carry, i):
+      total_ND, dhead_DX = carry
+      start, head_DC, y_NC, z_NC, hit_NC = _logits(
+        spec, i, size, hidden_ND, first, head_DX, targets_N, floor_N
+      )
+      logp_NC = z_NC - norm_N[:, None]
+      pull_NC = dlogp_N[:, None] + dentropy_N[:, None] * (logp_NC + entropy_N[:, None])
+      dz_NC = jnp.where(hit_NC, dlogp_N[:, None], 0.0)
+      dz_NC = (dz_NC - jnp.exp(logp_NC) * pull_NC) / spec.temperature
+      if spec.softcap:
+        dz_NC = dz_NC * (1.0 - jnp.square(y_NC / spec.softcap))
+      dz_NC = dz_NC.astype(hidden_ND.dtype)
+      total_ND += _einsum("nc,dc->nd", dz_NC, head_DC)
+      # Added, since the last chunk may overlap the one before it.
+      dhead_DC = _einsum("nd,nc->dc", hidden_ND, dz_NC).astype(head_DX.dtype)
+      dhead_DC += jax.lax.dynamic_slice_in_dim(dhead_DX, start, size, axis=1)
+      dhead_DX = jax.lax.dynamic_update_slice_in_dim(dhead_DX, dhead_DC, start, axis=1)
+      return (total_ND, dhead_DX), None
+
+    carry = jnp.zeros(hidden_ND.shape, jnp.float32), jnp.zeros_like(head_DX)
+    if count == 1:
+      return step(carry, 0)[0]
+    return jax.lax.scan(step, carry, jnp.arange(count))[0]
+
+  if spec.shards == 1:
+    dhidden_ND, dhead_DV = shard(0, head_DV)
+  else:
+    shards = jax.vmap(shard, (0, 1), (0, 1))
+    dhidden_WND, dhead_DWX = shards(*_split(spec, head_DV))
+    dhidden_ND = jnp.sum(dhidden_WND, axis=0)
+    dhead_DV = dhead_DWX.reshape(head_DV.shape)
+  return dhidden_ND.astype(hidden_ND.dtype), dhead_DV, None, None
 
 
 _logprob.defvjp(_forward, _backward)
 
 
 def _split(spec, head_DV):
-  """The head by shards; how many chunks there are, and their size in each shard."""
-  width, vocab = head_DV.shape
-  local = vocab // spec.shards
-  count = -(-local // max(1, spec.chunk // spec.shards))
-  # Even chunks, in whole vector lanes where there are that many.
-  size = -(-local // count)
-  lanes = 128 if spec.chunk // spec.shards >= 128 else 1
+  """The first id of every shard, and the head by shards [D, W, X]."""
+  local = head_DV.shape[1] // spec.shards
+  return jnp.arange(spec.shards) * local, head_DV.reshape(-1, spec.shards, local)
+
+
+def _chunks(spec, head_DX):
+  """How many chunks a shard is taken in, and their size."""
+  local = head_DX.shape[1]
+  most = max(1, spec.chunk // spec.shards)
+  # Even chunks, in whole vector lanes where they are that wide.
+  size = -(-local // -(-local // most))
+  lanes = 128 if most >= 128 else 1
   size = min(local, -(-size // lanes) * lanes)
-  return head_DV.reshape(width, spec.shards, local), -(-local // size), size
+  return -(-local // size), size
 
 
-def _chunk(spec, size, hidden_BTD, head_DWV, targets_BT, floor_BT, i):
-  """Chunk i: its first column, the head's columns, capped logits, tempered and
+def _logits(spec, i, size, hidden_ND, first, head_DX, targets_N, floor_N):
+  """Chunk i: where it starts, its columns of the head, capped logits, tempered and
   truncated logits, and where the target is.
 
   The last chunk ends where the shard ends, so it may overlap the one before; the
   columns seen twice are outside the distribution the second time.
   """
-  shards, local = head_DWV.shape[1:]
+  local = head_DX.shape[1]
   start = jnp.minimum(i * size, local - size)
-  column_X = start + jnp.arange(size)
-  head_DWX = jax.lax.dynamic_slice_in_dim(head_DWV, start, size, axis=2)
-  y_BTWX = _cap(_einsum("btd,dwx->btwx", hidden_BTD, head_DWX), spec.softcap)
-  z_BTWX = y_BTWX / spec.temperature
-  id_WX = jnp.arange(shards)[:, None] * local + column_X[None]
-  hit_BTWX = targets_BT[..., None, None] == id_WX[None, None]
-  if floor_BT is not None:
-    kept_BTWX = hit_BTWX | (z_BTWX >= floor_BT[..., None, None])
-    z_BTWX = jnp.where(kept_BTWX, z_BTWX, _NONE)
+  head_DC = jax.lax.dynamic_slice_in_dim(head_DX, start, size, axis=1)
+  y_NC = _cap(_einsum("nd,dc->nc", hidden_ND, head_DC), spec.softcap)
+  z_NC = y_NC / spec.temperature
+  column_C = start + jnp.arange(size)
+  hit_NC = targets_N[:, None] == (first + column_C)[None]
+  if floor_N is not None:
+    z_NC = jnp.where(hit_NC | (z_NC >= floor_N[:, None]), z_NC, _NONE)
   if local % size:
-    fresh_X = (column_X >= i * size)[None, None, None]
-    z_BTWX = jnp.where(fresh_X, z_BTWX, _NONE)
-    hit_BTWX = hit_BTWX & fresh_X
-  return start, head_DWX, y_BTWX, z_BTWX, hit_BTWX
-
-
-def _scan(step, carry, count):
-  """The carry after `count` steps; one chunk needs no loop."""
-  if count == 1:
-    return step(carry, 0)[0]
-  return jax.lax.scan(step, carry, jnp.arange(count))[0]
+    fresh_C = (column_C >= i * size)[None]
+    z_NC = jnp.where(fresh_C, z_NC, _NONE)
+    hit_NC = hit_NC & fresh_C
+  return start, head_DC, y_NC, z_NC, hit_NC
 
 
 def _cap(x, softcap):

@@ -49,6 +49,8 @@ class Pool:
   """
 
   def __init__(self, reward: config.Reward, grader: str, folders: Sequence[str] = ()):
+    if reward.workers < 1 or reward.deadline <= 0 or reward.memory_mb < 1:
+      raise config.Error("reward: workers, deadline and memory_mb must be positive")
     self._reward = reward
     self._own = tasks.is_own(grader)
     self._spec = {

@@ -1,0 +1,351 @@
+"""Checkpoints: saved in the background, published by one rename, verified when read.
+
+    FOLDER/.00000020.partial/   being written; never read
+    FOLDER/00000020/            complete
+      state/                    Orbax: every array, by its name in the state's tree
+      meta.json                 step, score, place in the run, type and shape of arrays
+      manifest.json             size and SHA-256 of each file
+
+`save` returns when the arrays are on the host; Orbax writes them while training goes
+on, a thread of ours adds the manifest, syncs and renames. So a folder with a number for
+a name is whole whenever the process dies, and what the disk did to it later shows in
+the manifest. Only then are older ones removed: all but the newest `keep` and the best.
+
+Arrays are stored under flat names (params.layers.attn.q), with neither mesh nor
+classes, so that any mesh restores them and the parameters can be read alone. Orbax is
+imported when it is needed: it takes a quarter of a second.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+import pathlib
+import shutil
+import sys
+import threading
+
+import jax
+import numpy as np
+
+from pxy import config, files
+from pxy.parallel import process
+
+
+class Checkpointer:
+  """Writes and reads the checkpoints of one run; a context manager.
+
+  Leaving it waits for the save under way.
+
+  Args:
+    folder: made when needed.
+    keep: how many of the newest are kept.
+    best: the score whose highest value marks one more that is kept, by its name with or
+      without the number of samples (`avg` is avg@16).
+
+  Raises:
+    config.Error: from any method, when the disk does not let it do its work.
+  """
+
+  def __init__(self, folder: pathlib.Path, keep: int, best: str):
+    if keep < 1:
+      raise config.Error(f"save.keep {keep}: must be >= 1")
+    # Orbax wants absolute paths.
+    self.folder = pathlib.Path(folder).absolute()
+    self._keep, self._best = keep, best
+    self._orbax = None
+    self._thread: threading.Thread | None = None
+    self._failure: Exception | None = None
+    self._saving = 0
+
+  def __enter__(self):
+    if process.main() and self.folder.is_dir():
+      for left in self.folder.glob(".*"):  # of a process that died
+        shutil.rmtree(left, ignore_errors=True)
+    process.barrier("checkpoints")
+    return self
+
+  def __exit__(self, *_):
+    try:
+      self.wait()
+    finally:
+      if self._orbax is not None:
+        self._orbax.close()
+        self._orbax = None
+
+  def save(self, step: int, state, meta: dict, scores: dict | None = None) -> None:
+    """Starts to save; waits for the save before it.
+
+    Args:
+      state: tree of arrays; may be donated as soon as this returns.
+      meta: JSON values, given back by `restore`.
+      scores: {name: {"value": float, ...}} of this state, if it was evaluated.
+    """
+    self.wait()
+    arrays = _flatten(state)
+    partial = self.folder / f".{_name(step)}.partial"
+    self._saving = step
+    try:
+      if process.main():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+      process.barrier("checkpoint folder")
+      ocp = _orbax()
+      if self._orbax is None:
+        self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+      self._orbax.save(partial / "state", args=ocp.args.PyTreeSave(arrays))
+    except (OSError, ValueError) as error:
+      raise self._unsaved(error) from error
+    about = {
+      "step": step,
+      "score": _score(self._best, scores),
+      "meta": meta,
+      "arrays": {name: [x.dtype.name, list(x.shape)] for name, x in arrays.items()},
+    }
+    # `meta` may change after this returns, and what is no JSON should fail here.
+    about = json.loads(json.dumps(about))
+    self._thread = threading.Thread(
+      target=self._publish, args=(step, partial, about), name="checkpoint"
+    )
+    self._thread.start()
+
+  def wait(self) -> None:
+    """Waits until what `save` started is published; raises what went wrong."""
+    if self._thread is None:
+      return
+    self._thread.join()
+    self._thread = None
+    failure, self._failure = self._failure, None
+    if failure is not None:
+      process.agree(1)
+      raise self._unsaved(failure) from failure
+    if process.agree(0):
+      raise self._unsaved("the main process failed")
+
+  def latest(self) -> int | None:
+    """Step of the newest complete checkpoint."""
+    self.wait()
+    newest = process.agree(max(steps(self.folder), default=-1))
+    return None if newest < 0 else newest
+
+  def restore(self, step: int | None, abstract):
+    """State and meta of a checkpoint.
+
+    Args:
+      step: which; None: the newest that is intact. Damaged ones are named on stderr and
+        passed over.
+      abstract: tree of ShapeDtypeStructs, with shardings where jax arrays are wanted;
+        numpy arrays elsewhere.
+
+    Raises:
+      config.Error: there is none, `step` is damaged, or it holds another model.
+    """
+    self.wait()
+    path = self.folder / _name(process.agree(_pick(self.folder, step)))
+    return _read(path, abstract, whole=True), _about(path)["meta"]
+
+  def _publish(self, step, partial, about):
+    """In a thread: waits for Orbax, then completes, renames and prunes."""
+    try:
+      self._orbax.wait_until_finished()
+      if not process.main():
+        return
+      files.write_json(partial / "meta.json", about)
+      _seal(partial)
+      final = self.folder / _name(step)
+      _remove(final)  # one that was damaged, or of a future that was given up
+      os.rename(partial, final)
+      _sync(self.folder)
+      for old in self._superseded(step):
+        _remove(self.folder / _name(old))
+    except Exception as error:
+      self._failure = error
+
+  def _superseded(self, step) -> list[int]:
+    """Steps to remove once `step` is published.
+
+    Later steps, left by a run that went back, neither count nor go.
+    """
+    past = [s for s in steps(self.folder) if s <= step]
+    scored = []
+    for s in past:
+      try:
+        score = _about(self.folder / _name(s))["score"]
+      except config.Error:
+        continue
+      if score is not None:
+        scored.append((score, s))
+    kept = {*past[-self._keep :], *(s for _, s in [max(scored, default=(0, step))])}
+    return [s for s in past if s not in kept]
+
+  def _unsaved(self, why) -> config.Error:
+    found = steps(self.folder)
+    rest = f"the newest complete one is {found[-1]}" if found else "there is no other"
+    why = str(why).splitlines()[0] if str(why) else type(why).__name__
+    return config.Error(
+      f"{self.folder}: step {self._saving} could not be saved ({why}); {rest}"
+    )
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+  """Steps of the complete checkpoints in a folder, oldest first."""
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def params(folder: pathlib.Path, abstract, step: int | None = None):
+  """Only the parameters, of `step` or of the newest intact checkpoint.
+
+  Args and errors are those of Checkpointer.restore.
+  """
+  folder = pathlib.Path(folder).absolute()
+  path = folder / _name(_pick(folder, step))
+  return _read(path, {"params": abstract}, whole=False)["params"]
+
+
+def damage(path: pathlib.Path) -> str:
+  """What is wrong with the files of a checkpoint; empty if nothing is."""
+  try:
+    listed = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    for name, (size, digest) in listed.items():
+      file = path / name
+      if not file.is_file():
+        return f"{name} is missing"
+      if file.stat().st_size != size:
+        return f"{name} has {file.stat().st_size} bytes, not {size}"
+      if _digest(file) != digest:
+        return f"{name} has changed"
+  except FileNotFoundError:
+    return "manifest.json is missing"
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    return f"manifest.json: {error}"
+  return ""
+
+
+def _pick(folder, step) -> int:
+  found = steps(folder)
+  if step is not None:
+    if step not in found:
+      held = ", ".join(map(str, found)) or "none"
+      raise config.Error(f"{folder}: no checkpoint of step {step}; there are: {held}")
+    if why := damage(folder / _name(step)):
+      raise config.Error(
+        f"{folder / _name(step)} is damaged ({why}); choose another step of:"
+        f" {', '.join(map(str, found))}"
+      )
+    return step
+  if not found:
+    raise config.Error(f"{folder}: no checkpoint yet")
+  for step in reversed(found):
+    why = damage(folder / _name(step))
+    if not why:
+      return step
+    print(f"pxy: {folder / _name(step)} is damaged ({why}): skipped", file=sys.stderr)
+  raise config.Error(f"{folder}: every checkpoint is damaged; start again elsewhere")
+
+
+def _read(path, abstract, *, whole: bool):
+  """Arrays of a checkpoint in a tree like `abstract`; whole: it must hold no others."""
+  wanted = _flatten(abstract)
+  held = _about(path)["arrays"]
+  lacks, more = sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+  if lacks or (more and whole):
+    odd = f"lacks {lacks[0]}" if lacks else f"has {more[0]} besides"
+    raise config.Error(f"{path} {odd}: it is of another model or optimizer")
+  for name, want in wanted.items():
+    is_now, should = held[name], [want.dtype.name, list(want.shape)]
+    if is_now != should:
+      raise config.Error(
+        f"{path}: {name} is {is_now[0]}{is_now[1]}, expected {should[0]}{should[1]}:"
+        " it is of another model"
+      )
+  ocp = _orbax()
+
+  def how(x):
+    if getattr(x, "sharding", None) is None:
+      return ocp.RestoreArgs(restore_type=np.ndarray)
+    return ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape)
+
+  args = ocp.args.PyTreeRestore(
+    item=wanted,
+    restore_args={name: how(x) for name, x in wanted.items()},
+    partial_restore=True,
+  )
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    arrays = reader.restore(path / "state", args=args)
+  structure = jax.tree.structure(abstract)
+  return structure.unflatten([arrays[name] for name in wanted])
+
+
+def _about(path) -> dict:
+  try:
+    return json.loads((path / "meta.json").read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise config.Error(f"{path / 'meta.json'}: {error}") from error
+
+
+def _flatten(tree) -> dict:
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
+  return {name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _name(step: int) -> str:
+  return f"{step:08d}"
+
+
+def _score(best: str, scores: dict | None) -> float | None:
+  for name, score in (scores or {}).items():
+    if best in (name, name.rpartition("@")[0]):
+      value = score["value"]
+      return value if value is not None and math.isfinite(value) else None
+  return None
+
+
+def _seal(path) -> None:
+  """Writes the manifest, with every file and folder on the disk."""
+  found = sorted(path.rglob("*"))
+  listed = {}
+  for file in found:
+    if file.is_file():
+      listed[file.relative_to(path).as_posix()] = [file.stat().st_size, _digest(file)]
+    _sync(file)
+  files.write_json(path / "manifest.json", listed)
+  _sync(path)
+
+
+def _digest(file) -> str:
+  with file.open("rb") as opened:
+    return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _sync(path) -> None:
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+
+
+def _remove(path) -> None:
+  """Removes a folder; it is gone from the list at once, whenever the process dies."""
+  if path.exists():
+    hidden = path.with_name(f".{path.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    os.rename(path, hidden)
+    shutil.rmtree(hidden)
+
+
+@functools.cache
+def _orbax():
+  """Orbax, without its notices: whatever matters is raised, and said in our words."""
+  import orbax.checkpoint
+
+  def not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+  logging.getLogger("absl").addFilter(not_orbax)
+  return orbax.checkpoint

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 
 from pxy import config, files
-from pxy.report import log, plot, progress, runs, sheet
+from pxy.report import curve, log, plot, progress, runs, sheet
 
 SAMPLES = 6
 SHOWN = 3000
@@ -32,7 +32,7 @@ MAIN_K = (1, 4, 16, 64, 256)
 
 
 def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
-  """Writes report.md, report.html and plots/report.png to `out`; returns the page's path.
+  """Writes report.md, report.html and plots/report.png; returns the page's path.
 
   Raises:
     config.Error: a folder is no run, or `out` cannot be written.
@@ -58,7 +58,12 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
 def title(groups: Sequence[runs.Group]) -> str:
   """What was trained."""
   if len(groups) > 1:
-    return f"{len(groups)} runs compared"
+    count = sum(len(group.runs) for group in groups)
+    return (
+      f"{count} runs"
+      if count == len(groups)
+      else f"{count} runs of {len(groups)} kinds"
+    )
   first = groups[0].runs[0].config
   return f"{first.get('model')} on {(first.get('data') or {}).get('task')}"
 
@@ -115,14 +120,19 @@ def _cell(name: str, score: runs.Score, sign: str = "") -> str:
     return "–"
   if _is_share(name):
     error = "" if math.isnan(se) else f" ± {100 * se:.1f}"
-    return f"{100 * value:{sign}.1f}{error} %"
-  digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return _signs(f"{100 * value:{sign}.1f}{error} %")
+  digits = 0 if abs(value) >= 100 or "groups/" in name else 1 if abs(value) >= 10 else 2
   error = "" if math.isnan(se) else f" ± {se:.{digits}f}"
-  return f"{value:{sign}.{digits}f}{error}"
+  return _signs(f"{value:{sign}.{digits}f}{error}")
+
+
+def _signs(text: str) -> str:
+  """A true minus sign, and none for zero."""
+  return re.sub(r"^[-+](0(\.0+)?)(?![\d.])", r"\1", text).replace("-", "−")
 
 
 def _minus(after: runs.Score, before: runs.Score) -> runs.Score:
-  """The difference; its error holds for independent draws, so it is on the safe side."""
+  """The difference, with the error of independent draws: on the safe side."""
   return after[0] - before[0], math.hypot(after[1], before[1])
 
 
@@ -154,7 +164,7 @@ def _many_table(groups: Sequence[runs.Group]) -> list[tuple[str, ...]]:
   """A header and a row per group: before -> after of the main scores."""
   names = dict.fromkeys(n for g in groups for n in g.eval_names if "@" in n)
   names = [n for n in names if not n.startswith("pass@") or int(n[5:]) in MAIN_K]
-  table = [("run", "seeds", "steps", *names)]
+  table = [("run", "seeds", "steps", *(f"{name}, %" for name in names))]
   for group in groups:
     cells = []
     for name in names:
@@ -162,9 +172,9 @@ def _many_table(groups: Sequence[runs.Group]) -> list[tuple[str, ...]]:
         group.score(s, name) for s in (group.first_eval, group.last_eval)
       )
       cells.append(
-        f"{100 * before[0]:.1f} → {_cell(name, after)}"
-        if after[0] == after[0]
-        else _cell(name, before)
+        _cell(name, before)
+        if math.isnan(after[0])
+        else f"{100 * before[0]:.1f} → {_cell(name, after)}".removesuffix(" %")
       )
     seeds = ", ".join(map(str, group.seeds))
     steps = max((r["step"] for run in group.runs for r in run.steps), default=0)
@@ -258,19 +268,27 @@ def _html(groups, panels) -> str:
 
 
 def _html_one(group) -> str:
+  parts = _one_table(group)
+  if not parts:
+    return ""
+  half = [part for part in parts if part[0] in ("Accuracy", "Problems")]
+  rest = [part for part in parts if part not in half]
+  both = "".join(_html_table(part) for part in (half, rest) if part)
+  return f'<div class="tables">{both}</div><p class="note">{_text(_note(group))}</p>'
+
+
+def _html_table(parts) -> str:
   body = ""
-  for heading, rows in _one_table(group):
-    body += f'<tr class="head"><th colspan="4">{_text(heading)}</th></tr>'
+  for i, (heading, rows) in enumerate(parts):
+    span, columns = (
+      ("", ("before", "after", "change")) if i == 0 else (" colspan=4", ())
+    )
+    body += f'<tr class="head"><th{span}>{_text(heading)}</th>'
+    body += "".join(f"<th>{name}</th>" for name in columns) + "</tr>"
     for metric, *cells in rows:
       body += f"<tr><th>{_text(metric)}</th>"
       body += "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
-  if not body:
-    return ""
-  head = "<tr><th></th><th>before</th><th>after</th><th>change</th></tr>"
-  return (
-    f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-    f'<p class="note">{_text(_note(group))}</p>'
-  )
+  return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
 
 
 def _note(group) -> str:
@@ -299,9 +317,14 @@ def _html_many(groups) -> str:
 
 
 def _many_note(groups) -> str:
-  if all(len(g.runs) == 1 for g in groups):
-    return "± one standard error, over problems."
-  return "± one standard error: over seeds where there are several, else over problems."
+  text = "± one standard error, over problems."
+  if any(len(g.runs) > 1 for g in groups):
+    text = (
+      "± one standard error: over seeds where there are several, else over problems."
+    )
+  if not curve.same_phases(groups):
+    text += " In the plots, a bar across a curve marks its phase switch."
+  return text
 
 
 def _html_samples(group) -> str:
@@ -317,8 +340,9 @@ def _html_samples(group) -> str:
     any_row = next(iter(found.values()))
     answer = f" · answer {_text(any_row['answer'])}" if any_row["answer"] else ""
     out += (
-      f'<section class="problem"><p class="prompt"><bdi>{_clip(any_row["prompt"])}</bdi>'
-      f'<span class="note">{answer}</span></p><div class="pair">'
+      '<section class="problem"><p class="prompt">'
+      f'<bdi>{_clip(any_row["prompt"])}</bdi><span class="note">{answer}</span></p>'
+      '<div class="pair">'
     )
     for step in steps:
       out += _html_response(step, found.get(step))

@@ -16,63 +16,10 @@ from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib import axes, figure, ticker
+from matplotlib import figure, ticker
 
+from pxy.report import curve
 from pxy.report import runs as runs_lib
-
-# Name -> (light, dark). The light value is drawn, and stands for the name in the SVG: no
-# two may be the same. The hues are Okabe and Ito's, a little darker for thin lines.
-COLOURS = {
-  "paper": ("#ffffff", "#14181d"),
-  "ink": ("#1c2530", "#e6eaef"),
-  "muted": ("#697480", "#97a3af"),
-  "grid": ("#e6eaee", "#2a3138"),
-  "shade": ("#f2f5f8", "#1b2127"),
-  "before": ("#8c96a1", "#8a949f"),
-  "c0": ("#0068b0", "#56b4f0"),
-  "c1": ("#d55e00", "#ff9450"),
-  "c2": ("#00936c", "#35d0a4"),
-  "c3": ("#b04f8f", "#e79acb"),
-  "c4": ("#8a6d00", "#e3c352"),
-  "c5": ("#4a9fd8", "#a5d8ff"),
-}
-INK, MUTED, GRID, SHADE, BEFORE = (
-  COLOURS[name][0] for name in ("ink", "muted", "grid", "shade", "before")
-)
-CYCLE = [COLOURS[f"c{i}"][0] for i in range(6)]
-DASHES = ["-", (0, (4, 1.5)), (0, (1, 1.2))]
-
-STYLE = {
-  "font.family": "sans-serif",
-  "font.sans-serif": ["DejaVu Sans"],
-  "font.size": 8.5,
-  "text.color": INK,
-  "axes.edgecolor": GRID,
-  "axes.labelcolor": MUTED,
-  "axes.labelsize": 8.5,
-  "axes.titlesize": 8.5,
-  "axes.titlecolor": MUTED,
-  "axes.titlelocation": "left",
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "axes.spines.left": False,
-  "axes.grid": True,
-  "axes.grid.axis": "y",
-  "axes.axisbelow": True,
-  "grid.color": GRID,
-  "grid.linewidth": 0.8,
-  "xtick.color": GRID,
-  "ytick.color": GRID,
-  "xtick.labelcolor": MUTED,
-  "ytick.labelcolor": MUTED,
-  "ytick.left": False,
-  "lines.linewidth": 1.8,
-  "lines.solid_capstyle": "round",
-  "svg.fonttype": "none",
-  "svg.hashsalt": "pxy",
-  "text.parse_math": False,
-}
-Z95 = 1.96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +35,7 @@ class Panel:
 
 def svg(panel: Panel, groups: Sequence[runs_lib.Group]) -> str:
   """The panel as an <svg> element for a page that defines the CSS variables."""
-  with matplotlib.rc_context(STYLE):
+  with matplotlib.rc_context(curve.STYLE):
     fig = figure.Figure(figsize=(5.3, 2.9), layout="constrained")
     panel.draw(fig, groups)
     out = io.StringIO()
@@ -103,7 +50,7 @@ def svg(panel: Panel, groups: Sequence[runs_lib.Group]) -> str:
   text = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1, flags=re.S)
   text = text.replace("<svg ", f'<svg role="img" aria-label="{panel.title}" ', 1)
   text = text.replace("'DejaVu Sans', sans-serif", "var(--font)")
-  for name, (light, _) in COLOURS.items():
+  for name, (light, _) in curve.COLOURS.items():
     text = text.replace(light, f"var(--{name})")
   return text
 
@@ -111,7 +58,7 @@ def svg(panel: Panel, groups: Sequence[runs_lib.Group]) -> str:
 def png(groups: Sequence[runs_lib.Group], panels: Sequence[Panel]) -> bytes:
   """All panels, two in a row, with their titles."""
   rows = -(-len(panels) // 2)
-  with matplotlib.rc_context(STYLE):
+  with matplotlib.rc_context(curve.STYLE):
     columns = min(2, len(panels))
     fig = figure.Figure(figsize=(5.5 * columns, 3.2 * rows), layout="constrained")
     parts = fig.subfigures(rows, columns, squeeze=False, wspace=0.04, hspace=0.06)
@@ -119,7 +66,7 @@ def png(groups: Sequence[runs_lib.Group], panels: Sequence[Panel]) -> bytes:
       part.suptitle(panel.title, x=0.01, ha="left", weight="bold", size=10)
       panel.draw(part, groups)
     out = io.BytesIO()
-    fig.savefig(out, format="png", dpi=160, facecolor=COLOURS["paper"][0])
+    fig.savefig(out, format="png", dpi=160, facecolor=curve.COLOURS["paper"][0])
   return out.getvalue()
 
 
@@ -133,8 +80,8 @@ def available(groups: Sequence[runs_lib.Group]) -> list[Panel]:
 
 def _reward(fig, groups):
   ax = fig.subplots()
-  name = _first(groups, "solve_rate", "critic/score/mean")
-  ends = _curves(ax, groups, name)
+  name = curve.first(groups, "solve_rate", "critic/score/mean")
+  ends = curve.curves(ax, groups, name)
   share = all(
     0 <= g.series(name).mean.min() and g.series(name).mean.max() <= 1
     for g in groups
@@ -142,32 +89,31 @@ def _reward(fig, groups):
   )
   if share:
     for i, group in enumerate(groups):
-      _evaluations(
-        ax, group, BEFORE if len(groups) == 1 else _colour(i), len(groups) == 1
-      )
+      one = len(groups) == 1
+      _evaluations(ax, group, curve.INK if one else curve.colour(i), one)
     ax.set_ylim(0, 1.02)
-    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
-  _over_steps(ax, groups)
-  _label_ends(ax, ends, groups)
+    ax.yaxis.set_major_formatter(curve.PERCENT)
+  curve.over_steps(ax, groups)
+  curve.label_ends(ax, ends, groups)
 
 
 def _evaluations(ax, group, colour, named):
-  """Evaluation scores on unseen problems, with 95 % intervals."""
+  """Rings at the evaluations, with 95 % intervals, or ± se over seeds."""
   name = next((n for n in group.eval_names if n.startswith("avg@")), None)
   if name is None:
     return
   scores = [(step, *group.score(step, name)) for step in group.eval_steps]
   step, value, se = np.array(scores).reshape(-1, 3).T
-  colour = INK if named else colour
+  width = curve.Z95 if len(group.runs) == 1 else 1.0
   ax.errorbar(
     step,
     value,
-    np.nan_to_num(Z95 * se),
+    np.nan_to_num(width * se),
     fmt="o",
     ms=4.5,
     color=colour,
     lw=1.2,
-    mfc=COLOURS["paper"][0],
+    mfc=curve.COLOURS["paper"][0],
     mew=1.4,
     zorder=5,
     clip_on=False,
@@ -177,7 +123,7 @@ def _evaluations(ax, group, colour, named):
       ax.annotate(
         f"{100 * value[i]:.1f} %",
         (step[i], value[i]),
-        xytext=(7 if i == 0 else -7, 9 if i == 0 else -13),
+        xytext=(7, 10) if i == 0 else (2, 11 if value[i] < 0.88 else -20),
         textcoords="offset points",
         ha="left" if i == 0 else "right",
         weight="bold",
@@ -194,6 +140,8 @@ def _passk(fig, groups):
       (n for n in group.eval_names if n.startswith("pass@")),
       key=lambda n: int(n.split("@")[1]),
     )
+    if not names:
+      continue
     k = np.array([int(n.split("@")[1]) for n in names])
     curves = {}
     for when, step in (("before", group.first_eval), ("after", group.last_eval)):
@@ -201,11 +149,11 @@ def _passk(fig, groups):
       curves[when] = value
       if when == "before" and i and len(models) == 1:
         continue  # The runs start from the same model: one curve stands for all.
-      colour = _colour(i)
+      colour = curve.colour(i)
       if when == "before" and (one or len(models) == 1):
-        colour = BEFORE
-      style = "-" if when == "after" or colour == BEFORE else DASHES[1]
-      width = Z95 if len(group.runs) == 1 else 1.0
+        colour = curve.BEFORE
+      style = "-" if when == "after" or colour == curve.BEFORE else curve.DASHES[1]
+      width = curve.Z95 if len(group.runs) == 1 else 1.0
       ax.fill_between(
         k, value - width * se, value + width * se, color=colour, alpha=0.18, lw=0
       )
@@ -213,9 +161,9 @@ def _passk(fig, groups):
       if np.isfinite(value).any() and not one:
         end = value[np.isfinite(value)][-1]
         if when == "after":
-          ends.append((k[-1], end, colour, group.name))
-        elif colour == BEFORE:
-          ends.append((k[-1], end, colour, "before"))
+          ends.append((end, colour, group.name))
+        elif colour == curve.BEFORE:
+          ends.append((end, colour, "before"))
     if one:
       _name_between(ax, k, curves)
   ax.set_xscale("log", base=2)
@@ -223,11 +171,11 @@ def _passk(fig, groups):
   ax.xaxis.set_major_locator(ticker.FixedLocator(ticks))
   ax.xaxis.set_minor_locator(ticker.NullLocator())
   ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:.0f}"))
-  ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+  ax.yaxis.set_major_formatter(curve.PERCENT)
   low = ax.get_ylim()[0]
   ax.set_ylim(max(0, low), 1.02)
   ax.set_xlabel("k responses per problem")
-  _label_ends(ax, ends, groups)
+  curve.label_ends(ax, ends, groups)
 
 
 def _name_between(ax, k, curves):
@@ -238,13 +186,13 @@ def _name_between(ax, k, curves):
   i = int(np.nanargmax(np.abs(after - before)[: max(1, len(k) - 1)]))
   up = after[i] >= before[i]
   for name, value, colour, above in (
-    ("after", after[i], CYCLE[0], up),
-    ("before", before[i], BEFORE, not up),
+    ("after", after[i], curve.CYCLE[0], up),
+    ("before", before[i], curve.BEFORE, not up),
   ):
     ax.annotate(
       name,
       (k[i], value),
-      xytext=(8, 9 if above else -9),
+      xytext=(2, 13) if above else (8, -9),
       textcoords="offset points",
       color=colour,
       weight="bold",
@@ -262,21 +210,22 @@ def _groups(fig, groups):
       total = np.maximum(sum(s.mean for s in series.values()), 1)
       mixed = series["mixed"]
       share = runs_lib.Series(mixed.step, mixed.mean / total, mixed.se / total)
-      ends.append(_curve(ax, group, share, i))
+      bars = not curve.same_phases(groups)
+      ends.append(curve.curve(ax, group, share, i, bars=bars))
     ax.set_ylim(0, 1.02)
-    _over_steps(ax, groups)
-    _label_ends(ax, ends, groups)
+    curve.over_steps(ax, groups)
+    curve.label_ends(ax, ends, groups)
   else:
     group = groups[0]
     series = [group.series(f"groups/{kind}") for kind in kinds]
     step = series[0].step
     total = np.maximum(sum(s.mean for s in series), 1)
-    share = np.array([_running(group, step, s.mean / total) for s in series])
-    colours = (COLOURS["c2"][0], CYCLE[0], BEFORE)
+    share = np.array([curve.running(group, step, s.mean / total) for s in series])
+    colours = (curve.COLOURS["c2"][0], curve.CYCLE[0], curve.BEFORE)
     floor = np.zeros(len(step))
     for kind, height, colour in zip(kinds, share, colours, strict=True):
       ax.fill_between(step, floor, floor + height, color=colour, alpha=0.3, lw=0)
-      ax.plot(step, floor + height, color=COLOURS["paper"][0], lw=1.2)
+      ax.plot(step, floor + height, color=curve.COLOURS["paper"][0], lw=1.2)
       at = int(np.argmax(height[1:-1])) + 1 if len(height) > 2 else 0
       if height[at] > 0.09:
         at = int(np.clip(at, len(step) * 0.14, len(step) * 0.86))
@@ -291,161 +240,53 @@ def _groups(fig, groups):
         )
       floor = floor + height
     ax.set_ylim(0, 1)
-    _over_steps(ax, groups, shade=False)
-  ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+    curve.over_steps(ax, groups, shade=False)
+    ax.set_xlim(left=step[0])
+  ax.yaxis.set_major_formatter(curve.PERCENT)
 
 
 def _length(fig, groups):
   top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-  ends = _curves(top, groups, "response_length/mean")
-  _over_steps(top, groups, label=False)
-  _from_zero(top, 0.6)
+  ends = curve.curves(top, groups, "response_length/mean")
+  curve.over_steps(top, groups, label=False, named=False)
+  curve.from_zero(top, 0.6)
   top.set_title("mean, tokens")
-  _label_ends(top, ends, groups)
-  _curves(bottom, groups, "response_length/clip_ratio")
-  _over_steps(bottom, groups, named=False)
+  curve.label_ends(top, ends, groups)
+  curve.curves(bottom, groups, "response_length/clip_ratio")
+  curve.over_steps(bottom, groups, named=False)
   bottom.set_ylim(0, max(0.05, 1.1 * bottom.get_ylim()[1]))
   bottom.yaxis.set_major_locator(ticker.MaxNLocator(2))
-  bottom.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+  bottom.yaxis.set_major_formatter(curve.PERCENT)
   bottom.set_title("truncated")
 
 
 def _thoughts(fig, groups):
   parts = fig.subplots(1, 3)
   for ax, kind in zip(parts, ("reflection", "transition", "execution"), strict=True):
-    ends = _curves(ax, groups, f"thoughts/{kind}_rate")
+    ends = curve.curves(ax, groups, f"thoughts/{kind}_rate")
     ax.set_title(kind)
-    _over_steps(ax, groups, named=False)
+    curve.over_steps(ax, groups, named=False)
     low, high = ax.get_ylim()
     middle = (low + high) / 2
     reach = max(high - low, 0.02) / 2
     low = max(0.0, middle - reach)
     ax.set_ylim(low, max(low + 0.02, min(1.002, middle + reach)))
-    ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
-    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True))
-  _label_ends(parts[-1], ends, groups)
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(curve.PERCENT)
+    ax.xaxis.set_major_locator(
+      ticker.MaxNLocator(3, integer=True, steps=[1, 2, 4, 5, 10])
+    )
+  curve.label_ends(parts[-1], ends, groups)
 
 
 def _entropy(fig, groups):
   ax = fig.subplots()
-  ends = _curves(ax, groups, _first(groups, "rollout/entropy", "actor/entropy"))
-  _over_steps(ax, groups)
-  _from_zero(ax, 0.5)
-  _label_ends(ax, ends, groups)
-
-
-# What the panels share.
-
-
-def _colour(i: int) -> str:
-  return CYCLE[i % len(CYCLE)]
-
-
-def _first(groups, *names):
-  return next((n for n in names if any(g.has(n) for g in groups)), names[-1])
-
-
-def _curves(ax: axes.Axes, groups, name) -> list[tuple]:
-  """One curve per group; returns their ends, for labels."""
-  return [
-    _curve(ax, group, group.series(name), i)
-    for i, group in enumerate(groups)
-    if group.has(name)
-  ]
-
-
-def _curve(ax, group, series, i) -> tuple:
-  colour = _colour(i)
-  dash = DASHES[(i // len(CYCLE)) % len(DASHES)]
-  smooth = _running(group, series.step, series.mean)
-  if len(group.runs) == 1:
-    ax.plot(series.step, series.mean, color=colour, lw=0.8, alpha=0.35)
-  else:
-    se = _running(group, series.step, series.se)
-    ax.fill_between(
-      series.step, smooth - se, smooth + se, color=colour, alpha=0.18, lw=0
-    )
-  ax.plot(series.step, smooth, color=colour, ls=dash)
-  return series.step[-1], smooth[-1], colour, group.name
-
-
-def _running(group, step: np.ndarray, value: np.ndarray) -> np.ndarray:
-  """Centred running mean over about a fifteenth of the run, within each phase."""
-  half = len(step) // 30
-  out = np.empty(len(step))
-  phase = np.searchsorted([p.first for p in group.phases], step, side="right")
-  for i in range(len(step)):
-    near = np.arange(max(0, i - half), min(len(step), i + half + 1))
-    out[i] = value[near[phase[near] == phase[i]]].mean()
-  return out
-
-
-def _over_steps(ax, groups, *, label=True, named=True, shade=True) -> None:
-  """The step axis, with the phases of the runs shaded if they agree."""
-  last = max((g.phases[-1].last for g in groups if g.phases), default=1)
-  ax.set_xlim(0, last)
-  ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-  if label:
-    ax.set_xlabel("step")
-  plans = [[(p.name, p.first) for p in g.phases] for g in groups]
-  phases = groups[0].phases
-  if any(plan != plans[0] for plan in plans[1:]) or len(phases) < 2:
-    return
-  for i, phase in enumerate(phases):
-    start = 0 if i == 0 else phase.first - 0.5
-    end = last if i == len(phases) - 1 else phase.last + 0.5
-    if i % 2 == 0 and shade:
-      ax.axvspan(start, end, color=SHADE, lw=0, zorder=0)
-    if i:
-      ax.axvline(start, color=MUTED, lw=0.9, ls=(0, (2, 2)), zorder=1)
-    if named and (end - start) / last > 0.019 * len(phase.name):
-      ax.annotate(
-        phase.name,
-        (start, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, 3),
-        textcoords="offset points",
-        color=MUTED,
-        size=7.5,
-        va="bottom",
-      )
-
-
-def _from_zero(ax, share) -> None:
-  """Lets the axis start at zero, if the curve then still fills `share` of it."""
-  low, high = ax.get_ylim()
-  if low < share * high:
-    ax.set_ylim(0, 1.05 * high)
-
-
-def _label_ends(ax, ends, groups) -> None:
-  """Names at the ends of lines, moved apart where they would overlap."""
-  if len(groups) < 2 or not ends:
-    return
-  low, high = ax.get_ylim()
-  gap = 0.085 if ax.get_position().height > 0.5 else 0.12
-  place = {}
-  ends = sorted(ends, key=lambda end: end[1])
-  heights = [(end[1] - low) / (high - low) for end in ends]
-  for i in range(1, len(heights)):
-    heights[i] = max(heights[i], heights[i - 1] + gap)
-  over = max(0.0, heights[-1] - 1.0)
-  for i in reversed(range(len(heights))):
-    ceiling = heights[-1] - over - gap * (len(heights) - 1 - i)
-    place[i] = min(heights[i], ceiling)
-  for i, (_, _, colour, name) in enumerate(ends):
-    ax.annotate(
-      name,
-      (1, place[i]),
-      xycoords="axes fraction",
-      xytext=(6, 0),
-      textcoords="offset points",
-      color=colour,
-      weight="bold",
-      va="center",
-      size=8,
-    )
+  ends = curve.curves(
+    ax, groups, curve.first(groups, "rollout/entropy", "actor/entropy")
+  )
+  curve.over_steps(ax, groups)
+  curve.from_zero(ax, 0.5)
+  curve.label_ends(ax, ends, groups)
 
 
 def _all_have(*names):
@@ -463,8 +304,8 @@ PANELS = (
   Panel(
     "reward",
     "Reward",
-    "Mean score of the samples trained on; rings are avg@k on unseen problems with 95 %"
-    " intervals.",
+    "Mean score of the samples trained on. Rings: avg@k on unseen problems, with 95 %"
+    " intervals over problems, or ± se over seeds.",
     lambda groups: any(
       g.has(n) for g in groups for n in ("solve_rate", "critic/score/mean")
     ),

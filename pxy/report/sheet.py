@@ -1,6 +1,6 @@
 """The page's frame and style sheet: light or dark as the reader has it, printable."""
 
-from pxy.report import plot
+from pxy.report import curve
 
 STYLE = """
 * { box-sizing: border-box; }
@@ -18,12 +18,16 @@ h2 { font-size: 1.05rem; margin: 0 0 .4rem; }
 .note { margin: .5rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .9rem; text-align: right; white-space: nowrap; }
+th, td { padding: .26rem .6rem; text-align: right; white-space: nowrap; }
 th { font-weight: 400; }
 th:first-child { text-align: left; padding-left: 0; }
-thead th { color: var(--muted); font-size: .85rem; border-bottom: 1px solid var(--grid); }
-tbody td:last-child, .many td { color: var(--ink); }
-tr.head th { color: var(--muted); font-size: .85rem; padding-top: 1rem; }
+td:last-child, th:last-child { padding-right: 0; }
+thead th, tr.head th { color: var(--muted); font-size: .85rem;
+  border-bottom: 1px solid var(--grid); }
+tr.head:not(:first-child) th { padding-top: 1rem; }
+.tables { display: grid; gap: 1rem 3rem; align-items: start;
+  grid-template-columns: repeat(auto-fit, minmax(min(27rem, 100%), 1fr)); }
+.tables table { width: 100%; font-size: .92rem; }
 tbody tr:not(.head):hover { background: var(--shade); }
 .plots { display: grid; gap: 2.6rem 3rem; margin: 3rem 0;
   grid-template-columns: repeat(auto-fit, minmax(min(27rem, 100%), 1fr)); }
@@ -59,7 +63,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def page(title: str, body: str) -> str:
   """A whole document; `title` and `body` are HTML already."""
   light, dark = (
-    "".join(f"--{name}: {pair[i]};" for name, pair in plot.COLOURS.items())
+    "".join(f"--{name}: {pair[i]};" for name, pair in curve.COLOURS.items())
     for i in (0, 1)
   )
   font = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'

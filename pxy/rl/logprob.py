@@ -5,14 +5,15 @@
   H    = -sum p log p                           dH/dz    = -p (log p + H)
 
 The [B, T, V] logits never exist. The forward pass goes over chunks of the vocabulary
-with a running maximum and rescaled sums (online softmax: Milakov and Gimelshein,
-arXiv 1805.02867). The backward pass recomputes each chunk and turns it at once into
-its share of the two gradients, so what is kept between them is two numbers per token.
-One chunk's logits, float32, are the peak: 4 B T chunk bytes.
+and mixes their distributions: log-normalisers add as logsumexp, and entropies as
+H = sum_c w_c (H_c - log w_c). The backward pass recomputes each chunk and turns it at
+once into its share of the two gradients, so what is kept between them is two numbers
+per token. The logits of one chunk in float32 are the peak: 4 B T chunk bytes, twice in
+the backward pass.
 
-The target is found by comparing ids, not by a gather, and a chunk takes an equal part
-of every device's shard of the vocabulary: with `shards` set, a head that is split over
-V is never gathered, and only sums per token cross devices.
+A chunk takes an equal part of every device's shard of the vocabulary: with `shards`
+set, a head that is split over V is never gathered, and only sums per token cross
+devices.
 
 Left out: forward mode (jax.jvp) and second derivatives; a bias on the head.
 """
@@ -129,7 +130,7 @@ def _forward(spec, hidden_ND, head_DV, targets_N, floor_N):
     count, size = _chunks(spec, head_DX)
 
     def part(i):
-      *_, z_NC, hit_NC = _logits(
+      start, *_, z_NC, _ = _logits(
         spec, i, size, hidden_ND, first, head_DX, targets_N, floor_N
       )
       max_N = jnp.max(z_NC, axis=-1)
@@ -137,7 +138,11 @@ def _forward(spec, hidden_ND, head_DV, targets_N, floor_N):
       logp_NC = z_NC - norm_N[:, None]
       # A third pass, but sums that share an exp are four times slower on a CPU.
       entropy_N = -jnp.sum(jnp.exp(logp_NC) * logp_NC, axis=-1)
-      return norm_N, entropy_N, jnp.sum(jnp.where(hit_NC, z_NC, 0.0), axis=-1)
+      column_N = targets_N - first - start
+      here_N = (column_N >= i * size - start) & (column_N < size)
+      column_N = jnp.where(here_N, column_N, 0)
+      z_N = jnp.take_along_axis(z_NC, column_N[:, None], axis=1)[:, 0]
+      return norm_N, entropy_N, jnp.where(here_N, z_N, 0.0)
 
     return part(0) if count == 1 else _mix(jax.lax.map(part, jnp.arange(count)))
 

@@ -97,6 +97,17 @@ def merge(a: dict[str, Metric], b: dict[str, Metric]) -> dict[str, Metric]:
   return a | b | both
 
 
+def empty(like: dict[str, Metric]) -> dict[str, Metric]:
+  """What merges into anything without changing it, shaped like `like`."""
+  start = {Max: -jnp.inf, Min: jnp.inf}
+  return {
+    name: jax.tree.map(
+      lambda x, m=m: jnp.full(x.shape, start.get(type(m), 0), x.dtype), m
+    )
+    for name, m in like.items()
+  }
+
+
 def collapse(stacked: dict[str, Metric]) -> dict[str, Metric]:
   """Merges along the leading axis, as `lax.scan` over micro-batches stacks them."""
   return {name: metric.collapse() for name, metric in stacked.items()}

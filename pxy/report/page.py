@@ -89,8 +89,8 @@ def headline(group: runs.Group) -> str:
       f"{plan}, {_count(len(group.runs), 'seed')}: {name} went from"
       f" {_cell(name, before)} to {_cell(name, after)} (± standard error over seeds)."
     )
-  apart = abs(after[0] - before[0]) > 1.96 * (before[1] + after[1])
-  end = "." if apart else "; the intervals overlap, so no change is shown."
+  overlap = abs(after[0] - before[0]) <= 1.96 * (before[1] + after[1])
+  end = "; the intervals overlap, so no change is shown." if overlap else "."
   return (
     f"{plan} {verb} {name} on unseen problems from {_interval(before)} to"
     f" {_interval(after)}{end}"

@@ -104,7 +104,7 @@ _FIELDS = dataclasses.fields(Problem)
 class Arithmetic(tfds.core.GeneratorBasedBuilder):
   """The problems as a TFDS builder; a config for each level."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.0.1")
   """Names the cached files: raise it when `generate` yields anything else."""
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=x) for x in (*LEVELS, "mixed")]
 
@@ -167,7 +167,7 @@ def problems(level: str, split: str) -> Sequence[Problem]:
 
 @functools.lru_cache(maxsize=8)
 def _read(path: str, level: str, split: str) -> tuple[Problem, ...]:
-  """The split's files at `path`; kept in memory, since evaluations come back to them."""
+  """A split's files at `path`; kept in memory, since evaluations come back to them."""
   source = builder(level).as_data_source(split=split)
   out = []
   for row in source.__getitems__(list(range(len(source)))):
@@ -248,7 +248,8 @@ def _sums(level: str, split: str, size: int) -> list[tuple[str, str, int, int]]:
 def _bucket(operator: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
   """Hash bucket of (operator, {a, b}); operands below 10**6."""
   low, high = np.minimum(a, b), np.maximum(a, b)
-  key = ("+-*".index(operator) * 10**6 + low) * 10**6 + high
+  # 30 offsets the key so that one-digit levels have at least 5 problems in each split.
+  key = ((30 + "+-*".index(operator)) * 10**6 + low) * 10**6 + high
   return (_mix(key) % np.uint64(len(_SPLIT_OF_BUCKET))).astype(np.int64)
 
 

@@ -1,0 +1,235 @@
+"""Rows of prompts in the files that people have: JSONL and parquet, in four dialects.
+
+  verl     data_source, prompt [messages], reward_model {ground_truth}, extra_info
+  TRL      prompt (text or messages) and columns: answer, ground_truth, solution, ...
+  plain    {"prompt" | "question": text, "answer" | "label": text or number}
+  OpenAI   {"messages": [...]}; a last assistant message is the reference answer
+
+Every row is checked. A row that cannot be used is an error of one line that says where
+it is, what was expected, what was found, and how to write it.
+
+Left out: images and other non-text content, tools, several right answers.
+"""
+
+import dataclasses
+import datetime
+import decimal
+import json
+import pathlib
+from collections.abc import Iterator
+
+import pyarrow
+from pyarrow import parquet
+
+from pxy import config
+from pxy.rewards import answer as answer_lib
+
+ROLES = ("system", "user", "assistant")
+_PROMPTS = ("prompt", "question", "messages")
+_ANSWERS = ("answer", "ground_truth", "label", "solution")
+_EXAMPLE = '{"prompt": "What is 1 + 2?", "answer": "3"}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One prompt.
+
+  Attributes:
+    messages: dicts of role and content, the last one the user's.
+    answer: the reference answer; empty when the row has none and none is needed.
+    task: `data_source`, or the file's name without its ending.
+    split: what the row says it belongs to (`extra_info.split` or `split`), or None.
+    columns: the whole row as JSON values, for user-defined graders.
+  """
+
+  messages: list[dict[str, str]]
+  answer: str
+  task: str
+  split: str | None
+  columns: dict
+
+
+def read(
+  path: str | pathlib.Path, *, need_answer: bool = True
+) -> Iterator[Row | config.Error]:
+  """Each row of a .jsonl or .parquet file, or what is wrong with it.
+
+  Raises config.Error when the file itself cannot be read.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise config.Error(f"{path}: no such file")
+  readers = {".jsonl": _jsonl, ".parquet": _parquet}
+  if path.suffix not in readers:
+    raise config.Error(f"{path}: expected a .jsonl or .parquet file")
+  for where, values in readers[path.suffix](path):
+    try:
+      if isinstance(values, config.Error):
+        raise values
+      yield _row(values, path.stem, need_answer)
+    except config.Error as error:
+      yield config.Error(f"{path}, {where}: {error}")
+
+
+def _jsonl(path: pathlib.Path):
+  with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    for number, line in enumerate(file, 1):
+      if not line.strip():
+        continue
+      try:
+        line.encode("utf-8")  # fails for bytes that were not UTF-8
+        yield f"line {number}", json.loads(line)
+      except UnicodeEncodeError:
+        yield (
+          f"line {number}",
+          config.Error("not UTF-8 text; convert the file to UTF-8"),
+        )
+      except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        yield (
+          f"line {number}",
+          config.Error(
+            f"not JSON ({reason}); write one object per line, such as {_EXAMPLE}"
+          ),
+        )
+
+
+def _parquet(path: pathlib.Path):
+  try:
+    with parquet.ParquetFile(path) as file:
+      number = 0
+      for batch in file.iter_batches():
+        for values in batch.to_pylist():
+          yield f"row {number}", values
+          number += 1
+  except (pyarrow.ArrowException, OSError) as error:
+    reason = " ".join(str(error).split())[:200]
+    raise config.Error(f"{path}: not a readable parquet file ({reason})") from None
+
+
+def _row(values, task: str, need_answer: bool) -> Row:
+  if not isinstance(values, dict):
+    raise _wrong("row", "an object", values, f"write {_EXAMPLE}")
+  values = {
+    key: _json(key, value) for key, value in values.items() if value is not None
+  }
+  field = next((name for name in _PROMPTS if name in values), None)
+  if field is None:
+    found = ", ".join(values) or "nothing"
+    raise config.Error(
+      f"field 'prompt': expected it (or {', '.join(_PROMPTS[1:])}), found only"
+      f" {found};"
+      f" rename the column that holds the question, as in {_EXAMPLE}"
+    )
+  messages = _messages(field, values[field])
+  reference = None
+  if field == "messages" and messages[-1]["role"] == "assistant":
+    reference = messages.pop()["content"]
+  if not messages or messages[-1]["role"] != "user":
+    role = messages[-1]["role"] if messages else "nothing before it"
+    raise config.Error(
+      f"field {field!r}: expected the last message to be the user's, found {role};"
+      " end the prompt where the answer begins"
+    )
+  extra = values.get("extra_info")
+  split = extra.get("split") if isinstance(extra, dict) else values.get("split")
+  source = values.get("data_source", task)
+  if not isinstance(source, str):
+    raise _wrong("data_source", "text", source, "name the task")
+  return Row(
+    messages=messages,
+    answer=_answer(values, reference, need_answer),
+    task=source,
+    split=split if isinstance(split, str) and split else None,
+    columns=values,
+  )
+
+
+def _messages(field: str, value) -> list[dict[str, str]]:
+  if isinstance(value, str):
+    if not value.strip():
+      raise config.Error(f"field {field!r}: expected a question, found empty text")
+    return [{"role": "user", "content": value}]
+  if not isinstance(value, list) or not value:
+    raise _wrong(
+      field,
+      "text or a list of messages",
+      value,
+      'write text, or [{"role": "user", "content": "..."}]',
+    )
+  messages = []
+  for i, message in enumerate(value):
+    at = f"{field}[{i}]"
+    if not isinstance(message, dict):
+      raise _wrong(at, "an object with role and content", message, "write messages")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+      raise config.Error(
+        f"field '{at}.role': expected one of {', '.join(ROLES)}, found {role!r}"
+      )
+    if isinstance(content, list) and all(
+      isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+      content = "".join(part["text"] for part in content)
+    if not isinstance(content, str):
+      raise _wrong(f"{at}.content", "text", content, "images are not supported")
+    messages.append({"role": role, "content": content})
+  return messages
+
+
+def _answer(values: dict, reference: str | None, need: bool) -> str:
+  """The reference answer of the first field that has one.
+
+  Of a worked solution (`solution`, a reference message) only the last \\boxed counts,
+  and of GSM8K's answers what follows the last `####`.
+  """
+  model = values.get("reward_model")
+  if isinstance(model, dict) and model.get("ground_truth") is not None:
+    name, value = "reward_model.ground_truth", model["ground_truth"]
+  else:
+    name = next((field for field in _ANSWERS if field in values), None)
+    value = reference if name is None else values[name]
+  if value is None:
+    if not need:
+      return ""
+    raise config.Error(
+      "field 'answer': expected it (or reward_model.ground_truth, "
+      f"{', '.join(_ANSWERS[1:])}), found none of them; add the right answer, as in"
+      f" {_EXAMPLE}, or name a grader that needs none"
+    )
+  if isinstance(value, list) and len(value) == 1:
+    value = value[0]
+  if isinstance(value, float) and value.is_integer():
+    value = int(value)  # pandas turns a column of integers with gaps into floats
+  if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    raise _wrong(name, "text or a number", value, "write one answer as text")
+  text = str(value)
+  if name in (None, "solution"):
+    boxed = answer_lib.boxed(text)
+    text = text if boxed is None else boxed
+  text = text.rpartition("####")[2].strip()
+  if not text and need:
+    raise config.Error(f"field {name or 'messages'!r}: expected an answer, found none")
+  return text
+
+
+def _json(name: str, value):
+  """The value as JSON has it: graders run in another process."""
+  if isinstance(value, dict):
+    return {str(key): _json(name, part) for key, part in value.items()}
+  if isinstance(value, list):
+    return [_json(name, part) for part in value]
+  if isinstance(value, (datetime.date, datetime.time, decimal.Decimal)):
+    return str(value)
+  if value is None or isinstance(value, (str, int, float)):
+    return value
+  raise _wrong(name, "text, numbers, lists or objects", value, "drop the column")
+
+
+def _wrong(field: str, expected: str, found, cure: str) -> config.Error:
+  kind = type(found).__name__
+  shown = repr(found)
+  shown = shown if len(shown) <= 40 else shown[:37] + "..."
+  return config.Error(
+    f"field {field!r}: expected {expected}, found {kind} {shown}; {cure}"
+  )

@@ -65,6 +65,8 @@ def title(groups: Sequence[runs.Group]) -> str:
       else f"{count} runs of {len(groups)} kinds"
     )
   first = groups[0].runs[0].config
+  if "corpus" in first:
+    return f"Pre-training on arithmetic/{first['corpus'].get('level')}"
   return f"{first.get('model')} on {(first.get('data') or {}).get('task')}"
 
 
@@ -82,7 +84,7 @@ def headline(group: runs.Group) -> str:
     group.score(group.last_eval, name),
   )
   if math.isnan(after[0]):
-    return f"{plan}; {name} before: {_interval(before)}."
+    return f"{plan}; {name} at step {group.first_eval}: {_interval(before)}."
   verb = "took" if after[0] > before[0] else "left"
   if len(group.runs) > 1:
     return (
@@ -137,7 +139,10 @@ def _minus(after: runs.Score, before: runs.Score) -> runs.Score:
 
 
 def _one_table(group: runs.Group) -> list[tuple[str, list[tuple[str, ...]]]]:
-  """(heading, rows of (metric, before, after, change)) of one group."""
+  """(heading, rows of (metric, before, after, change)) of one group.
+
+  A group with one evaluation so far has but one column.
+  """
   out = []
   for heading, pattern in ROWS:
     rows = []
@@ -154,10 +159,17 @@ def _one_table(group: runs.Group) -> list[tuple[str, list[tuple[str, ...]]]]:
       change = _cell(name, _minus(after, before), "+")
       label = name.split("/")[-1].removesuffix("_rate")
       label = "mean, tokens" if name == "length/mean" else label
-      rows.append((label, _cell(name, before), _cell(name, after), change))
+      cells = (_cell(name, before), _cell(name, after), change)
+      rows.append((label, *cells[: len(_columns(group))]))
     if rows:
       out.append((heading, rows))
   return out
+
+
+def _columns(group: runs.Group) -> tuple[str, ...]:
+  if group.last_eval is None:
+    return (f"step {group.first_eval}",)
+  return "before", "after", "change"
 
 
 def _many_table(groups: Sequence[runs.Group]) -> list[tuple[str, ...]]:
@@ -273,18 +285,16 @@ def _html_one(group) -> str:
     return ""
   half = [part for part in parts if part[0] in ("Accuracy", "Problems")]
   rest = [part for part in parts if part not in half]
-  both = "".join(_html_table(part) for part in (half, rest) if part)
+  both = "".join(_html_table(part, _columns(group)) for part in (half, rest) if part)
   return f'<div class="tables">{both}</div><p class="note">{_text(_note(group))}</p>'
 
 
-def _html_table(parts) -> str:
+def _html_table(parts, columns) -> str:
   body = ""
   for i, (heading, rows) in enumerate(parts):
-    span, columns = (
-      ("", ("before", "after", "change")) if i == 0 else (" colspan=4", ())
-    )
+    span = f" colspan={len(columns) + 1}" if i else ""
     body += f'<tr class="head"><th{span}>{_text(heading)}</th>'
-    body += "".join(f"<th>{name}</th>" for name in columns) + "</tr>"
+    body += "".join(f"<th>{name}</th>" for name in columns if i == 0) + "</tr>"
     for metric, *cells in rows:
       body += f"<tr><th>{_text(metric)}</th>"
       body += "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
@@ -397,7 +407,7 @@ def _markdown(groups, panels) -> str:
     rows = [r for _, rows in _one_table(group)[:1] for r in rows]
     rest = [(f"{h}: {r[0]}", *r[1:]) for h, rows in _one_table(group)[1:] for r in rows]
     if rows or rest:
-      parts.append(_md_table([("", "before", "after", "change"), *rows, *rest]))
+      parts.append(_md_table([("", *_columns(group)), *rows, *rest]))
       parts.append(_md(_note(group)))
   else:
     parts += [f"- **{_md(g.name)}**: {_md(headline(g))}" for g in groups]

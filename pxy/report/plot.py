@@ -279,6 +279,13 @@ def _thoughts(fig, groups):
   curve.label_ends(parts[-1], ends, groups)
 
 
+def _loss(fig, groups):
+  ax = fig.subplots()
+  ends = curve.curves(ax, groups, "loss")
+  curve.over_steps(ax, groups)
+  curve.label_ends(ax, ends, groups)
+
+
 def _entropy(fig, groups):
   ax = fig.subplots()
   ends = curve.curves(
@@ -342,6 +349,13 @@ PANELS = (
       *(f"thoughts/{k}_rate" for k in ("reflection", "transition", "execution"))
     ),
     _thoughts,
+  ),
+  Panel(
+    "loss",
+    "Loss",
+    "Cross-entropy of the documents, nats per token.",
+    _all_have("loss"),
+    _loss,
   ),
   Panel(
     "entropy",

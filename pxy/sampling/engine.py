@@ -103,7 +103,9 @@ class Engine:
         f"sampling: {max_prompt_tokens} prompt and {sampling.max_new_tokens} new tokens"
         f" exceed the model's context of {arch.context}; lower max_new_tokens"
       )
-    self.arch, self.sampling, self.mesh, self.dtype = arch, sampling, mesh, dtype
+    self.arch, self.sampling, self.dtype = arch, sampling, dtype
+    # Constraints mean nothing on one device, but they would make programs of their own.
+    self.mesh = None if mesh is None or mesh.size == 1 else mesh
     self.stop_ids = tuple(sorted(map(int, stop_ids)))
     self.max_prompt_tokens = max_prompt_tokens
     self.stats = Stats()

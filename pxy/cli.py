@@ -1,0 +1,278 @@
+"""The command line: `pxy COMMAND --help` shows every option and its default.
+
+Options come from the config dataclasses (tyro), so the defaults stand in config.py
+alone. An experiment is a Python file whose `config()` returns a config; any field of it
+can be overridden: `pxy train experiments/dsrl.py --phases.0.lr 1e-5 --seed 1 --out
+runs/s1`.
+
+Errors that the user can mend are one line on stderr and exit code 2.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import os
+import pathlib
+import re
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from pxy import config
+
+COMMANDS = {
+  "pretrain": "train a tokenizer and a base model from scratch",
+  "train": "reinforcement learning on P(y|x) and P(y)",
+  "eval": "avg@k, pass@k, maj@k, lengths and thoughts of a model on a task",
+  "sample": "responses of a model to a prompt",
+  "report": "report.md and report.html of one or several runs",
+  "data": "`pxy data check FILE`: validate every row of a data file",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Entry point of `pxy`; exits 0, or 2 with one line."""
+  argv = sys.argv[1:] if argv is None else argv
+  if not argv or argv[0] in ("-h", "--help"):
+    print("usage: pxy COMMAND [OPTIONS]\n")
+    print("\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
+    print("\n`pxy COMMAND --help` explains a command; START at `make demo`.")
+    return
+  if argv[0] == "--version":
+    from pxy import __version__
+
+    print(__version__)
+    return
+  try:
+    _run(argv[0], argv[1:])
+  except config.Error as error:
+    print(f"pxy: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(2) from None
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(1) from None
+
+
+def _run(command: str, argv: list[str]) -> None:
+  if command not in COMMANDS:
+    raise config.Error(f"unknown command {command!r}; one of {', '.join(COMMANDS)}")
+  globals()[f"_{command}"](argv)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+  """Reinforcement learning: `pxy train experiments/dsrl.py --out runs/dsrl`.
+
+  A run folder gets config.json, metrics.jsonl, completions.parquet, checkpoints/, and
+  at the end summary.json, report.md and report.html.
+  """
+
+  experiment: tyro.conf.Positional[pathlib.Path]
+  """A Python file with config()."""
+  cfg: Annotated[config.Train, tyro.conf.arg(name="")]
+  out: pathlib.Path = pathlib.Path("runs/train")
+  """The run's folder."""
+  resume: Literal["auto", "never", "must"] = "auto"
+  """auto: go on from the newest checkpoint if there is one; never: the folder must hold
+  no run; must: there must be a checkpoint."""
+  dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+  """Print the resolved config and the plan (tokens, steps, memory), and exit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainOptions:
+  """Tokenizer and base model from scratch: `pxy pretrain experiments/base.py`."""
+
+  experiment: tyro.conf.Positional[pathlib.Path]
+  """A Python file with config()."""
+  cfg: Annotated[config.Pretrain, tyro.conf.arg(name="")]
+  out: pathlib.Path = pathlib.Path("runs/pretrain")
+  """The run's folder; the model is written to OUT/model."""
+  resume: Literal["auto", "never", "must"] = "auto"
+  """See `pxy train --help`."""
+  dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+  """Print the resolved config and the plan, and exit."""
+
+
+def _train(argv):
+  options = _options(TrainOptions, config.Train, argv)
+  from pxy import loop, plan
+
+  if options.dry_run:
+    plan.show(options.cfg)
+    return
+  loop.train(options.cfg, options.out, resume=options.resume)
+
+
+def _pretrain(argv):
+  options = _options(PretrainOptions, config.Pretrain, argv)
+  from pxy import plan, pretrain
+
+  if options.dry_run:
+    plan.show(options.cfg)
+    return
+  pretrain.pretrain(options.cfg, options.out, resume=options.resume)
+
+
+def _options(kind, config_kind, argv):
+  """Parses argv over the defaults of the experiment file that it names."""
+  named = next((word for word in argv if word.endswith(".py")), None)
+  if named is None and not {"-h", "--help"} & set(argv):
+    raise config.Error("name an experiment file, such as experiments/dsrl.py")
+  cfg = experiment(pathlib.Path(named), config_kind) if named else config_kind()
+  return _parse(kind, argv, kind(experiment=tyro.MISSING, cfg=cfg))
+
+
+def _parse(kind, argv, default=None):
+  """tyro, with its boxed errors folded to one line (the nearest option is in it)."""
+  name = kind.__name__.removesuffix("Options").lower()
+  stderr = io.StringIO()
+  try:
+    with contextlib.redirect_stderr(stderr):
+      return tyro.cli(kind, args=argv, default=default, prog=f"pxy {name}")
+  except SystemExit as stop:
+    if stop.code == 0:  # --help
+      raise
+    text = re.sub(r"[╭╮╰╯│─\s]+", " ", stderr.getvalue()).strip()
+    text = re.sub(r"^(Unrecognized options|Value error|Parsing error) (?=\S)", "", text)
+    text = re.sub(r"For full helptext, (run|see) .*$", "", text).strip()
+    raise config.Error(f"{text[:300]} (see pxy {name} --help)") from None
+
+
+def experiment(path: pathlib.Path, kind):
+  """The config of an experiment file: the value of its `config()`, of type `kind`."""
+  if not path.is_file():
+    near = (
+      sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+    )
+    raise config.Error(
+      f"experiment {path}: no such file"
+      + (f"; {path.parent} has {', '.join(near)}" if near else "")
+    )
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  if spec is None:
+    raise config.Error(f"experiment {path}: not a Python file (NAME.py with config())")
+  module = importlib.util.module_from_spec(spec)
+  sys.path.insert(0, str(path.parent.resolve()))
+  try:
+    spec.loader.exec_module(module)
+    if not hasattr(module, "config") or not callable(module.config):
+      raise config.Error(f"experiment {path}: it defines no function config()")
+    value = module.config()
+  except config.Error:
+    raise
+  except Exception as error:
+    raise config.Error(
+      f"experiment {path}: {type(error).__name__}: {error}; run it with python to debug"
+    ) from error
+  finally:
+    sys.path.remove(str(path.parent.resolve()))
+  if not isinstance(value, kind):
+    raise config.Error(
+      f"experiment {path}: config() returned {type(value).__name__}, this command needs"
+      f" a {kind.__name__} (`pxy pretrain` takes Pretrain, `pxy train` takes Train)"
+    )
+  return value
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions:
+  """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts."""
+
+  model: tyro.conf.Positional[str]
+  """`builtin:tiny`, an HF-style folder, or a run folder."""
+  task: str = config.Data().task
+  """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
+  split: str = config.Eval().split
+  samples: int = config.Eval().samples
+  problems: int = config.Eval().problems
+  max_new_tokens: int = config.Sampling().max_new_tokens
+  max_prompt_tokens: int = config.Data().max_prompt_tokens
+  temperature: float = config.Eval().temperature
+  top_p: float = config.Eval().top_p
+  slots: int = config.Sampling().slots
+  grader: str = config.Data().grader
+  """`auto`, `arithmetic`, `boxed`, `number`, or a function as MODULE_OR_FILE:NAME."""
+  template: Literal["chat", "plain"] = "chat"
+  system: str = ""
+  seed: int = 0
+  step: int | None = None
+  """Checkpoint of a run folder; default: the newest."""
+  json: pathlib.Path | None = None
+  """Also write the scores there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleOptions:
+  """Responses of a model to a prompt: the same sampler as in training."""
+
+  model: tyro.conf.Positional[str]
+  """`builtin:tiny`, an HF-style folder, or a run folder."""
+  prompt: str
+  """The user's message."""
+  n: int = 1
+  """Responses."""
+  greedy: tyro.conf.FlagCreatePairsOff[bool] = False
+  """Always the likeliest token."""
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
+  max_new_tokens: int = config.Sampling().max_new_tokens
+  template: Literal["chat", "plain"] = "chat"
+  system: str = ""
+  seed: int = 0
+  step: int | None = None
+  """Checkpoint of a run folder; default: the newest."""
+  json: tyro.conf.FlagCreatePairsOff[bool] = False
+  """One JSON object per response: prompt_ids, ids, text, logps, stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+  """report.md and report.html; several runs: overlaid curves, seeds pooled."""
+
+  runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
+  """Run folders."""
+  out: pathlib.Path | None = None
+  """Folder of the report; default: the run's own, or runs/report for several."""
+
+
+def _eval(argv):
+  options = _parse(EvalOptions, argv)
+  from pxy.evaluate import run
+
+  run.command(options)
+
+
+def _sample(argv):
+  options = _parse(SampleOptions, argv)
+  from pxy.sampling import sample
+
+  sample.command(options)
+
+
+def _report(argv):
+  options = _parse(ReportOptions, argv)
+  from pxy.report import page
+
+  if not options.runs:
+    raise config.Error("report: name at least one run folder")
+  out = options.out
+  if out is None:
+    one = len(options.runs) == 1
+    out = options.runs[0] if one else pathlib.Path("runs/report")
+  print(page.write(list(options.runs), out))
+
+
+def _data(argv):
+  if len(argv) != 2 or argv[0] != "check":
+    raise config.Error("usage: pxy data check FILE (.jsonl or .parquet)")
+  from pxy.data import prompts
+
+  prompts.check_command(pathlib.Path(argv[1]))
+
+
+if __name__ == "__main__":
+  main()

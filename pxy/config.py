@@ -80,8 +80,8 @@ class Data:
   task: str = "arithmetic/add3"
   """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
   grader: str = "auto"
-  """`auto` (by task), `arithmetic`, `boxed`, or `package.module:function` with TRL's or
-  verl's signature."""
+  """`auto` (by task), `arithmetic`, `boxed`, `number`, or a function of TRL's or verl's
+  signature: `package.module:name` or `path/to/file.py:name`."""
   prompts: int = 32
   """Prompts per step (P)."""
   responses: int = 8
@@ -301,3 +301,74 @@ def phase_at(cfg: Train, step: int) -> tuple[int, Phase]:
       return i, phase
     start += phase.steps
   return len(cfg.phases) - 1, cfg.phases[-1]
+
+
+def check(cfg: Train) -> None:
+  """Refuses a run that cannot work, before anything is loaded; the Error says why."""
+
+  def need(true, text):
+    if not true:
+      raise Error(text)
+
+  data, sampling = cfg.data, cfg.sampling
+  need(cfg.phases, "phases: a run needs at least one")
+  need(cfg.steps >= 0, f"steps {cfg.steps}: must be >= 0")
+  need(cfg.updates >= 1, f"updates {cfg.updates}: must be >= 1")
+  need(data.prompts >= 1, f"data.prompts {data.prompts}: must be >= 1")
+  need(data.responses >= 1, f"data.responses {data.responses}: must be >= 1")
+  need(
+    data.prompts % cfg.updates == 0,
+    f"data.prompts {data.prompts} do not divide into {cfg.updates} updates: choose"
+    " updates among the divisors of data.prompts",
+  )
+  for name in ("max_new_tokens", "slots"):
+    value = getattr(sampling, name)
+    need(value >= 1, f"sampling.{name} {value}: must be >= 1")
+  need(
+    sampling.temperature > 0,
+    "sampling.temperature 0: training needs samples that differ; greedy is for"
+    " `pxy sample --greedy`",
+  )
+  for where, top_p in (("sampling", sampling.top_p), ("eval", cfg.eval.top_p)):
+    need(0 < top_p <= 1, f"{where}.top_p {top_p}: must be in (0, 1]")
+  need(cfg.eval.samples >= 1 and cfg.eval.problems >= 1, "eval: needs >= 1 of each")
+  need(cfg.save_every >= 0, f"save_every {cfg.save_every}: must be >= 0")
+  need(cfg.eval_every >= 0, f"eval_every {cfg.eval_every}: must be >= 0")
+  need(cfg.reward.workers >= 1, "reward.workers: must be >= 1")
+  need(cfg.reward.deadline > 0, "reward.deadline: must be > 0 seconds")
+  need(0 <= cfg.reward.max_failed <= 1, "reward.max_failed: a share, 0 to 1")
+  need(
+    [cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor].count(-1) <= 1
+    and all(n == -1 or n >= 1 for n in dataclasses.astuple(cfg.mesh)),
+    "mesh: axis sizes are >= 1, and at most one is -1 (all that are left)",
+  )
+  groups = data.prompts // cfg.updates
+  copies = set()
+  for i, phase in enumerate(cfg.phases):
+    at = f"phases.{i}"
+    last = i == len(cfg.phases) - 1
+    need(phase.terms, f"{at}.terms: a phase needs at least one")
+    need(phase.lr > 0, f"{at}.lr {phase.lr}: must be > 0")
+    need(
+      phase.steps is not None or last,
+      f"{at}.steps: only the last phase may be open-ended; give the others a length",
+    )
+    need(phase.steps is None or phase.steps >= 0, f"{at}.steps: must be >= 0")
+    for j, term in enumerate(phase.terms):
+      here = f"{at}.terms.{j}"
+      need(term.coef > 0, f"{here}.coef {term.coef}: must be > 0")
+      if term.advantage in ("grpo", "mean", "rloo"):
+        need(
+          data.responses >= 2,
+          f"{here}.advantage {term.advantage!r} compares the responses of a group:"
+          " data.responses must be >= 2",
+        )
+      if term.space == "marginal" and term.context == "shuffled":
+        need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
+      if term.space == "marginal" and term.context == "mixture":
+        copies.add(term.copies)
+        need(
+          2 <= term.copies <= groups,
+          f"{here}.copies {term.copies}: must be 2 to {groups}, the prompts per update",
+        )
+  need(len(copies) <= 1, "terms: all mixtures of a run need the same number of copies")

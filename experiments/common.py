@@ -1,0 +1,44 @@
+"""What the experiments share: the embedded world, and the terms of METHOD's table.
+
+Everything here is data. `rl(name, *phases)` is the base run; an experiment names
+phases. The learning rates are those of the embedded 0.3 M-parameter model: the marginal
+space needs a much smaller one than the conditional (2e-4 destroys the model in ten
+updates), since every response pushes on the same context.
+"""
+
+import dataclasses
+
+from pxy.config import Compute, Data, Eval, Phase, Sampling, Term, Train
+
+GRPO = Term(advantage="grpo")
+MARGINAL = Term(space="marginal", advantage="mean")
+
+
+def negatives(term: Term) -> Term:
+  """NSR: only wrong samples, pushed down."""
+  return dataclasses.replace(term, select="negative")
+
+
+def positives(term: Term) -> Term:
+  """PSR: only right samples, pushed up."""
+  return dataclasses.replace(term, select="positive")
+
+
+def scaled(term: Term, coef: float) -> Term:
+  """The term with a coefficient. Adam forgets it, except where terms meet: in a joint
+  update, and in its moments when the next phase starts."""
+  return dataclasses.replace(term, coef=coef)
+
+
+def rl(*phases: Phase, steps: int = 80, **fields) -> Train:
+  """A run on three-digit addition from the embedded base model."""
+  return Train(
+    model="builtin:tiny",
+    phases=phases,
+    steps=steps,
+    data=Data(task="arithmetic/add3", prompts=32, responses=8, max_prompt_tokens=32),
+    sampling=Sampling(max_new_tokens=96, slots=256),
+    compute=Compute(row_tokens=256),
+    eval=Eval(problems=128, samples=16),
+    **fields,
+  )

@@ -1,0 +1,133 @@
+"""Graded rollouts -> what a train step sees: advantage, view, weights, pack.
+
+Only samples that can have a gradient are scored: those a term selects and whose
+advantage is not zero. The normalisers are those of all selected samples all the same,
+so leaving the others out changes no number.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from pxy import config
+from pxy.data import pack
+from pxy.rl import advantage, rollout, surrogate, view
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """The one shape of a run's packed batches: micro_max x micro_rows x row_tokens."""
+
+  micro_max: int
+  micro_rows: int
+  row_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """A packed batch whose first `used` micro-batches hold something."""
+
+  packed: pack.Packed
+  used: int
+  adv_PR: np.ndarray
+  """Advantages of the first term."""
+  selected_PR: np.ndarray
+  """Samples in the normaliser of the first term."""
+  scored: int
+  """Sequences that are scored, over all terms."""
+  scored_tokens: int
+  """Response tokens that are scored, over all terms."""
+
+
+def shape(cfg: config.Train, row_shards: int) -> Shape:
+  """Shape that holds any batch of the run; rows divide by `row_shards` devices."""
+  longest = 0
+  most_terms = max(len(phase.terms) for phase in cfg.phases)
+  for phase in cfg.phases:
+    for term in phase.terms:
+      mixed = term.space == "marginal" and term.context == "mixture"
+      one = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens - 1
+      longest = max(longest, one * (term.copies if mixed else 1))
+  row_tokens = cfg.compute.row_tokens or -(-longest // 8) * 8
+  if row_tokens < longest:
+    raise config.Error(
+      f"compute.row_tokens {row_tokens}: a sequence may take {longest}; raise it, or"
+      " leave it 0"
+    )
+  groups = cfg.data.prompts // cfg.updates
+  sequences = groups * cfg.data.responses * most_terms
+  micro_rows = cfg.compute.micro_rows or -(-sequences // 8)
+  micro_rows = -(-micro_rows // row_shards) * row_shards
+  return Shape(-(-sequences // micro_rows), micro_rows, row_tokens)
+
+
+def prepare(
+  phase: config.Phase,
+  rollouts: rollout.Rollouts,
+  rewards_PR: np.ndarray,
+  valid_PR: np.ndarray,
+  *,
+  contexts: dict[str, list[int]],
+  key,
+  shape: Shape,
+) -> Batch:
+  """Packs the samples of a batch that have a gradient under the phase's terms.
+
+  Args:
+    phase: its terms are applied in order; term i is written as term_BT == i.
+    rewards_PR: scores after the overlong rule; ignored where not valid.
+    valid_PR: samples that take part at all.
+    contexts: ids of the fixed contexts, `start` and `document`.
+    key: JAX key that draws the other prompts of `shuffled` and `mixture`.
+  """
+  parts, first = [], None
+  for i, term in enumerate(phase.terms):
+    adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
+    adv_PR, selected_PR = np.asarray(adv_PR), np.asarray(selected_PR)
+    if first is None:
+      first = adv_PR, selected_PR
+    selected_B = selected_PR.reshape(-1)
+    adv_B = adv_PR.reshape(-1)
+    weight_B = np.zeros(len(adv_B), np.float64)
+    weight_n, total = surrogate.reduction(
+      term.reduction, rollouts.response_len_B[selected_B], term.constant
+    )
+    weight_B[selected_B] = np.asarray(weight_n, np.float64)
+    if total > 0:
+      weight_B *= term.coef / float(total)
+    weight_B[adv_B == 0] = 0.0
+    parts.append(
+      pack.rows(
+        view_of(term, rollouts, contexts, key),
+        rollouts,
+        adv_B,
+        weight_B,
+        term=i,
+        on_policy=term.space == "conditional",
+      )
+    )
+  packed, used = pack.bins(
+    parts,
+    row_tokens=shape.row_tokens,
+    micro_rows=shape.micro_rows,
+    micro_max=shape.micro_max,
+  )
+  return Batch(
+    packed,
+    used,
+    *first,
+    scored=sum(int(part.mask_BT.any(1).sum()) for part in parts),
+    scored_tokens=sum(int(part.mask_BT.sum()) for part in parts),
+  )
+
+
+def view_of(term: config.Term, rollouts, contexts, key) -> view.View:
+  """The view a term takes of the rollouts."""
+  if term.space == "conditional":
+    return view.conditional(rollouts)
+  if term.context in contexts:
+    return view.marginal(rollouts, contexts[term.context])
+  groups = rollouts.prompt_len_B.shape[0] // rollouts.group_size
+  if term.context == "shuffled":
+    return view.shuffled(rollouts, int(view.shifts(key, groups, 1)[0]))
+  return view.mixture(rollouts, view.shifts(key, groups, term.copies - 1).tolist())

@@ -1,0 +1,157 @@
+"""Draw responses and grade them: the one path of training, evaluation and the CLI.
+
+Grading starts when a response ends, while the rest of the batch is still being drawn.
+"""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pxy import config
+from pxy.data import prompts as prompts_lib
+from pxy.rewards import pool as pool_lib
+from pxy.sampling import engine as engine_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """One response with its grade."""
+
+  prompt: prompts_lib.Prompt
+  sample: engine_lib.Sample
+  text: str
+  outcome: pool_lib.Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """answers[p][r], the seconds of drawing, and those of grading on top of it."""
+
+  answers: list[list[Answer]]
+  gen_seconds: float
+  grade_seconds: float
+
+  @property
+  def scores_PR(self) -> np.ndarray:
+    """Scores, nan where there is none."""
+    return np.array([[a.outcome.score for a in group] for group in self.answers])
+
+  @property
+  def valid_PR(self) -> np.ndarray:
+    """Which samples have a score."""
+    return np.array(
+      [[a.outcome.status == "scored" for a in group] for group in self.answers]
+    )
+
+
+def collect(
+  engine: engine_lib.Engine,
+  pool: pool_lib.Pool,
+  tokenizer,
+  params,
+  prompts: Sequence[prompts_lib.Prompt],
+  n: int,
+  *,
+  key,
+  version: int = 0,
+  on_answer: Callable[[int], None] | None = None,
+  stop: Callable[[], bool] | None = None,
+) -> Batch:
+  """n graded responses to each prompt; `on_answer` gets the number drawn so far.
+
+  Response r to prompt p depends on (key, uid of p, r) only. A prompt that stands more
+  than once in `prompts` gets different responses at each place.
+  """
+  start = time.perf_counter()
+  texts, futures = {}, {}
+
+  def finished(p, r, sample):
+    texts[p, r] = tokenizer.decode(sample.ids.tolist())
+    prompt = prompts[p]
+    futures[p, r] = pool.submit(
+      pool_lib.Item(
+        response=texts[p, r],
+        answer=prompt.answer,
+        prompt=prompt.text,
+        task=prompt.task,
+        ids=sample.ids.tolist(),
+        columns=prompt.columns,
+      )
+    )
+    if on_answer is not None:
+      on_answer(len(futures))
+
+  samples = engine.run(
+    params,
+    [p.ids for p in prompts],
+    n,
+    key=key,
+    uids=_distinct([p.uid for p in prompts]),
+    version=version,
+    on_finish=finished,
+    stop=stop,
+  )
+  drawn = time.perf_counter()
+  answers = [
+    [
+      Answer(prompts[p], sample, texts[p, r], futures[p, r].result())
+      for r, sample in enumerate(group)
+    ]
+    for p, group in enumerate(samples)
+  ]
+  return Batch(answers, drawn - start, time.perf_counter() - drawn)
+
+
+def refilled(
+  draw: Callable[[Sequence[prompts_lib.Prompt], int], Batch],
+  rounds: Sequence[Sequence[prompts_lib.Prompt]],
+) -> Batch:
+  """Dynamic sampling, bounded: groups without contrast make room for new prompts.
+
+  rounds[0] is the batch; each further round replaces the groups whose scores are all
+  equal, which teach nothing to a method that compares them. What is still flat after
+  the last round stays: the step goes on with less.
+
+  draw(prompts, round) draws and grades.
+  """
+  batch = draw(rounds[0], 0)
+  for number, spare in enumerate(rounds[1:], 1):
+    flat = [p for p, scores in enumerate(batch.scores_PR) if not _contrast(scores)]
+    if not flat:
+      break
+    more = draw(spare[: len(flat)], number)
+    answers = list(batch.answers)
+    for p, group in zip(flat, more.answers, strict=True):
+      answers[p] = group
+    batch = Batch(answers, batch.gen_seconds, batch.grade_seconds)
+  return batch
+
+
+def _contrast(scores_R: np.ndarray) -> bool:
+  known = scores_R[np.isfinite(scores_R)]
+  return known.size > 0 and bool((known != known[0]).any())
+
+
+def refuse_failures(batch: Batch, most: float) -> None:
+  """Stops a run whose verifier fails: config.Error above the share `most`."""
+  lost = [a.outcome for g in batch.answers for a in g if a.outcome.status != "scored"]
+  total = sum(len(group) for group in batch.answers)
+  if len(lost) > most * total:
+    why = collections.Counter(outcome.why for outcome in lost).most_common(1)[0][0]
+    raise config.Error(
+      f"{len(lost)} of {total} samples got no grade (most often: {why}), more than"
+      f" reward.max_failed {most:.0%}; mend the grader or raise the limit"
+    )
+
+
+def _distinct(uids: Sequence[int]) -> list[int]:
+  """uids, moved by 2**26 for each time the same one stood earlier in the list."""
+  seen: dict[int, int] = {}
+  out = []
+  for uid in uids:
+    out.append(uid + 2**26 * seen.get(uid, 0))
+    seen[uid] = seen.get(uid, 0) + 1
+  return out

@@ -1,0 +1,342 @@
+"""START HERE. The training loop: a run, read as a paragraph.
+
+    config -> data.batch(step) -> sampling engine -> reward pool -> advantage -> view
+           -> pack -> objective -> train step -> checkpoint -> evaluate -> report
+
+Data and randomness are functions of the step: prompts are data.batch(step), keys are
+fold_in(seed, step). So an exact resume is one integer, and n + n steps equal 2n bit for
+bit, across epochs and phases. A phase (config.Phase) is data: DSRL is a tuple of two.
+
+The loop is synchronous and strictly on-policy: step n samples from what step n - 1
+made, so nothing could overlap with an update but the packing of the next, and metrics
+are fetched at once. Clocks stop after the device has.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from pxy import batch as batch_lib
+from pxy import collect, config, files, interrupt, record, run_folder
+from pxy.data import prompts as prompts_lib
+from pxy.evaluate import run as evaluate_lib
+from pxy.evaluate import scores as scores_lib
+from pxy.parallel import mesh as mesh_lib
+from pxy.report import log as log_lib
+from pxy.report import page
+from pxy.report import progress as progress_lib
+from pxy.rewards import pool as pool_lib
+from pxy.rl import advantage, rollout
+from pxy.sampling import engine as engine_lib
+from pxy.train import checkpoint as checkpoint_lib
+from pxy.train import optim
+from pxy.train import state as state_lib
+from pxy.train import step as step_lib
+from pxy.weights import load
+
+
+def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict | None:
+  """Runs a training config in the folder `out`.
+
+  Returns the summary, or None when a signal ended the run early.
+
+  resume: `auto` goes on from the newest checkpoint if there is one, `never` refuses a
+  folder that holds a run, `must` refuses one that does not.
+  """
+  config.check(cfg)
+  folder = run_folder.RunFolder(out, cfg, resume)
+  with contextlib.ExitStack() as stack:
+    stop = stack.enter_context(interrupt.Interrupt())
+    run = Run(cfg, stop, stack)
+    folder.start(run.policy.arch, run.tokenizer)
+    checkpoints = stack.enter_context(
+      checkpoint_lib.Checkpointer(folder.checkpoints, cfg.save.keep, cfg.save.best)
+    )
+    state, meta = run.restore(checkpoints)
+    log = stack.enter_context(
+      log_lib.Log(folder.path, resume=folder.keep(meta["step"]))
+    )
+    bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"]))
+    saved = meta["step"]
+    while True:
+      step = meta["step"]
+      due = step in (0, cfg.steps) or (cfg.eval_every and step % cfg.eval_every == 0)
+      try:
+        if due and meta["evaluated"] != step:
+          run.evaluate(state, meta, log, bar)
+        if step != saved and (
+          step == cfg.steps or (cfg.save_every and step % cfg.save_every == 0)
+        ):
+          run.save(checkpoints, state, meta, log)
+          saved = step
+        if step >= cfg.steps:
+          break
+        state = run.step(state, meta, log, bar)
+      except engine_lib.Stopped:
+        pass
+      if stop():
+        if meta["step"] != saved:
+          run.save(checkpoints, state, meta, log)
+        bar.say(f"stopped at step {meta['step']}; continue with --resume auto")
+        return None
+    summary = run.summary(meta)
+    files.write_json(folder.path / "summary.json", summary)
+  page.write([folder.path], folder.path)
+  evaluate_lib.show(run.columns(meta))
+  bar.say(f"report: {folder.path / 'report.html'}")
+  return summary
+
+
+class Run:
+  """What stays the same over a run, and its one step.
+
+  `meta` is the run's place, and goes with the weights into each checkpoint: step,
+  updates made, tokens drawn, seconds spent, the step last evaluated, and the first and
+  last scores.
+  """
+
+  def __init__(self, cfg: config.Train, stop, stack: contextlib.ExitStack):
+    self.cfg, self.stop = cfg, stop
+    self.started = time.time()
+    self.mesh = mesh_lib.make(cfg.mesh)
+    self.policy = policy = load.load(cfg.model)
+    self.tokenizer = policy.tokenizer
+    self.sources = [
+      prompts_lib.load(cfg.data, policy.tokenizer, "train", cfg.seed + round)
+      for round in range(1 + cfg.reward.refill)
+    ]
+    self.problems = evaluate_lib.problems(cfg.data, cfg.eval, policy.tokenizer)
+    self.shape = batch_lib.shape(cfg, mesh_lib.row_shards(self.mesh))
+    self.contexts = {
+      "start": [policy.tokenizer.start_id],
+      "document": [policy.tokenizer.document_id],
+    }
+    self.stepper = step_lib.Stepper(
+      policy.arch, cfg.compute, cfg.sampling, cfg.optim, self.mesh
+    )
+    kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
+    self.reference = self.stepper.place(policy.params) if kl else None
+    self.compiles = stack.enter_context(record.Compiles())
+    self.pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.grader))
+    self.engine = stack.enter_context(self._engine(cfg.sampling))
+    self.examiner = stack.enter_context(
+      self._engine(evaluate_lib.sampling(cfg.sampling, cfg.eval))
+    )
+    self.clock = record.Clock()
+
+  def _engine(self, sampling: config.Sampling) -> engine_lib.Engine:
+    return engine_lib.Engine(
+      self.policy.arch,
+      sampling=sampling,
+      stop_ids=self.tokenizer.stop_ids,
+      max_prompt_tokens=self.cfg.data.max_prompt_tokens,
+      mesh=self.mesh,
+      dtype=self.cfg.compute.dtype,
+    )
+
+  def restore(self, checkpoints) -> tuple[state_lib.State, dict]:
+    """State and place: of the newest checkpoint, or of the start."""
+    if checkpoints.latest() is not None:
+      return checkpoints.restore(None, self.stepper.abstract)
+    state = self.stepper.init(self.policy.params)
+    meta = {
+      "step": 0,
+      "updates": 0,
+      "tokens": 0,
+      "seconds": 0.0,
+      "evaluated": None,
+      "before": None,
+      "scores": None,
+      "seed": self.cfg.seed,
+      "digest": config.digest(self.cfg),
+    }
+    return state, meta
+
+  def step(self, state, meta, log, bar) -> state_lib.State:
+    """One step: draw, grade, update; `meta` moves on when it is whole."""
+    cfg, clock, step = self.cfg, self.clock, meta["step"]
+    start, compiles = time.perf_counter(), self.compiles.count
+    number, phase = config.phase_at(cfg, step)
+    if step and number != config.phase_at(cfg, step - 1)[0]:
+      if phase.on_start == "reset_optimizer":
+        state = dataclasses.replace(state, opt_state=optim.reset(state.opt_state))
+    key = jax.random.fold_in(jax.random.key(cfg.seed), step)
+    sample_key, view_key = jax.random.split(key)
+
+    drawn = self._draw(state.params, step, meta["updates"], sample_key, bar)
+    answers = drawn.answers
+    rewards_PR, valid_PR = advantage.overlong(
+      cfg.reward,
+      drawn.scores_PR,
+      drawn.valid_PR,
+      length_PR=np.array([[len(a.sample.ids) for a in g] for g in answers]),
+      truncated_PR=np.array([[a.sample.stop == "length" for a in g] for g in answers]),
+      limit=cfg.sampling.max_new_tokens,
+    )
+    rollouts = rollout.stack(
+      [group[0].prompt.ids for group in answers],
+      [[a.sample.ids for a in group] for group in answers],
+      [[a.sample.logp for a in group] for group in answers],
+    )
+    with clock("adv"):
+      batches = [
+        batch_lib.prepare(
+          phase,
+          rollouts.take(groups),
+          rewards_PR[groups],
+          valid_PR[groups],
+          contexts=self.contexts,
+          key=view_key,
+          shape=self.shape,
+        )
+        for groups in self._minibatches()
+      ]
+    with clock("update_actor"):
+      state, numbers = self._update(state, phase, batches)
+
+    taken = clock.take()
+    taken["timing_s/step"] = time.perf_counter() - start
+    tokens = int(rollouts.response_len_B.sum() + rollouts.prompt_len_B.sum())
+    meta |= {
+      "step": step + 1,
+      "updates": meta["updates"] + numbers.pop("updates"),
+      "tokens": meta["tokens"] + tokens,
+    }
+    line = {
+      "step": step + 1,
+      "phase": phase.name,
+      "space": "+".join(dict.fromkeys(term.space for term in phase.terms)),
+      "training/global_step": step + 1,
+      "training/epoch": self.sources[0].epoch(step, cfg.data.prompts),
+      "actor/lr": phase.lr,
+      **numbers,
+      **record.of_samples(answers, rewards_PR, valid_PR),
+      **record.of_batch(batches),
+      **taken,
+      **record.of_machine(),
+      "perf/total_num_tokens": tokens,
+      "perf/throughput": tokens / taken["timing_s/step"] / self.mesh.size,
+      "rollout/idle": self.engine.stats.idle,
+      "compiles": self.compiles.count - compiles,
+    }
+    adv_PR = np.concatenate([b.adv_PR for b in batches])
+    log.write(line, record.rows(step + 1, "train", phase.name, answers, adv_PR))
+    bar.step(line)
+    return state
+
+  def _draw(self, params, step, version, key, bar) -> collect.Batch:
+    """The graded responses of a step; refilled where groups show no contrast."""
+
+    def draw(prompts, round):
+      batch = collect.collect(
+        self.engine,
+        self.pool,
+        self.tokenizer,
+        params,
+        prompts,
+        self.cfg.data.responses,
+        key=jax.random.fold_in(key, round),
+        version=version,
+        on_answer=bar.answers,
+        stop=self.stop,
+      )
+      self.clock.add("gen", batch.gen_seconds)
+      self.clock.add("reward", batch.grade_seconds)
+      collect.refuse_failures(batch, self.cfg.reward.max_failed)
+      return batch
+
+    sources = [source.batch(step, self.cfg.data.prompts) for source in self.sources]
+    return collect.refilled(draw, sources)
+
+  def _update(self, state, phase, batches):
+    """The updates of a batch of rollouts: (state, metrics, with `updates` made).
+
+    Only with several updates per batch are the old log-probs computed; with one they
+    are those of the update itself.
+    """
+    batches = [b for b in batches if b.used]
+    packs = [b.packed for b in batches]
+    if self.reference is not None:
+      packs = [
+        dataclasses.replace(p, ref_BT=self.stepper.score(self.reference, p, b.used))
+        for p, b in zip(packs, batches, strict=True)
+      ]
+    if self.cfg.updates > 1:
+      with self.clock("old_log_prob"):
+        packs = [
+          dataclasses.replace(p, old_BT=self.stepper.score(state.params, p, b.used))
+          for p, b in zip(packs, batches, strict=True)
+        ]
+    found = []
+    for packed, b in zip(packs, batches, strict=True):
+      state, values = self.stepper.update(state, packed, b.used, phase.lr, phase.terms)
+      found.append(values)
+    found = jax.device_get(found)
+    numbers = (
+      {name: float(np.mean([values[name] for values in found])) for name in found[0]}
+      if found
+      else {}
+    )
+    return state, numbers | {"updates": len(found)}
+
+  def _minibatches(self) -> list[slice]:
+    size = self.cfg.data.prompts // self.cfg.updates
+    return [slice(i * size, (i + 1) * size) for i in range(self.cfg.updates)]
+
+  def evaluate(self, state, meta, log, bar) -> None:
+    """Scores the model on unseen problems; writes and keeps the result."""
+    cfg, step = self.cfg, meta["step"]
+    start = time.perf_counter()
+    with bar.count("evaluate", len(self.problems) * cfg.eval.samples) as count:
+      found = evaluate_lib.evaluate(
+        self.examiner,
+        self.pool,
+        self.tokenizer,
+        state.params,
+        self.problems,
+        cfg.eval.samples,
+        seed=cfg.seed,
+        version=meta["updates"],
+        on_answer=count,
+        stop=self.stop,
+      )
+    scores = scores_lib.to_json(found.scores)
+    meta |= {"evaluated": step, "scores": scores, "before": meta["before"] or scores}
+    meta["tokens"] += found.tokens
+    phase = config.phase_at(cfg, max(0, step - 1))[1].name if step else "before"
+    line = {
+      "step": step,
+      "phase": phase,
+      "eval": scores,
+      "timing_s/testing": time.perf_counter() - start,
+    }
+    log.write(line, record.rows(step, "eval", phase, found.answers))
+    bar.evaluated(line)
+
+  def save(self, checkpoints, state, meta, log) -> None:
+    """Records to the disk first, then the checkpoint that relies on them."""
+    log.flush()
+    now = time.time()
+    meta["seconds"] += now - self.started
+    self.started = now
+    best = meta["scores"] if meta["evaluated"] == meta["step"] else None
+    checkpoints.save(meta["step"], state, dict(meta), best)
+
+  def summary(self, meta) -> dict:
+    """What summary.json holds."""
+    return {
+      "before": meta["before"],
+      "after": meta["scores"],
+      "steps": meta["step"],
+      "seconds": meta["seconds"],
+      "tokens": meta["tokens"],
+      "versions": run_folder.versions(),
+    }
+
+  def columns(self, meta) -> dict:
+    """Scores before and after, as evaluate.run.table takes them."""
+    return {"before": meta["before"], "after": meta["scores"]}

@@ -1,0 +1,97 @@
+"""`--dry-run`: what a run would do, before anything is loaded but the architecture."""
+
+import json
+
+import numpy as np
+
+from pxy import batch, config
+from pxy.model import arch as arch_lib
+from pxy.model import decoder
+from pxy.weights import hf, load
+
+
+def show(cfg: config.Train | config.Pretrain) -> None:
+  """Prints the resolved config and the plan."""
+  lines = of_train(cfg) if isinstance(cfg, config.Train) else of_pretrain(cfg)
+  print(json.dumps(config.to_dict(cfg), indent=2))
+  print("\nplan")
+  for name, value in lines.items():
+    print(f"  {name:<28}{value}")
+
+
+def of_train(cfg: config.Train) -> dict[str, str]:
+  """The plan of a reinforcement-learning run, a line each."""
+  config.check(cfg)
+  arch = _arch(cfg.model)
+  shards = (1 if cfg.mesh.data == -1 else cfg.mesh.data) * (
+    1 if cfg.mesh.fsdp == -1 else cfg.mesh.fsdp
+  )
+  shape = batch.shape(cfg, shards)
+  responses = cfg.data.prompts * cfg.data.responses
+  most = responses * (cfg.sampling.max_new_tokens + cfg.data.max_prompt_tokens)
+  phases, start = [], 0
+  for phase in cfg.phases:
+    if start >= cfg.steps:
+      break
+    end = cfg.steps if phase.steps is None else min(cfg.steps, start + phase.steps)
+    phases.append(f"{phase.name} {start + 1}-{end} at lr {phase.lr:g}")
+    start = end
+  cache = 2 * arch.layers * arch.kv_heads * arch.head_dim
+  slots = min(cfg.sampling.slots, responses)
+  width = 4 if cfg.compute.dtype == "float32" else 2
+  length = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens
+  return {
+    "model": f"{cfg.model}: {decoder.size(arch):,} parameters",
+    "phases": ", ".join(phases) or "none",
+    "steps": f"{cfg.steps}, each {cfg.data.prompts} prompts x {cfg.data.responses}",
+    "tokens": f"at most {most:,} a step, {cfg.steps * most:,} in all",
+    "evaluations": f"{_evaluations(cfg)} of {cfg.eval.problems} x {cfg.eval.samples}",
+    "train batch": f"up to {shape.micro_max} micro-batches of {shape.micro_rows} rows"
+    f" x {shape.row_tokens} tokens",
+    "memory, weights and Adam": f"{_size(12 * decoder.size(arch))} over the mesh",
+    "memory, sampler's weights": f"{_size(width * decoder.size(arch))}",
+    "memory, sampler's cache": f"{_size(width * cache * slots * length)}"
+    f" for {slots} slots of {length} tokens",
+  }
+
+
+def of_pretrain(cfg: config.Pretrain) -> dict[str, str]:
+  """The plan of a pre-training run, a line each."""
+  arch = arch_lib.Arch(**width(cfg.width))
+  tokens = cfg.rows * cfg.row_tokens
+  return {
+    "model": f"{decoder.size(arch):,} parameters",
+    "steps": f"{cfg.steps} of {cfg.rows} rows x {cfg.row_tokens} tokens",
+    "tokens": f"at most {cfg.steps * tokens:,} in all",
+    "memory, weights and Adam": _size(12 * decoder.size(arch)),
+  }
+
+
+def width(cfg: config.Width) -> dict:
+  """Fields of Arch for a model trained from scratch."""
+  return {
+    "vocab_size": cfg.vocab,
+    "layers": cfg.layers,
+    "d_model": cfg.d_model,
+    "heads": cfg.heads,
+    "kv_heads": cfg.kv_heads,
+    "head_dim": cfg.head_dim,
+    "d_ff": cfg.d_ff,
+    "context": cfg.context,
+  }
+
+
+def _arch(model: str) -> arch_lib.Arch:
+  folder = load.folder(model)
+  inner = folder / "model"
+  return hf.arch(inner if (folder / "checkpoints").is_dir() else folder)
+
+
+def _evaluations(cfg: config.Train) -> int:
+  between = (cfg.steps - 1) // cfg.eval_every if cfg.eval_every else 0
+  return (1 if cfg.steps == 0 else 2) + max(0, between)
+
+
+def _size(size: float) -> str:
+  power = int(np.log2(max(1, size)) // 10)
+  return f"{size / 1024**power:.1f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

@@ -1,0 +1,198 @@
+"""Pre-training of the embedded base model: tokenizer, packed documents, next token.
+
+The same packed rows and the same train step as in reinforcement learning: the loss is
+the REINFORCE surrogate with advantage 1 on every token, -sum_t log p(y_t | y_<t) / n.
+Documents that stand without their question follow a lone start or separator token, so
+P(y) in the contexts `start` and `document` is something the model has learned.
+
+Rows of a step are a seeded shuffle of all rows, a function of (seed, step): resume is
+one integer here too. The result is an HF-style folder, OUT/model.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from pxy import config, files, interrupt, plan, record, run_folder
+from pxy.data import arithmetic, pack
+from pxy.evaluate import run as evaluate_lib
+from pxy.evaluate import scores as scores_lib
+from pxy.model import arch as arch_lib
+from pxy.model import decoder
+from pxy.parallel import mesh as mesh_lib
+from pxy.report import log as log_lib
+from pxy.report import progress
+from pxy.rewards import pool as pool_lib
+from pxy.rl import rollout, view
+from pxy.sampling import engine as engine_lib
+from pxy.text import tokenizer as tokenizer_lib
+from pxy.train import checkpoint as checkpoint_lib
+from pxy.train import step as step_lib
+from pxy.weights import hf
+
+NEXT_TOKEN = (config.Term(clip="none"),)
+
+
+def rows(documents: list[list[int]], row_tokens: int) -> pack.Packed:
+  """Token documents packed to rows, every token but the first of each a target."""
+  first = [np.asarray(ids[:1], np.int32) for ids in documents]
+  rest = [[np.asarray(ids[1 : row_tokens + 1], np.int32)] for ids in documents]
+  zeros = [[np.zeros(len(x[0]), np.float32)] for x in rest]
+  rollouts = rollout.stack(first, rest, zeros)
+  one_B = np.ones(len(documents), np.float32)
+  each = pack.rows(view.conditional(rollouts), rollouts, one_B, one_B, on_policy=False)
+  # First fit leaves at most one row less than half full.
+  most = 2 * int(rollouts.response_len_B.sum()) // row_tokens + 2
+  packed, used = pack.bins([each], row_tokens=row_tokens, micro_rows=1, micro_max=most)
+  return jax.tree.map(lambda x: x[:used, 0], packed)
+
+
+def learning_rate(cfg: config.Pretrain, step: int) -> float:
+  """Linear warm-up, then cosine to a tenth."""
+  if step < cfg.warmup:
+    return cfg.lr * (step + 1) / cfg.warmup
+  done = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
+  return cfg.lr * float(0.55 + 0.45 * np.cos(np.pi * done))
+
+
+def batch(packed: pack.Packed, cfg: config.Pretrain, step: int) -> pack.Packed:
+  """The rows of a step [M, B, T]: the next of a shuffle that is new in each epoch."""
+  total = packed.tokens_BT.shape[0]
+  places = np.arange(step * cfg.rows, (step + 1) * cfg.rows)
+  rows_B = np.empty(cfg.rows, np.int64)
+  for epoch in np.unique(places // total):
+    order = np.random.default_rng((cfg.seed, int(epoch))).permutation(total)
+    here = places // total == epoch
+    rows_B[here] = order[places[here] % total]
+  micro = cfg.compute.micro_rows or cfg.rows
+  picked = jax.tree.map(
+    lambda x: x[rows_B].reshape(cfg.rows // micro, micro, *x.shape[1:]), packed
+  )
+  weight = np.float32(1 / picked.mask_BT.sum())
+  return dataclasses.replace(picked, weight_BT=picked.mask_BT * weight)
+
+
+def check(cfg: config.Pretrain) -> None:
+  """Refuses what cannot work, before anything is made."""
+  micro = cfg.compute.micro_rows or cfg.rows
+  if cfg.rows < 1 or cfg.rows % micro:
+    raise config.Error(f"rows {cfg.rows} do not divide by compute.micro_rows {micro}")
+  if cfg.row_tokens > cfg.width.context:
+    raise config.Error(
+      f"row_tokens {cfg.row_tokens} exceed width.context {cfg.width.context}"
+    )
+  if cfg.lr <= 0 or cfg.steps < 1:
+    raise config.Error("pretrain: lr must be > 0 and steps >= 1")
+
+
+def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
+  """Trains tokenizer and model; OUT/model is an HF-style folder.
+
+  Returns the summary, or None when a signal ended the run early.
+  """
+  check(cfg)
+  folder = run_folder.RunFolder(out, cfg, resume)
+  model, started = folder.path / "model", time.time()
+  with contextlib.ExitStack() as stack:
+    stop = stack.enter_context(interrupt.Interrupt())
+    documents = arithmetic.documents(cfg.corpus, cfg.seed)
+    texts = (f"{d.question}\n{d.trace}" for d in documents)
+    tokenizer = tokenizer_lib.train(texts, cfg.width.vocab, model)
+    arch = arch_lib.Arch(**plan.width(cfg.width))
+    folder.start(arch, tokenizer)
+    packed = rows([arithmetic.encode(d, tokenizer) for d in documents], cfg.row_tokens)
+    mesh = mesh_lib.make(cfg.mesh)
+    stepper = step_lib.Stepper(arch, cfg.compute, config.Sampling(), cfg.optim, mesh)
+    checkpoints = stack.enter_context(
+      checkpoint_lib.Checkpointer(folder.checkpoints, 1, "")
+    )
+    meta = {"step": 0}
+    if checkpoints.latest() is None:
+      state = stepper.init(decoder.init(arch, jax.random.key(cfg.seed)))
+    else:
+      state, meta = checkpoints.restore(None, stepper.abstract)
+    log = stack.enter_context(
+      log_lib.Log(folder.path, resume=folder.keep(meta["step"]))
+    )
+    with progress.counting("pretrain", cfg.steps) as bar:
+      for step in range(meta["step"], cfg.steps):
+        state, line = _step(cfg, stepper, state, packed, step)
+        log.write(line)
+        bar(step + 1)
+        meta["step"] = step + 1
+        due = cfg.save_every and meta["step"] % cfg.save_every == 0
+        if due or stop() or meta["step"] == cfg.steps:
+          log.flush()
+          checkpoints.save(meta["step"], state, meta)
+        if stop():
+          return None
+    hf.save(model, arch, jax.device_get(state.params), tokenizer=tokenizer)
+    scores, answers = _evaluate(cfg, arch, tokenizer, state.params, stop)
+    log.write(
+      {"step": cfg.steps, "phase": "pretrain", "eval": scores},
+      record.rows(cfg.steps, "eval", "pretrain", answers),
+    )
+  summary = {
+    "before": None,
+    "after": scores,
+    "steps": cfg.steps,
+    "seconds": time.time() - started,
+    "tokens": int(cfg.steps * cfg.rows * packed.mask_BT.sum(1).mean()),
+    "versions": run_folder.versions(),
+  }
+  files.write_json(folder.path / "summary.json", summary)
+  return summary
+
+
+def _step(cfg, stepper, state, packed, step):
+  """One update, and its line in the log."""
+  start, lr = time.perf_counter(), learning_rate(cfg, step)
+  rows_MBT = batch(packed, cfg, step)
+  used = rows_MBT.tokens_BT.shape[0]
+  state, values = stepper.update(state, rows_MBT, used, lr, NEXT_TOKEN)
+  values = {name: float(x) for name, x in jax.device_get(values).items()}
+  tokens, seconds = int(rows_MBT.mask_BT.sum()), time.perf_counter() - start
+  return state, {
+    "step": step + 1,
+    "phase": "pretrain",
+    "loss": values["actor/pg_loss"],
+    "actor/entropy": values["actor/entropy"],
+    "actor/grad_norm": values["actor/grad_norm"],
+    "actor/lr": lr,
+    "perf/throughput": tokens / seconds,
+    "timing_s/step": seconds,
+    **record.of_machine(),
+  }
+
+
+def _evaluate(cfg, arch, tokenizer, params, stop):
+  """Scores (as JSON) and answers of the model on problems it has not seen."""
+  data = dataclasses.replace(cfg.data, task=f"arithmetic/{cfg.corpus.level}")
+  problems = evaluate_lib.problems(data, cfg.eval, tokenizer)
+  with (
+    engine_lib.Engine(
+      arch,
+      sampling=evaluate_lib.sampling(cfg.sampling, cfg.eval),
+      stop_ids=tokenizer.stop_ids,
+      max_prompt_tokens=data.max_prompt_tokens,
+    ) as engine,
+    pool_lib.Pool(cfg.reward, data.grader) as pool,
+    progress.counting("evaluate", len(problems) * cfg.eval.samples) as bar,
+  ):
+    found = evaluate_lib.evaluate(
+      engine,
+      pool,
+      tokenizer,
+      params,
+      problems,
+      cfg.eval.samples,
+      seed=cfg.seed,
+      on_answer=bar,
+      stop=stop,
+    )
+  evaluate_lib.show({"base model": found.scores})
+  return scores_lib.to_json(found.scores), found.answers

@@ -1,0 +1,154 @@
+"""One step's numbers, under the names that people have dashboards for (verl's).
+
+Look at critic/score/mean, groups/solved and groups/mixed first, not at the loss: with
+one update per batch the loss of GRPO is near zero by construction, and that is no
+fault.
+"""
+
+import os
+import time
+
+import jax
+import numpy as np
+import psutil
+
+from pxy.evaluate import behaviour, passk, scores
+
+
+def of_samples(answers, rewards_PR, valid_PR) -> dict[str, float]:
+  """Scores, lengths, groups, exclusions and thoughts of the samples of a step."""
+  flat = [a for group in answers for a in group]
+  length = np.array([len(a.sample.ids) for a in flat])
+  prompt = np.array([len(group[0].prompt.ids) for group in answers])
+  raw_PR = np.array([[a.outcome.score for a in group] for group in answers])
+  status = [a.outcome.status for a in flat]
+  out = {
+    **_spread("critic/score", raw_PR[np.isfinite(raw_PR)]),
+    **_spread("critic/rewards", rewards_PR[valid_PR]),
+    **_spread("response_length", length),
+    "response_length/clip_ratio": float(
+      np.mean([a.sample.stop == "length" for a in flat])
+    ),
+    **_spread("prompt_length", prompt),
+    "rollout/entropy": float(-sum(a.sample.logp.sum() for a in flat) / length.sum()),
+    "samples/ungradable": status.count("ungradable"),
+    "samples/failed": status.count("failed"),
+    "samples/duplicates": sum(
+      len(group) - len({a.sample.ids.tobytes() for a in group}) for group in answers
+    ),
+  }
+  for name, n in passk.groups(scores.correct(raw_PR)).items():
+    out[f"groups/{name}"] = n
+  for name, (value, _) in behaviour.thought_scores(
+    [[a.text for a in group] for group in answers]
+  ).items():
+    out[name] = value
+  user = {}
+  for a in flat:
+    for name, value in a.outcome.metrics.items():
+      user.setdefault(f"reward/{name}", []).append(value)
+  return out | {name: float(np.mean(values)) for name, values in user.items()}
+
+
+def of_batch(batches) -> dict[str, float]:
+  """Advantages, and what was scored."""
+  adv = np.concatenate([b.adv_PR[b.selected_PR] for b in batches])
+  return {
+    **_spread("critic/advantages", adv),
+    "samples/selected": int(adv.size),
+    "samples/scored": sum(b.scored for b in batches),
+    "tokens/scored": sum(b.scored_tokens for b in batches),
+  }
+
+
+def rows(step: int, split: str, phase: str, answers, adv_PR=None) -> list[dict]:
+  """Rows of the completions table (report/log.py), one per response."""
+  return [
+    {
+      "step": step,
+      "split": split,
+      "phase": phase,
+      "uid": a.prompt.uid,
+      "response": r,
+      "prompt": a.prompt.text,
+      "completion": a.text,
+      "answer": a.prompt.answer,
+      "reward": a.outcome.score,
+      "advantage": None if adv_PR is None else float(adv_PR[p, r]),
+      "outcome": a.outcome.status,
+      "why": a.outcome.why,
+      "stop": a.sample.stop,
+      "tokens": len(a.sample.ids),
+      "version": a.sample.version,
+    }
+    for p, group in enumerate(answers)
+    for r, a in enumerate(group)
+  ]
+
+
+def of_machine() -> dict[str, float]:
+  """Resident memory of this process, and the peak of the fullest device (GB)."""
+  peaks = [
+    (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
+    for device in jax.local_devices()
+  ]
+  return {
+    "perf/cpu_memory_used_gb": psutil.Process(os.getpid()).memory_info().rss / 1e9,
+    "perf/max_memory_allocated_gb": max(peaks) / 1e9,
+  }
+
+
+def _spread(name: str, x: np.ndarray) -> dict[str, float]:
+  x = np.asarray(x, np.float64)
+  if not x.size:
+    return {f"{name}/{how}": float("nan") for how in ("mean", "max", "min")}
+  return {
+    f"{name}/mean": float(x.mean()),
+    f"{name}/max": float(x.max()),
+    f"{name}/min": float(x.min()),
+  }
+
+
+class Clock:
+  """Seconds per phase of a step: `with clock("gen"): ...`, read by `take`."""
+
+  def __init__(self):
+    self._seconds: dict[str, float] = {}
+    self._name, self._since = "", 0.0
+
+  def __call__(self, name: str) -> "Clock":
+    self._name = name
+    return self
+
+  def __enter__(self):
+    self._since = time.perf_counter()
+
+  def __exit__(self, *_):
+    self.add(self._name, time.perf_counter() - self._since)
+
+  def add(self, name: str, seconds: float) -> None:
+    self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+  def take(self) -> dict[str, float]:
+    """timing_s/* since the last call."""
+    seconds, self._seconds = self._seconds, {}
+    return {f"timing_s/{name}": value for name, value in seconds.items()}
+
+
+class Compiles:
+  """Counts the programs that XLA compiles, and their seconds, while it is open."""
+
+  def __init__(self):
+    self.count, self.seconds = 0, 0.0
+
+  def __enter__(self):
+    jax.monitoring.register_event_duration_secs_listener(self._heard)
+    return self
+
+  def __exit__(self, *_):
+    jax.monitoring.unregister_event_duration_listener(self._heard)
+
+  def _heard(self, event: str, seconds: float, **_) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+      self.count += 1
+      self.seconds += seconds

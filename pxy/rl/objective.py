@@ -1,0 +1,119 @@
+"""The loss: score the packed rows, form the surrogate of each term, sum.
+
+    loss = sum_terms coef * sum_bt weight_bt * surrogate(logp_bt, old_bt, A_bt)
+
+`conditional_loss` and `marginal_loss` are the two named entry points for other code: a
+few lines each over one path, since they differ only in the view. Weights hold the
+global normaliser (see data/pack.py), so losses and gradients of micro-batches and
+devices add up.
+
+`score(params, packed) -> (logp_BT, entropy_BT)` is the only thing asked of a model.
+When a batch gets exactly one update, the old log-probs are stop_gradient(logp) and cost
+nothing.
+
+For `mixture` contexts the log-prob of a response under the mean of C prompts is spread
+over its tokens by the chain rule, log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1)
+with s_k(t) = sum_{u<=t} log p(y_u | x_k, y_<u), so that every surrogate works on it and
+the sum over tokens is log mean_k P(y | x_k) exactly. Its entropy is that of the first
+copy.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pxy import config, metrics
+from pxy.data import pack
+from pxy.rl import surrogate, view
+
+Score = Callable[[Any, pack.Packed], tuple[jax.Array, jax.Array]]
+
+
+def kernel(term: config.Term) -> config.Term:
+  """The term with only what the loss of packed rows depends on.
+
+  Space, sign filter, advantage and coefficient are in the data by then, so phases that
+  differ only there (both phases of DSRL) share one compiled step.
+  """
+  default = config.Term()
+  kept = ("clip", "clip_low", "clip_high", "dual_clip", "kl", "kl_coef", "tis", "tis_cap")
+  return dataclasses.replace(default, **{name: getattr(term, name) for name in kept})
+
+
+def loss(
+  score: Score, params, packed: pack.Packed, terms: tuple[config.Term, ...]
+) -> tuple[jax.Array, tuple[dict[str, metrics.Metric], jax.Array]]:
+  """Loss of packed rows, a sum over tokens: weights hold the global normalisers.
+
+  Args:
+    score: (params, packed) -> (logp_BT, entropy_BT) of the targets.
+    params: what is differentiated.
+    packed: rows; term_BT says which of `terms` a token belongs to.
+    terms: static; only what `kernel` keeps is looked at.
+
+  Returns:
+    (scalar, (metrics, diff_BT)): pg_loss, entropy, ppo_kl, pg_clipfrac and the like, each
+    knowing its reduction; diff_BT is |p_trainer - p_sampler| of each target, 0 where there
+    is nothing to compare.
+  """
+  logp_BT, entropy_BT = score(params, packed)
+  if packed.copies_BTC is not None:
+    logp_BT = mixed(logp_BT, packed)
+  # Outside the mask nothing may leak in, not even nan * 0.
+  logp_BT = jnp.where(packed.mask_BT, logp_BT, 0.0)
+  old_BT = packed.old_BT
+  if old_BT is None:  # one update per batch: the ratio is 1, its gradient is not
+    old_BT = jax.lax.stop_gradient(logp_BT)
+  total, found = jnp.zeros((), jnp.float32), {}
+  for i, term in enumerate(terms):
+    weight_BT = jnp.where(packed.term_BT == i, packed.weight_BT, 0.0)
+    term_sum, more = _surrogate(term, logp_BT, old_BT, weight_BT, packed)
+    total = total + term_sum
+    found = metrics.merge(found, more)
+  mask_BT = packed.mask_BT.astype(jnp.float32)
+  compared_BT = packed.mask_BT & jnp.isfinite(packed.sampler_BT)
+  diff_BT = jnp.where(
+    compared_BT, jnp.abs(jnp.exp(logp_BT) - jnp.exp(packed.sampler_BT)), 0.0
+  )
+  found["actor/pg_loss"] = metrics.Sum(total)
+  found["actor/entropy"] = metrics.mean(entropy_BT * mask_BT, mask_BT)
+  found["training/rollout_probs_diff_mean"] = metrics.mean(
+    diff_BT, compared_BT.astype(jnp.float32)
+  )
+  found["training/rollout_probs_diff_max"] = metrics.Max(jnp.max(diff_BT))
+  return total, jax.lax.stop_gradient((found, diff_BT))
+
+
+def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:
+  """Token log-probs under the mean of C contexts, from those under each of them.
+
+  log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1), with s_k the running sums over the
+  response; the terms log C cancel. Zero outside the mask.
+  """
+  copies = packed.copies_BTC.shape[-1]
+  rows_B11 = jnp.arange(logp_BT.shape[0])[:, None, None]
+  logp_BTC = logp_BT[rows_B11, packed.copies_BTC]
+  logp_BTC = jnp.where(packed.mask_BT[..., None], logp_BTC, 0.0)
+  sum_BTC = _running(logp_BTC, packed.segments_BT, copies)
+  after_BT = jax.nn.logsumexp(sum_BTC, axis=-1)
+  before_BT = jax.nn.logsumexp(sum_BTC - logp_BTC, axis=-1)
+  return jnp.where(packed.mask_BT, after_BT - before_BT, 0.0)
+
+
+def _running(x_BTC, segments_BT, copies):
+  """Sums along T that start anew with each segment."""
+  first_BT = jnp.pad(segments_BT[:, 1:] != segments_BT[:, :-1], ((0, 0), (1, 0)))
+  first_BTC = jnp.broadcast_to(first_BT[..., None], (*first_BT.shape, copies))
+
+  def join(left, right):
+    (sum_left, new_left), (sum_right, new_right) = left, right
+    return (
+      sum_right + jnp.where(new_right, 0.0, sum_left),
+      new_left | new_right,
+    )
+
+  return jax.lax.associative_scan(join, (x_BTC, first_BTC), axis=1)[0]

@@ -1,0 +1,183 @@
+"""The train step: micro-batches in a loop, exact global sums, one optimizer update.
+
+    grads = sum_m  d/dparams loss(score, params, packed_m, terms)
+
+The packed batch has one shape for the whole run and a count of the micro-batches that
+hold something; the loop runs that often, so a step costs what it scores and compiles
+once. Weights in the batch hold the global normalisers (data/pack.py), so partial losses
+and gradients only add up: nothing is divided by a number of micro-batches or devices.
+
+Shardings of state and batch are pinned at both ends of the program; left free, the
+second call compiles again with what the compiler chose in the first.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pxy import config, metrics
+from pxy.data import pack
+from pxy.model import decoder
+from pxy.parallel import mesh as mesh_lib
+from pxy.rl import logprob, objective
+from pxy.train import optim
+from pxy.train import state as state_lib
+
+
+def scorer(arch, compute: config.Compute, sampling: config.Sampling) -> objective.Score:
+  """score(params, packed) of a decoder, under the distribution that is sampled from."""
+
+  def score(params, packed: pack.Packed):
+    hidden_BTD = decoder.forward(
+      arch,
+      params,
+      packed.tokens_BT,
+      packed.positions_BT,
+      packed.segments_BT,
+      remat=compute.remat,
+      dtype=compute.dtype,
+    )
+    head_DV = decoder.head(arch, params).astype(compute.dtype)
+    how = {"temperature": sampling.temperature, "softcap": arch.logit_softcap}
+    floor_BT = None
+    if sampling.top_k or sampling.top_p < 1:
+      floor_BT = logprob.floor(
+        jax.lax.stop_gradient(hidden_BTD),
+        jax.lax.stop_gradient(head_DV),
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        **how,
+      )
+    return logprob.logprob(
+      hidden_BTD,
+      head_DV,
+      packed.targets_BT,
+      floor_BT=floor_BT,
+      chunk=compute.vocab_chunk,
+      **how,
+    )
+
+  return score
+
+
+def accumulate(score: objective.Score, terms, params, packed: pack.Packed, used):
+  """Loss, gradient, metrics and sampler differences of the first `used` micro-batches.
+
+  packed has a leading axis M; `used` is traced. Returns (grads, metrics, diff_MBT), the
+  differences being 0 beyond what was scored.
+  """
+
+  def one(m):
+    def loss(params):
+      return objective.loss(score, params, _micro(packed, m), terms)
+
+    grads, (found, diff_BT) = jax.grad(loss, has_aux=True)(params)
+    return grads, found, diff_BT
+
+  def add(m, carry):
+    grads, found, diff_MBT = carry
+    more_grads, more_found, diff_BT = one(m)
+    return (
+      jax.tree.map(jnp.add, grads, more_grads),
+      metrics.merge(found, more_found),
+      diff_MBT.at[m].set(diff_BT),
+    )
+
+  shapes = jax.eval_shape(one, 0)
+  start = (
+    jax.tree.map(jnp.zeros_like, params),
+    metrics.empty(shapes[1]),
+    jnp.zeros(packed.tokens_BT.shape, jnp.float32),
+  )
+  return jax.lax.fori_loop(0, used, add, start)
+
+
+class Stepper:
+  """The programs of a run, with shardings pinned: init, score, update.
+
+  Attributes:
+    abstract: the state as shapes with shardings, for a checkpoint to be restored into.
+  """
+
+  def __init__(self, arch, compute, sampling, opt: config.Optim, mesh):
+    self._score = scorer(arch, compute, sampling)
+    self._opt = opt
+    shapes = decoder.abstract(arch)
+    placed = mesh_lib.shardings(mesh, decoder.axes(arch), shapes)
+    whole = mesh_lib.whole(mesh)
+    state = jax.eval_shape(functools.partial(optim.init, opt), shapes)
+    placed = optim.shardings(state, placed, whole)
+    self.abstract = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, placed
+    )
+    self._rows = mesh_lib.rows(mesh, axis=1)
+    self._params = placed.params
+    self._init = jax.jit(functools.partial(optim.init, opt), out_shardings=placed)
+    self._update = jax.jit(
+      self._updated,
+      static_argnums=0,
+      in_shardings=(placed, self._rows, whole, whole),
+      out_shardings=(placed, whole),
+      donate_argnums=1,
+    )
+    self._scored = jax.jit(
+      self._scores,
+      in_shardings=(placed.params, self._rows, whole),
+      out_shardings=self._rows,
+    )
+
+  def init(self, params) -> state_lib.State:
+    """The state before the first update."""
+    return self._init(jax.device_put(params, self._params))
+
+  def place(self, params):
+    """Parameters on the mesh (a reference model, say)."""
+    return jax.device_put(params, self._params)
+
+  def score(self, params, packed: pack.Packed, used: int):
+    """Log-probs of the targets [M, B, T], 0 outside the mask; one forward."""
+    return self._scored(params, jax.device_put(packed, self._rows), np.int32(used))
+
+  def update(self, state, packed: pack.Packed, used: int, lr: float, terms):
+    """One update from a packed batch: (state, metrics as device scalars).
+
+    A loss or gradient that is not finite leaves the state as it was; `skipped` counts
+    it.
+    """
+    kernels = tuple(objective.kernel(term) for term in terms)
+    packed = jax.device_put(packed, self._rows)
+    return self._update(kernels, state, packed, np.int32(used), np.float32(lr))
+
+  def _scores(self, params, packed, used):
+    def add(m, logp_MBT):
+      micro = _micro(packed, m)
+      logp_BT, _ = self._score(params, micro)
+      if micro.copies_BTC is not None:
+        logp_BT = objective.mixed(logp_BT, micro)
+      return logp_MBT.at[m].set(jnp.where(micro.mask_BT, logp_BT, 0.0))
+
+    start = jnp.zeros(packed.tokens_BT.shape, jnp.float32)
+    return jax.lax.fori_loop(0, used, add, start)
+
+  def _updated(self, terms, state, packed, used, lr):
+    grads, found, diff_MBT = accumulate(self._score, terms, state.params, packed, used)
+    after, more = optim.update(self._opt, grads, state, lr)
+    loss = found["actor/pg_loss"].value()
+    finite = jnp.isfinite(loss) & jnp.isfinite(more["grad_norm"])
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+    values = {name: metric.value() for name, metric in found.items()}
+    values["actor/grad_norm"] = more["grad_norm"]
+    values["actor/skipped"] = 1.0 - finite.astype(jnp.float32)
+    known = packed.mask_BT & jnp.isfinite(packed.sampler_BT)
+    values["training/rollout_probs_diff_p95"] = jnp.nanquantile(
+      jnp.where(known, diff_MBT, jnp.nan).reshape(-1), 0.95
+    )
+    return state, values
+
+
+def _micro(packed: pack.Packed, m) -> pack.Packed:
+  return jax.tree.map(
+    lambda x: jax.lax.dynamic_index_in_dim(x, m, 0, keepdims=False), packed
+  )

@@ -1,0 +1,118 @@
+"""Packing: what a row holds, and that dense packing only moves things."""
+
+import jax
+import numpy as np
+import pytest
+
+import worlds
+from pxy.data import pack
+from pxy.rl import rollout, view
+
+
+def one(prompt, response, **kwargs):
+  rollouts = rollout.stack(
+    [np.array(prompt)], [[np.array(response)]], [[-np.arange(len(response)) - 1.0]]
+  )
+  return pack.rows(
+    kwargs.pop("view", view.conditional)(rollouts),
+    rollouts,
+    np.array([0.5]),
+    np.array([2.0]),
+    **kwargs,
+  )
+
+
+def test_a_row_by_hand():
+  # x = 7 8, y = 4 5 6 (6 is the stop token): inputs x y[:-1], targets shifted by one.
+  packed = one([7, 8], [4, 5, 6])
+  assert packed.tokens_BT.tolist() == [[7, 8, 4, 5]]
+  assert packed.targets_BT.tolist() == [[0, 4, 5, 6]]
+  assert packed.mask_BT.tolist() == [[False, True, True, True]]
+  assert packed.positions_BT.tolist() == [[0, 1, 2, 3]]
+  assert packed.segments_BT.tolist() == [[1, 1, 1, 1]]
+  assert packed.sampler_BT.tolist() == [[0, -1, -2, -3]]
+  assert packed.adv_BT.tolist() == [[0, 0.5, 0.5, 0.5]]
+  assert packed.weight_BT.tolist() == [[0, 2, 2, 2]]
+
+
+def test_the_first_response_token_has_a_term_after_a_lone_start_token():
+  packed = one([7, 8], [4, 5, 6], view=lambda r: view.marginal(r, [1]))
+  row = [x.tolist() for x in (packed.tokens_BT[0], packed.targets_BT[0])]
+  assert row == [[1, 4, 5], [4, 5, 6]], "context 1, then y: every y_t is a target"
+  assert packed.mask_BT.all()
+
+
+def test_an_empty_response_is_an_empty_row():
+  packed = one([7, 8], [])
+  assert not packed.mask_BT.any() and not packed.segments_BT.any()
+
+
+def test_mixture_copies_point_at_the_same_token():
+  rollouts = worlds.rollouts(prompts=4, responses=2, empty=False)
+  ones = np.ones(8)
+  packed = pack.rows(view.mixture(rollouts, [1, 3]), rollouts, ones, ones)
+  for b, t in zip(*np.nonzero(packed.mask_BT), strict=True):
+    places = packed.copies_BTC[b, t]
+    assert places[0] == t
+    assert len(set(packed.targets_BT[b, places])) == 1
+    assert packed.segments_BT[b, places].tolist() == [1, 2, 3]
+  lengths = rollouts.response_len_B
+  assert packed.mask_BT.sum(1).tolist() == lengths.tolist()
+
+
+def segments(packed):
+  """The sequences of rows as a sorted list of their fields, wherever they stand."""
+  found = []
+  for row in np.ndindex(packed.segments_BT.shape[:-1]):
+    ids = packed.segments_BT[row]
+    for segment in sorted(set(ids[ids > 0].tolist())):
+      at = ids == segment
+      fields = ("tokens_BT", "positions_BT", "targets_BT", "mask_BT", "adv_BT")
+      found.append(tuple(tuple(getattr(packed, f)[row][at].tolist()) for f in fields))
+  return sorted(found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bins_hold_the_same_sequences_densely(seed):
+  rollouts = worlds.rollouts(seed, prompts=6, responses=4)
+  rng = np.random.default_rng(seed)
+  adv_B, weight_B = rng.normal(size=24), rng.random(24)
+  sparse = pack.rows(view.conditional(rollouts), rollouts, adv_B, weight_B)
+  packed, used = pack.bins([sparse], row_tokens=14, micro_rows=3, micro_max=8)
+  assert segments(packed) == segments(sparse)
+  tokens = int((sparse.segments_BT > 0).sum())
+  rows = int((packed.segments_BT > 0).any(-1).sum())
+  assert rows <= -(-tokens * 11 // (9 * 14)) + 2, "first fit decreasing packs densely"
+  assert used == -(-rows // 3)
+
+
+def test_rows_without_weight_are_not_packed():
+  rollouts = worlds.rollouts(empty=False)
+  weight_B = np.zeros(12)
+  weight_B[[2, 7]] = 1.0
+  sparse = pack.rows(view.conditional(rollouts), rollouts, np.ones(12), weight_B)
+  packed, used = pack.bins([sparse], row_tokens=16, micro_rows=2, micro_max=6)
+  assert packed.mask_BT.sum() == rollouts.response_len_B[[2, 7]].sum()
+  assert used == 1
+
+
+def test_rows_under_jit_equal_rows_on_the_host():
+  rollouts = worlds.rollouts()
+  ones = np.ones(12, np.float32)
+
+  def build(rollouts):
+    return pack.rows(view.mixture(rollouts, [1]), rollouts, ones, ones)
+
+  on_device = jax.jit(build)(jax.tree.map(jax.numpy.asarray, rollouts))
+  for a, b in zip(
+    jax.tree.leaves(on_device), jax.tree.leaves(build(rollouts)), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_sequence_longer_than_a_row_names_the_cure():
+  rollouts = worlds.rollouts(empty=False)
+  ones = np.ones(12)
+  sparse = pack.rows(view.conditional(rollouts), rollouts, ones, ones)
+  with pytest.raises(ValueError, match="raise compute.row_tokens"):
+    pack.bins([sparse], row_tokens=4, micro_rows=2, micro_max=6)

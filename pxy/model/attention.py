@@ -7,14 +7,22 @@ back than the window. `cached` is for one new token per row, which sees the row'
 and itself. Scores and softmax are float32 whatever the inputs are. Query heads of a
 group share a key-value head, which is never repeated in memory.
 
-Left out: fused kernels; a score matrix [B,N,T,T] is formed.
+Left out: fused kernels. The backward pass forms the scores again, so what is kept of a
+layer's attention is its queries, keys and values.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 # Far below any score, and finite: a row without a visible key must not give nan.
 _MASKED = -1e30
+
+# Queries are taken in blocks that see only the keys up to their end: of a causal score
+# matrix about half is formed, and never all of it at once. On a CPU 32 x 256 tokens ran
+# five times faster than in one piece.
+_BLOCK, _BLOCKS = 32, 8
 
 
 def _cap(scores, softcap):
@@ -29,18 +37,46 @@ def packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, scale, softcap=None, window=N
   rows, tokens, heads, width = q_BTNH.shape
   kv_heads = k_BTKH.shape[2]
   q = (q_BTNH * scale).reshape(rows, tokens, kv_heads, heads // kv_heads, width)
+  q_BKGTH = q.transpose(0, 2, 3, 1, 4)
+  k_BKTH, v_BKTH = k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
+
+  def block(start, end):
+    seen_BTS = segments_BT[:, start:end, None] == segments_BT[:, None, :end]
+    ago_TS = jnp.arange(start, end)[:, None] - jnp.arange(end)[None, :]
+    seen_BTS &= (ago_TS >= 0)[None]
+    if window is not None:
+      seen_BTS &= (ago_TS < window)[None]
+    q, k, v = q_BKGTH[:, :, :, start:end], k_BKTH[:, :, :end], v_BKTH[:, :, :end]
+    return _masked(q, k, v, seen_BTS, softcap)
+
+  size = max(_BLOCK, -(-tokens // _BLOCKS))
+  outs = [block(i, min(i + size, tokens)) for i in range(0, tokens, size)]
+  out_BKGTH = jnp.concatenate(outs, axis=3)
+  return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(q_BTNH.shape)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=4)
+def _masked(q_BKGTH, k_BKSH, v_BKSH, seen_BTS, softcap):
+  """Attention where `seen`. A group's queries are one matrix to its keys."""
+  rows, kv_heads, group, tokens, width = q_BKGTH.shape
+  flat, split = (rows, kv_heads, group * tokens), (rows, kv_heads, group, tokens)
   scores = jnp.einsum(
-    "btkgh,bskh->bkgts", q, k_BTKH, preferred_element_type=jnp.float32
+    "bkth,bksh->bkts",
+    q_BKGTH.reshape(*flat, width),
+    k_BKSH,
+    preferred_element_type=jnp.float32,
   )
-  t = jnp.arange(tokens)
-  seen_TT = t[:, None] >= t[None, :]
-  if window is not None:
-    seen_TT &= t[:, None] - t[None, :] < window
-  seen_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]) & seen_TT[None]
-  scores = jnp.where(seen_BTT[:, None, None], _cap(scores, softcap), _MASKED)
-  probs = jax.nn.softmax(scores, axis=-1).astype(v_BTKH.dtype)
-  out = jnp.einsum("bkgts,bskh->btkgh", probs, v_BTKH)
-  return out.reshape(q_BTNH.shape)
+  scores = _cap(scores.reshape(*split, -1), softcap)
+  scores = jnp.where(seen_BTS[:, None, None], scores, _MASKED)
+  weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+  out = jnp.einsum(
+    "bkts,bksh->bkth",
+    weights.astype(v_BKSH.dtype).reshape(*flat, -1),
+    v_BKSH,
+    preferred_element_type=jnp.float32,
+  )
+  out = out.reshape(q_BKGTH.shape) / weights.sum(-1, keepdims=True)
+  return out.astype(v_BKSH.dtype)
 
 
 def cached(

@@ -49,7 +49,8 @@ def sample(params, prompts=PROMPTS, n=4, *, seed=0, greedy=False, run=None, **ch
   sampling = dataclasses.replace(SAMPLING, **changes)
   with engine_lib.Engine(ARCH, sampling=sampling, **fields) as engine:
     key = jax.random.key(seed)
-    out = engine.run(params, prompts, n, key=key, greedy=greedy, **(run or {}))
+    with jax.transfer_guard("disallow"):  # What it moves, it moves on purpose.
+      out = engine.run(params, prompts, n, key=key, greedy=greedy, **(run or {}))
   return out, engine.stats
 
 

@@ -111,7 +111,10 @@ def _threshold(x_BV, weight_BV, enough_B):
     return jnp.where(enough, middle_B, low_B), jnp.where(enough, high_B, middle_B - 1)
 
   bounds = _ordered(jnp.min(x_BV, axis=-1)), _ordered(jnp.max(x_BV, axis=-1))
-  return _float(jax.lax.fori_loop(0, 32, halve, bounds)[0])
+  low_B, _ = jax.lax.fori_loop(0, 32, halve, bounds)
+  # A CPU compares subnormal numbers as zeros, so take the entry itself.
+  kept_BV = x_BV >= _float(low_B)[:, None]
+  return jnp.min(jnp.where(kept_BV, x_BV, jnp.inf), axis=-1)
 
 
 def _ordered(x):

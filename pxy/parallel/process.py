@@ -73,6 +73,13 @@ def agree(value: int) -> int:
   return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def every(true: bool) -> bool:
+  """Whether it is true on every process; waits for them."""
+  if count() == 1:
+    return true
+  return bool(multihost_utils.process_allgather(np.bool_(true)).all())
+
+
 def barrier(name: str) -> None:
   """Waits until every process is here; the names must match."""
   if count() > 1:

@@ -87,11 +87,9 @@ class Checkpointer:
     arrays = _flatten(state)
     partial = self.folder / f".{_name(step)}.partial"
     self._saving = step
+    size = sum(x.nbytes for x in arrays.values())
+    self._together(lambda: process.main() and _room(partial, size))
     try:
-      if process.main():
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-      process.barrier("checkpoint folder")
       ocp = _orbax()
       if self._orbax is None:
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
@@ -117,12 +115,13 @@ class Checkpointer:
       return
     self._thread.join()
     self._thread = None
-    failure, self._failure = self._failure, None
-    if failure is not None:
-      process.agree(1)
-      raise self._unsaved(failure) from failure
-    if process.agree(0):
-      raise self._unsaved("the main process failed")
+
+    def fail():
+      failure, self._failure = self._failure, None
+      if failure is not None:
+        raise failure
+
+    self._together(fail)
 
   def latest(self) -> int | None:
     """Step of the newest complete checkpoint."""
@@ -180,12 +179,23 @@ class Checkpointer:
     kept = {*past[-self._keep :], *(s for _, s in [max(scored, default=(0, step))])}
     return [s for s in past if s not in kept]
 
+  def _together(self, act) -> None:
+    """Calls `act()` on every process; when it fails on one, an Error on all."""
+    failure = None
+    try:
+      act()
+    except Exception as error:
+      failure = error
+    if not process.every(failure is None):
+      raise self._unsaved(failure or "see the other processes") from failure
+
   def _unsaved(self, why) -> config.Error:
     found = steps(self.folder)
     rest = f"the newest complete one is {found[-1]}" if found else "there is no other"
-    why = str(why).splitlines()[0] if str(why) else type(why).__name__
+    text = str(why).partition("\n")[0].partition(" [tensorstore")[0]
+    text = text.replace(f"{self.folder}/", "") or type(why).__name__
     return config.Error(
-      f"{self.folder}: step {self._saving} could not be saved ({why}); {rest}"
+      f"{self.folder}: step {self._saving} could not be saved ({text}); {rest}"
     )
 
 
@@ -303,6 +313,16 @@ def _score(best: str, scores: dict | None) -> float | None:
       value = score["value"]
       return value if value is not None and math.isfinite(value) else None
   return None
+
+
+def _room(partial, size: int) -> None:
+  """Makes an empty folder to write into, where the disk has room for it."""
+  partial.parent.mkdir(parents=True, exist_ok=True)
+  *_, free = shutil.disk_usage(partial.parent)
+  if free < size:
+    raise OSError(f"it takes {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} left")
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir()
 
 
 def _seal(path) -> None:

@@ -1,6 +1,6 @@
 """One of several processes: moves arrays in and out, and saves a checkpoint with them.
 
-python process_child.py FOLDER      (PXY_PROCESSES, PXY_PROCESS, ... in the environment)
+python process_child.py FOLDER      (the environment holds PXY_PROCESSES, ...)
 """
 
 import pathlib
@@ -39,6 +39,7 @@ def main(folder):
   doubled_BT, total = process.get(found)
   np.testing.assert_array_equal(doubled_BT, 2 * rows_BT)
   assert total == rows_BT.sum()
+  assert process.every(True) and not process.every(process.main())
   assert process.agree(7 if process.main() else 8) == 7
 
   with checkpoint.Checkpointer(pathlib.Path(folder), 1, "avg") as checkpoints:

@@ -18,7 +18,7 @@ import pytest
 
 from pxy import config
 from pxy.parallel import mesh as mesh_lib
-from pxy.train import checkpoint, optim
+from pxy.train import checkpoint, manifest, optim
 
 AXES = {
   "embed": ("vocab", "d_model"),
@@ -271,8 +271,9 @@ def test_what_cannot_be_saved_is_said_in_one_line(tmp_path):
     with pytest.raises(config.Error, match="step 3 could not be saved") as caught:
       checkpoints.save(3, state, {})
   assert "\n" not in str(caught.value)
-  with opened(tmp_path) as checkpoints, pytest.raises(TypeError):
+  with opened(tmp_path / "none") as checkpoints, pytest.raises(TypeError):
     checkpoints.save(0, state, {"a set": {1}})
+  assert not (tmp_path / "none").exists(), "refused, but half written"
   with pytest.raises(config.Error, match=r"save\.keep 0"):
     opened(tmp_path, keep=0)
 
@@ -304,7 +305,7 @@ def intact(folder, since: int) -> int:
   """Step of the newest checkpoint, not before `since`; all of them are whole."""
   found = checkpoint.steps(folder)
   for step in found:
-    assert checkpoint.damage(folder / f"{step:08d}") == "", f"step {step} is damaged"
+    assert manifest.damage(folder / f"{step:08d}") == "", f"step {step} is damaged"
     with opened(folder, keep=1) as checkpoints:
       state, meta = checkpoints.restore(step, checkpoint_child.ABSTRACT)
     assert meta["step"] == step

@@ -21,6 +21,7 @@ def test_alone(monkeypatch):
   process.start()
   process.barrier("anything")
   assert process.main() and process.count() == 1 and process.agree(5) == 5
+  assert process.every(True) and not process.every(False)
   mesh = mesh_lib.make(config.Mesh())
   x_BT = np.arange(16.0, dtype=np.float32).reshape(8, 2)
   put = process.put({"x": x_BT}, mesh_lib.rows(mesh))

@@ -7,7 +7,7 @@
       manifest.json             size and SHA-256 of each file
 
 `save` returns when the arrays are on the host; Orbax writes them while training goes
-on, a thread of ours adds the manifest, syncs and renames. So a folder with a number for
+on, a thread of ours adds the manifest and renames. So a folder with a number for
 a name is whole whenever the process dies, and what the disk did to it later shows in
 the manifest. Only then are older ones removed: all but the newest `keep` and the best.
 
@@ -16,8 +16,8 @@ classes, so that any mesh restores them and the parameters can be read alone. Or
 imported when it is needed: it takes a quarter of a second.
 """
 
+import contextlib
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -32,6 +32,7 @@ import numpy as np
 
 from pxy import config, files
 from pxy.parallel import process
+from pxy.train import manifest
 
 
 class Checkpointer:
@@ -85,6 +86,14 @@ class Checkpointer:
     """
     self.wait()
     arrays = _flatten(state)
+    about = {
+      "step": step,
+      "score": _score(self._best, scores),
+      "meta": meta,
+      "arrays": {name: [x.dtype.name, list(x.shape)] for name, x in arrays.items()},
+    }
+    # `meta` may change after this returns, and what is no JSON should fail here.
+    about = json.loads(json.dumps(about))
     partial = self.folder / f".{_name(step)}.partial"
     self._saving = step
     size = sum(x.nbytes for x in arrays.values())
@@ -96,14 +105,6 @@ class Checkpointer:
       self._orbax.save(partial / "state", args=ocp.args.PyTreeSave(arrays))
     except (OSError, ValueError) as error:
       raise self._unsaved(error) from error
-    about = {
-      "step": step,
-      "score": _score(self._best, scores),
-      "meta": meta,
-      "arrays": {name: [x.dtype.name, list(x.shape)] for name, x in arrays.items()},
-    }
-    # `meta` may change after this returns, and what is no JSON should fail here.
-    about = json.loads(json.dumps(about))
     self._thread = threading.Thread(
       target=self._publish, args=(step, partial, about), name="checkpoint"
     )
@@ -152,11 +153,11 @@ class Checkpointer:
       if not process.main():
         return
       files.write_json(partial / "meta.json", about)
-      _seal(partial)
+      manifest.seal(partial)
       final = self.folder / _name(step)
       _remove(final)  # one that was damaged, or of a future that was given up
       os.rename(partial, final)
-      _sync(self.folder)
+      manifest.sync(self.folder)
       for old in self._superseded(step):
         _remove(self.folder / _name(old))
     except Exception as error:
@@ -168,15 +169,12 @@ class Checkpointer:
     Later steps, left by a run that went back, neither count nor go.
     """
     past = [s for s in steps(self.folder) if s <= step]
-    scored = []
+    scored = [(-math.inf, step)]
     for s in past:
-      try:
+      with contextlib.suppress(config.Error):  # a damaged one is not the best
         score = _about(self.folder / _name(s))["score"]
-      except config.Error:
-        continue
-      if score is not None:
-        scored.append((score, s))
-    kept = {*past[-self._keep :], *(s for _, s in [max(scored, default=(0, step))])}
+        scored += [] if score is None else [(score, s)]
+    kept = {*past[-self._keep :], max(scored)[1]}
     return [s for s in past if s not in kept]
 
   def _together(self, act) -> None:
@@ -217,32 +215,13 @@ def params(folder: pathlib.Path, abstract, step: int | None = None):
   return _read(path, {"params": abstract}, whole=False)["params"]
 
 
-def damage(path: pathlib.Path) -> str:
-  """What is wrong with the files of a checkpoint; empty if nothing is."""
-  try:
-    listed = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    for name, (size, digest) in listed.items():
-      file = path / name
-      if not file.is_file():
-        return f"{name} is missing"
-      if file.stat().st_size != size:
-        return f"{name} has {file.stat().st_size} bytes, not {size}"
-      if _digest(file) != digest:
-        return f"{name} has changed"
-  except FileNotFoundError:
-    return "manifest.json is missing"
-  except (OSError, ValueError, TypeError, AttributeError) as error:
-    return f"manifest.json: {error}"
-  return ""
-
-
 def _pick(folder, step) -> int:
   found = steps(folder)
   if step is not None:
     if step not in found:
       held = ", ".join(map(str, found)) or "none"
       raise config.Error(f"{folder}: no checkpoint of step {step}; there are: {held}")
-    if why := damage(folder / _name(step)):
+    if why := manifest.damage(folder / _name(step)):
       raise config.Error(
         f"{folder / _name(step)} is damaged ({why}); choose another step of:"
         f" {', '.join(map(str, found))}"
@@ -251,7 +230,7 @@ def _pick(folder, step) -> int:
   if not found:
     raise config.Error(f"{folder}: no checkpoint yet")
   for step in reversed(found):
-    why = damage(folder / _name(step))
+    why = manifest.damage(folder / _name(step))
     if not why:
       return step
     print(f"pxy: {folder / _name(step)} is damaged ({why}): skipped", file=sys.stderr)
@@ -292,10 +271,14 @@ def _read(path, abstract, *, whole: bool):
 
 
 def _about(path) -> dict:
+  file = path / "meta.json"
   try:
-    return json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    about = json.loads(file.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
-    raise config.Error(f"{path / 'meta.json'}: {error}") from error
+    raise config.Error(f"{file}: {error}") from error
+  if not isinstance(about, dict) or not {"score", "meta", "arrays"} <= about.keys():
+    raise config.Error(f"{file}: not that of a checkpoint")
+  return about
 
 
 def _flatten(tree) -> dict:
@@ -323,31 +306,6 @@ def _room(partial, size: int) -> None:
     raise OSError(f"it takes {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} left")
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir()
-
-
-def _seal(path) -> None:
-  """Writes the manifest, with every file and folder on the disk."""
-  found = sorted(path.rglob("*"))
-  listed = {}
-  for file in found:
-    if file.is_file():
-      listed[file.relative_to(path).as_posix()] = [file.stat().st_size, _digest(file)]
-    _sync(file)
-  files.write_json(path / "manifest.json", listed)
-  _sync(path)
-
-
-def _digest(file) -> str:
-  with file.open("rb") as opened:
-    return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _sync(path) -> None:
-  handle = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)
 
 
 def _remove(path) -> None:

@@ -1,0 +1,212 @@
+"""Estimators and sign filters, against the oracle, by hand and by their properties."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pxy import config
+from pxy.rl import advantage
+
+KINDS = ("grpo", "mean", "rloo", "reinforce", "sign", "w-reinforce", "batch")
+CENTRED = ("grpo", "mean", "rloo", "batch")
+P, R = 3, 4
+
+
+def _numbers(low, high):
+  return st.integers(low * 8, high * 8).map(lambda n: n / 8)  # exact in binary
+
+
+def _worlds(values):
+  rewards = st.lists(st.lists(values, min_size=R, max_size=R), min_size=P, max_size=P)
+  valid = st.lists(
+    st.lists(st.booleans(), min_size=R, max_size=R), min_size=P, max_size=P
+  )
+  return rewards.map(np.array), valid.map(np.array)
+
+
+graded = _worlds(_numbers(-2, 2))
+binary = _worlds(st.sampled_from([0.0, 1.0]))
+
+
+def _estimate(kind, rewards_PR, valid_PR):
+  return np.asarray(advantage.estimate(kind, rewards_PR, valid_PR, lam=0.1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(rewards_PR=graded[0] | binary[0], valid_PR=graded[1])
+def test_estimators_are_those_of_the_oracle(kind, rewards_PR, valid_PR):
+  want = reference.advantages(kind, rewards_PR, valid_PR)
+  rewards_PR = np.where(valid_PR, rewards_PR, np.nan)  # not valid: may be anything
+  got = _estimate(kind, rewards_PR, valid_PR)
+  assert got.dtype == np.float32
+  np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+  on_device = _estimate(kind, jnp.asarray(rewards_PR), jnp.asarray(valid_PR))
+  np.testing.assert_allclose(on_device, want, rtol=1e-4, atol=1e-5)
+
+
+def test_golden():
+  """Rewards 1, 0, 0, 0: mean 1/4; unbiased variance (9/16 + 3/16) / 3 = 1/4, std 1/2.
+
+  grpo (3/4, -1/4 ...) / (1/2 + 1e-6); mean 3/4, -1/4; rloo 1 - 0 and 0 - 1/3;
+  w-reinforce lam and -1.
+  """
+  rewards, valid = np.array([[1.0, 0, 0, 0]]), np.ones((1, 4), bool)
+
+  def first_two(kind):
+    return _estimate(kind, rewards, valid)[0, :2]
+
+  np.testing.assert_allclose(first_two("grpo"), [0.75 / 0.500001, -0.25 / 0.500001])
+  np.testing.assert_allclose(first_two("mean"), [0.75, -0.25])
+  np.testing.assert_allclose(first_two("rloo"), [1, -1 / 3], rtol=1e-6)
+  np.testing.assert_allclose(first_two("reinforce"), [1, 0])
+  np.testing.assert_allclose(first_two("sign"), [1, -1])
+  np.testing.assert_allclose(first_two("w-reinforce"), [0.1, -1], rtol=1e-6)
+  # As one batch with a second group of 1, 1, 1, 0: mean 1/2, variance 8 (1/4) / 7.
+  both = np.concatenate([rewards, [[1.0, 1, 1, 0]]])
+  adv = advantage.batch(both, np.ones((2, 4), bool))
+  want = 0.5 / (np.sqrt(2 / 7) + 1e-6)
+  np.testing.assert_allclose(adv[:, 0], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", CENTRED)
+@settings(max_examples=30, deadline=None)
+@given(
+  rewards_PR=graded[0], valid_PR=graded[1], shift=_numbers(-50, 50), seed=st.integers(0)
+)
+def test_shifts_and_permutations(kind, rewards_PR, valid_PR, shift, seed):
+  adv_PR = _estimate(kind, rewards_PR, valid_PR)
+  shifted_PR = _estimate(kind, rewards_PR + shift, valid_PR)
+  np.testing.assert_allclose(shifted_PR, adv_PR, rtol=1e-6, atol=1e-6)
+  order = np.random.default_rng(seed).permutation(R)
+  moved_PR = _estimate(kind, rewards_PR[:, order], valid_PR[:, order])
+  np.testing.assert_allclose(moved_PR, adv_PR[:, order], rtol=1e-6, atol=1e-6)
+  totals = adv_PR.sum() if kind == "batch" else adv_PR.sum(axis=1)
+  np.testing.assert_allclose(totals, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CENTRED)
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_equal_rewards_give_exactly_zero(kind, as_array):
+  """Three times 0.1 is not 0.3: a mean that rounds would make everybody negative."""
+  for value in (0.1, 0.7, 1 / 3, 1e6 / 7):
+    rewards_PR = as_array(np.full((5, 3), value, np.float32))
+    adv_PR = _estimate(kind, rewards_PR, as_array(np.ones((5, 3), bool)))
+    assert (adv_PR == 0).all(), f"{kind} of three rewards of {value}: {adv_PR[0]}"
+
+
+@pytest.mark.parametrize("kind", ["grpo", "mean", "rloo"])
+def test_a_group_of_one_has_no_contrast(kind):
+  valid_PR = np.array([[True, False, False], [False, False, False]])
+  adv_PR = _estimate(kind, np.full((2, 3), np.nan), valid_PR & False)
+  assert (adv_PR == 0).all()
+  adv_PR = _estimate(kind, np.array([[1.0, np.nan, np.nan]] * 2), valid_PR)
+  assert (adv_PR == 0).all()
+
+
+SOLVED, MIXED, UNSOLVED = [1.0, 1, 1], [1.0, 0, 0], [0.0, 0, 0]
+
+
+@pytest.mark.parametrize(
+  "select, negative, want_selected, want_adv",
+  [
+    # All samples count in the mean, those of no contrast with an advantage of 0.
+    ("all", "advantage", [[1, 1, 1], [1, 1, 1], [1, 1, 1]], None),
+    # A < 0: only the wrong ones of the mixed group.
+    ("negative", "advantage", [[0, 0, 0], [0, 1, 1], [0, 0, 0]], None),
+    ("positive", "advantage", [[0, 0, 0], [1, 0, 0], [0, 0, 0]], None),
+    # r <= 0: every wrong sample, all-wrong groups included, with A = -1.
+    ("negative", "reward", [[0, 0, 0], [0, 1, 1], [1, 1, 1]], -1.0),
+    ("positive", "reward", [[1, 1, 1], [1, 0, 0], [0, 0, 0]], 1.0),
+  ],
+)
+def test_both_definitions_of_negative(select, negative, want_selected, want_adv):
+  rewards_PR = np.array([SOLVED, MIXED, UNSOLVED])
+  term = config.Term(select=select, negative=negative, advantage="mean")
+  adv_PR, selected_PR = advantage.compute(term, rewards_PR, np.ones((3, 3), bool))
+  assert selected_PR.tolist() == np.array(want_selected, bool).tolist()
+  if want_adv is None:
+    third = 1 / 3
+    want_PR = [[0, 0, 0], [2 * third, -third, -third], [0, 0, 0]]
+    np.testing.assert_allclose(adv_PR, want_PR, rtol=1e-6)
+  else:
+    assert (adv_PR[selected_PR] == want_adv).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+  rewards_PR=graded[0],
+  valid_PR=graded[1],
+  kind=st.sampled_from(KINDS),
+  select=st.sampled_from(["all", "negative", "positive"]),
+  negative=st.sampled_from(["advantage", "reward"]),
+)
+def test_excluded_samples_have_no_influence(
+  rewards_PR, valid_PR, kind, select, negative
+):
+  term = config.Term(advantage=kind, select=select, negative=negative)
+  adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
+  other_PR = np.where(valid_PR, rewards_PR, np.nan)
+  again_PR, same_PR = advantage.compute(term, other_PR, valid_PR)
+  assert (adv_PR == again_PR).all() and (selected_PR == same_PR).all()
+  assert not (selected_PR & ~valid_PR).any() and (adv_PR[~valid_PR] == 0).all()
+
+
+def test_filters_split_the_samples():
+  rng = np.random.default_rng(0)
+  rewards_PR, valid_PR = rng.integers(0, 2, (9, 5)) * 1.0, rng.random((9, 5)) < 0.8
+  for negative in ("advantage", "reward"):
+    _, low_PR = advantage.compute(
+      config.Term(select="negative", negative=negative), rewards_PR, valid_PR
+    )
+    adv_PR, high_PR = advantage.compute(
+      config.Term(select="positive", negative=negative), rewards_PR, valid_PR
+    )
+    assert not (low_PR & high_PR).any()
+    rest_PR = valid_PR & ~low_PR & ~high_PR
+    assert (adv_PR[rest_PR] == 0).all()
+    assert negative == "advantage" or not rest_PR.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_jit(kind):
+  term = config.Term(advantage=kind, select="negative")
+  rewards_PR = np.random.default_rng(1).integers(0, 2, (P, R)).astype(np.float32)
+  valid_PR = np.ones((P, R), bool)
+  want = advantage.compute(term, rewards_PR, valid_PR)
+  got = jax.jit(lambda r, v: advantage.compute(term, r, v))(rewards_PR, valid_PR)
+  np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+  assert (np.asarray(got[1]) == want[1]).all()
+
+
+def test_overlong():
+  """Limit 10, buffer 4: the penalty grows from 0 at 6 tokens by 1/4 for each."""
+  reward = config.Reward(overlong_buffer=4)
+  rewards_PR, valid_PR = np.ones((1, 4)), np.array([[True, True, True, False]])
+  rest = {
+    "length_PR": np.array([[3, 6, 10, 9]]),
+    "truncated_PR": np.array([[False, False, True, False]]),
+    "limit": 10,
+  }
+
+  def rule(overlong):
+    chosen = dataclasses.replace(reward, overlong=overlong)
+    return advantage.overlong(chosen, rewards_PR, valid_PR, **rest)
+
+  same_PR, all_PR = rule("keep")
+  assert (same_PR == 1).all() and (all_PR == valid_PR).all()
+  same_PR, few_PR = rule("mask")
+  assert (same_PR == 1).all() and few_PR.tolist() == [[True, True, False, False]]
+  less_PR, all_PR = rule("penalty")
+  assert less_PR.tolist() == [[1, 1, 0, 0.25]] and (all_PR == valid_PR).all()
+
+
+def test_unknown_estimator():
+  with pytest.raises(config.Error, match="gae"):
+    advantage.estimate("gae", np.ones((1, 2)), np.ones((1, 2), bool), lam=0.1)

@@ -1,6 +1,6 @@
 """The baseline: GRPO on log P(y|x) alone.
 
-  pxy train experiments/grpo.py --out runs/grpo
+pxy train experiments/grpo.py --out runs/grpo
 """
 
 from common import GRPO, rl

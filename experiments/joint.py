@@ -1,6 +1,6 @@
-"""Both spaces in one update: GRPO's loss + 0.01 x NSR-PreRL's, rows of both views packed.
+"""Both spaces in one update: GRPO's loss + 0.01 x NSR-PreRL's.
 
-  pxy train experiments/joint.py --out runs/joint
+pxy train experiments/joint.py --out runs/joint
 """
 
 from common import GRPO, MARGINAL, negatives, rl, scaled

@@ -1,6 +1,6 @@
 """NSR-PreRL: wrong answers pushed down in log P(y), with the prompt out of sight.
 
-  pxy train experiments/nsr_prerl.py --out runs/nsr_prerl
+pxy train experiments/nsr_prerl.py --out runs/nsr_prerl
 """
 
 from common import MARGINAL, negatives, rl

@@ -1,6 +1,6 @@
 """What do negatives alone do in the conditional space? NSR-RL with GRPO's advantages.
 
-  pxy train experiments/nsr_rl.py --out runs/nsr_rl
+pxy train experiments/nsr_rl.py --out runs/nsr_rl
 """
 
 from common import GRPO, negatives, rl

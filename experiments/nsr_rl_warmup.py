@@ -1,6 +1,6 @@
 """The control of DSRL: the same warm-up on negatives, in the conditional space.
 
-  pxy train experiments/nsr_rl_warmup.py --out runs/nsr_rl_warmup
+pxy train experiments/nsr_rl_warmup.py --out runs/nsr_rl_warmup
 """
 
 from common import GRPO, negatives, rl

@@ -1,6 +1,6 @@
 """PSR-PreRL: right answers pulled up in log P(y). The paper reports that it degrades.
 
-  pxy train experiments/psr_prerl.py --out runs/psr_prerl
+pxy train experiments/psr_prerl.py --out runs/psr_prerl
 """
 
 from common import MARGINAL, positives, rl

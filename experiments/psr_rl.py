@@ -1,6 +1,6 @@
 """What do positives alone do in the conditional space? PSR-RL with GRPO's advantages.
 
-  pxy train experiments/psr_rl.py --out runs/psr_rl
+pxy train experiments/psr_rl.py --out runs/psr_rl
 """
 
 from common import GRPO, positives, rl

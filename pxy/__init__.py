@@ -13,12 +13,14 @@ Axes live in names. A suffix lists the axes of an array, outermost first: `logp_
 
 Imports go up this list only:
 
-  config  metrics
+  config  files  metrics
   rl/logprob  rl/advantage  rl/surrogate  rl/rollout  data/pack
   text/tokenizer  sampling/draw  rewards/answer  rewards/equal  report/log
-  parallel/mesh  parallel/process  text/template  data/arithmetic  data/prompts
-  rewards/tasks  rewards/pool  model/*  weights/*  sampling/step  sampling/engine
-  rl/view  rl/objective  train/*  evaluate/*  loop  report/plot  report/page  cli
+  parallel/mesh  parallel/process  text/template  data/trace  data/arithmetic
+  data/rows  data/prompts  rewards/tasks  rewards/jail  rewards/worker  rewards/remote
+  rewards/pool  model/*  weights/*  sampling/step  sampling/engine
+  rl/view  rl/objective  batch  train/*  collect  evaluate/*  report/*
+  record  run_folder  interrupt  plan  loop  pretrain  cli
 """
 
 __version__ = "0.1.0"

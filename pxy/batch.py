@@ -95,7 +95,8 @@ def prepare(
     weight_B[selected_B] = np.asarray(weight_n, np.float64)
     if total > 0:
       weight_B *= term.coef / float(total)
-    weight_B[adv_B == 0] = 0.0
+    if term.kl == "none":  # with a KL term, samples without advantage have a gradient
+      weight_B[adv_B == 0] = 0.0
     parts.append(
       pack.rows(
         view_of(term, rollouts, contexts, key),

@@ -30,7 +30,7 @@ from pxy.report import log as log_lib
 from pxy.report import page
 from pxy.report import progress as progress_lib
 from pxy.rewards import pool as pool_lib
-from pxy.rl import advantage, rollout
+from pxy.rl import advantage, rollout, surrogate
 from pxy.sampling import engine as engine_lib
 from pxy.train import checkpoint as checkpoint_lib
 from pxy.train import optim
@@ -48,6 +48,9 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   folder that holds a run, `must` refuses one that does not.
   """
   config.check(cfg)
+  for phase in cfg.phases:
+    for term in phase.terms:
+      surrogate.check(term)
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.Interrupt())

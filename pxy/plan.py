@@ -57,7 +57,7 @@ def of_train(cfg: config.Train) -> dict[str, str]:
 
 def of_pretrain(cfg: config.Pretrain) -> dict[str, str]:
   """The plan of a pre-training run, a line each."""
-  arch = arch_lib.Arch(**width(cfg.width))
+  arch = arch_lib.Arch(**width(cfg.width, cfg.width.vocab))
   tokens = cfg.rows * cfg.row_tokens
   return {
     "model": f"{decoder.size(arch):,} parameters",
@@ -67,10 +67,10 @@ def of_pretrain(cfg: config.Pretrain) -> dict[str, str]:
   }
 
 
-def width(cfg: config.Width) -> dict:
-  """Fields of Arch for a model trained from scratch."""
+def width(cfg: config.Width, vocab: int) -> dict:
+  """Fields of Arch for a model trained from scratch, over `vocab` pieces."""
   return {
-    "vocab_size": cfg.vocab,
+    "vocab_size": vocab,
     "layers": cfg.layers,
     "d_model": cfg.d_model,
     "heads": cfg.heads,

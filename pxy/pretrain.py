@@ -100,9 +100,10 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.Interrupt())
     documents = arithmetic.documents(cfg.corpus, cfg.seed)
-    texts = (f"{d.question}\n{d.trace}" for d in documents)
+    roles = ["user\n", "assistant\n"]  # of the chat template, once a document
+    texts = (text for d in documents for text in (*roles, d.question, d.trace))
     tokenizer = tokenizer_lib.train(texts, cfg.width.vocab, model)
-    arch = arch_lib.Arch(**plan.width(cfg.width))
+    arch = arch_lib.Arch(**plan.width(cfg.width, tokenizer.vocab_size))
     folder.start(arch, tokenizer)
     packed = rows([arithmetic.encode(d, tokenizer) for d in documents], cfg.row_tokens)
     mesh = mesh_lib.make(cfg.mesh)

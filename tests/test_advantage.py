@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pxy import config
 from pxy.rl import advantage
+
+import reference
 
 KINDS = ("grpo", "mean", "rloo", "reinforce", "sign", "w-reinforce", "batch")
 CENTRED = ("grpo", "mean", "rloo", "batch")

@@ -1,4 +1,5 @@
-"""The command line as a newcomer meets it: real processes, what they print, exit codes."""
+"""The command line as a newcomer meets it: real processes, what they print, exit
+codes."""
 
 import json
 import os

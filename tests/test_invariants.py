@@ -1,18 +1,20 @@
 """The invariants of the method: what must not change a number, and what must."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import worlds
 from pxy import batch, config
 from pxy.data import pack
 from pxy.model import decoder
 from pxy.rl import objective, rollout, view
 from pxy.train import step
+
+import worlds
 
 TERM = config.Term()
 KEY = jax.random.key(3)
@@ -22,15 +24,18 @@ REWARDS = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1]], np.float64)
 VALID = np.ones((3, 4), bool)
 
 
-def loss_and_grad(packed, terms=(TERM,), params=None, **score):
-  """Loss and gradient of packed rows [B, T] in one go."""
-  params = worlds.params() if params is None else params
-  score = worlds.score(**score)
-
+@functools.partial(jax.jit, static_argnames="terms")
+def _loss_and_grad(params, packed, terms):
   def loss(params):
-    return objective.loss(score, params, packed, terms)[0]
+    return objective.loss(worlds.score(), params, packed, terms)[0]
 
-  return jax.jit(jax.value_and_grad(loss))(params)
+  return jax.value_and_grad(loss)(params)
+
+
+def loss_and_grad(packed, terms=(TERM,)):
+  """Loss and gradient of packed rows [B, T] in one go."""
+  kernels = tuple(map(objective.kernel, terms))  # so that tests share programs
+  return _loss_and_grad(worlds.params(), packed, kernels)
 
 
 def prepared(rollouts, *terms, shape=SHAPE, rewards=REWARDS, valid=VALID):

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pxy.rl import logprob
 from pxy.sampling import draw
+
+import reference
 
 B, T, D, V = 2, 3, 5, 12
 HOWS = {

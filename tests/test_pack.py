@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-import worlds
 from pxy.data import pack
 from pxy.rl import rollout, view
+
+import worlds
 
 
 def one(prompt, response, **kwargs):
@@ -114,5 +115,5 @@ def test_a_sequence_longer_than_a_row_names_the_cure():
   rollouts = worlds.rollouts(empty=False)
   ones = np.ones(12)
   sparse = pack.rows(view.conditional(rollouts), rollouts, ones, ones)
-  with pytest.raises(ValueError, match="raise compute.row_tokens"):
+  with pytest.raises(ValueError, match=r"raise compute\.row_tokens"):
     pack.bins([sparse], row_tokens=4, micro_rows=2, micro_max=6)

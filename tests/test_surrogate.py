@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 
 from pxy import config
 from pxy.rl import surrogate
+
+import reference
 
 CLIPS = ("none", "ppo", "gspo", "cispo")
 REDUCTIONS = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant")

@@ -35,11 +35,14 @@ def score(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0):
 
 
 def rollouts(seed: int = 0, prompts: int = 3, responses: int = 4, empty: bool = True):
-  """Random prompts of 1-6 tokens and responses of 0-7 tokens (at least 1 if not empty)."""
+  """Random prompts of 1-6 tokens and responses of 0-7 tokens (at least 1 if not
+  empty)."""
   rng = np.random.default_rng(seed)
 
   def ids(low, high):
-    return rng.integers(0, ARCH.vocab_size, rng.integers(low, high + 1)).astype(np.int32)
+    return rng.integers(0, ARCH.vocab_size, rng.integers(low, high + 1)).astype(
+      np.int32
+    )
 
   of_prompts = [ids(1, 6) for _ in range(prompts)]
   of_responses = [

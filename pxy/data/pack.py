@@ -35,7 +35,8 @@ class Packed:
     term_BT: index of the loss term that the token belongs to.
     weight_BT: reduction weight * coefficient / global normaliser; 0 outside the mask.
     adv_BT: advantage of the token's response.
-    sampler_BT: log-prob of the target under the distribution it was sampled from.
+    sampler_BT: log-prob of the target under the distribution it was sampled from; nan
+      in other views than the sampler's.
     old_BT: log-prob before the first of several updates; None when there is one update.
     ref_BT: log-prob under the reference model; None without a KL term.
     copies_BTC: for mixtures, the places in the row of this token in all C copies of its
@@ -63,7 +64,9 @@ def rows(
   weight_B: Array,
   *,
   term: int = 0,
+  on_policy: bool = True,
   old_BT: Array | None = None,
+  ref_BT: Array | None = None,
 ) -> Packed:
   """One response, with all copies of its context, in each row. Pure and jittable.
 
@@ -73,7 +76,10 @@ def rows(
     adv_B: advantage per response.
     weight_B: weight of each token of a response; 0 leaves the response out of the loss.
     term: index written to term_BT.
-    old_BT: log-probs of the response tokens [B, T] before the first update, or None.
+    on_policy: whether the view is the one the responses were sampled in; if not, their
+      sampler log-probs are nan, since there is nothing to compare them with.
+    old_BT, ref_BT: log-probs of the response tokens [B, T] before the first update and
+      under a reference model, or None.
   """
   xp = jnp if isinstance(rollouts.response_BT, jax.Array) else np
   copies, size, context_width = view.context_CBS.shape
@@ -114,6 +120,11 @@ def rows(
   def on(where_BT, values_BT, dtype):
     return xp.where(where_BT, values_BT, 0).astype(dtype)
 
+  def of_targets(values_BT):
+    if values_BT is None:
+      return None
+    return on(mask_BT, of_response(values_BT, place_BT + 1), np.float32)
+
   copies_BTC = None
   if copies > 1:
     shift_CB = view.length_CB - view.length_CB[:1] + (end_CB - length_CB)
@@ -129,10 +140,13 @@ def rows(
     term_BT=on(used_BT, term, np.int32),
     weight_BT=on(mask_BT, xp.asarray(weight_B)[:, None], np.float32),
     adv_BT=on(mask_BT, xp.asarray(adv_B)[:, None], np.float32),
-    sampler_BT=on(mask_BT, of_response(rollouts.logp_BT, place_BT + 1), np.float32),
-    old_BT=None
-    if old_BT is None
-    else on(mask_BT, of_response(old_BT, place_BT + 1), np.float32),
+    sampler_BT=on(
+      mask_BT,
+      of_response(rollouts.logp_BT, place_BT + 1) if on_policy else np.nan,
+      np.float32,
+    ),
+    old_BT=of_targets(old_BT),
+    ref_BT=of_targets(ref_BT),
     copies_BTC=copies_BTC,
   )
 

@@ -28,7 +28,10 @@ import jax.numpy as jnp
 
 from pxy import config, metrics
 from pxy.data import pack
-from pxy.rl import surrogate, view
+from pxy.rl import rollout, surrogate, view
+
+CONDITIONAL = config.Term()
+MARGINAL = config.Term(space="marginal", advantage="mean")
 
 Score = Callable[[Any, pack.Packed], tuple[jax.Array, jax.Array]]
 
@@ -40,8 +43,94 @@ def kernel(term: config.Term) -> config.Term:
   differ only there (both phases of DSRL) share one compiled step.
   """
   default = config.Term()
-  kept = ("clip", "clip_low", "clip_high", "dual_clip", "kl", "kl_coef", "tis", "tis_cap")
+  kept = (
+    "clip",
+    "clip_low",
+    "clip_high",
+    "dual_clip",
+    "kl",
+    "kl_coef",
+    "tis",
+    "tis_cap",
+  )
   return dataclasses.replace(default, **{name: getattr(term, name) for name in kept})
+
+
+@functools.partial(jax.jit, static_argnames=("score", "term"))
+def conditional_loss(
+  score: Score,
+  params,
+  rollouts: rollout.Rollouts,
+  adv_B,
+  *,
+  term: config.Term = CONDITIONAL,
+  selected_B=None,
+  old_BT=None,
+  ref_BT=None,
+):
+  """Loss whose gradient moves log P(y|x): each response after its own prompt.
+
+  Args:
+    score: (params, packed) -> (logp_BT, entropy_BT); static.
+    params: what to differentiate with respect to.
+    rollouts: B responses with their prompts.
+    adv_B: advantage of each response.
+    term: clip, reduction, KL and coefficient; static. Its space, context, filter and
+      advantage are the caller's choice of function, context, selected_B and adv_B.
+    selected_B: responses in the mean; None: all.
+    old_BT, ref_BT: log-probs [B, T] of the response tokens before the first of several
+      updates, and under a reference model; None where not needed.
+
+  Returns:
+    (loss, metrics): a scalar, and metrics that know their reduction (pxy.metrics).
+  """
+  view_ = view.conditional(rollouts)
+  given = (term, selected_B, old_BT, ref_BT)
+  return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
+
+
+@functools.partial(jax.jit, static_argnames=("score", "term"))
+def marginal_loss(
+  score: Score,
+  params,
+  rollouts: rollout.Rollouts,
+  adv_B,
+  *,
+  context,
+  term: config.Term = MARGINAL,
+  selected_B=None,
+  old_BT=None,
+):
+  """Loss whose gradient moves log P(y): each response after `context`, prompt unseen.
+
+  Args:
+    context: ids [S] of a fixed context, such as [start_id]; or a view.View, of
+      view.shuffled or view.mixture, say.
+
+  The other arguments and the result are those of `conditional_loss`.
+  """
+  fixed = not isinstance(context, view.View)
+  view_ = view.marginal(rollouts, context) if fixed else context
+  given = (term, selected_B, old_BT, None)
+  return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
+
+
+def _of_rollouts(
+  score, params, rollouts, adv_B, view_, on_policy, term, selected_B, old_BT, ref_BT
+):
+  surrogate.check(term)
+  length_B = rollouts.response_len_B
+  if selected_B is not None:
+    length_B = jnp.where(selected_B, length_B, 0)
+  weight_B, total = surrogate.reduction(
+    term.reduction, jnp.asarray(length_B), term.constant
+  )
+  weight_B = term.coef * weight_B / jnp.maximum(total, 1e-9)
+  packed = pack.rows(
+    view_, rollouts, adv_B, weight_B, on_policy=on_policy, old_BT=old_BT, ref_BT=ref_BT
+  )
+  value, (found, _) = loss(score, params, packed, (term,))
+  return value, found
 
 
 def loss(
@@ -56,9 +145,9 @@ def loss(
     terms: static; only what `kernel` keeps is looked at.
 
   Returns:
-    (scalar, (metrics, diff_BT)): pg_loss, entropy, ppo_kl, pg_clipfrac and the like, each
-    knowing its reduction; diff_BT is |p_trainer - p_sampler| of each target, 0 where there
-    is nothing to compare.
+    (scalar, (metrics, diff_BT)): pg_loss, entropy, ppo_kl, pg_clipfrac and the like,
+    each knowing its reduction; diff_BT is |p_trainer - p_sampler| of each target, 0
+    where there is nothing to compare.
   """
   logp_BT, entropy_BT = score(params, packed)
   if packed.copies_BTC is not None:
@@ -86,6 +175,31 @@ def loss(
   )
   found["training/rollout_probs_diff_max"] = metrics.Max(jnp.max(diff_BT))
   return total, jax.lax.stop_gradient((found, diff_BT))
+
+
+def _surrogate(term, logp_BT, old_BT, weight_BT, packed):
+  """Sum and metrics of one term's loss, KL included."""
+  adv_BT, pairs = packed.adv_BT, {}
+  on_BT = weight_BT != 0
+  if term.tis != "none":
+    scale_BT, pairs = surrogate.importance(
+      old_BT,
+      packed.sampler_BT,
+      on_BT,
+      level=term.tis,
+      cap=term.tis_cap,
+      segments_BT=packed.segments_BT,
+    )
+    adv_BT = adv_BT * scale_BT
+  (total, _), more = surrogate.loss(
+    term, logp_BT, old_BT, adv_BT, weight_BT, packed.segments_BT
+  )
+  pairs = pairs | more
+  if term.kl != "none":
+    kl_BT = jnp.where(on_BT, surrogate.kl(term.kl, logp_BT, packed.ref_BT), 0.0)
+    total = total + term.kl_coef * jnp.sum(weight_BT * kl_BT)
+    pairs["kl_loss"] = jnp.sum(kl_BT), jnp.sum(on_BT, dtype=jnp.float32)
+  return total, {f"actor/{name}": metrics.Mean(*pair) for name, pair in pairs.items()}
 
 
 def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:

@@ -42,13 +42,14 @@ def conditional(rollouts: rollout.Rollouts) -> View:
 
 def marginal(rollouts: rollout.Rollouts, context) -> View:
   """Each response after a fixed context of token ids [S], S >= 1: log pi(y | c)."""
-  context_S = np.asarray(context, np.int32).reshape(-1)
+  xp = jnp if isinstance(context, jax.Array) else np
+  context_S = xp.asarray(context, np.int32).reshape(-1)
   if not context_S.size:
     raise ValueError("the marginal context needs at least one token (a start token)")
   rows = rollouts.response_BT.shape[0]
   shape = (1, rows, context_S.size)
   return View(
-    np.broadcast_to(context_S[None, None], shape),
+    xp.broadcast_to(context_S[None, None], shape),
     np.full((1, rows), context_S.size, np.int32),
   )
 

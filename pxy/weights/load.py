@@ -1,7 +1,7 @@
 """MODEL -> architecture, parameters, tokenizer.
 
-MODEL is `builtin:tiny`, an HF-style folder (config.json, safetensors, tokenizer), or the
-folder of a run, whose newest complete checkpoint is taken. A run folder keeps the
+MODEL is `builtin:tiny`, an HF-style folder (config.json, safetensors, tokenizer), or
+the folder of a run, whose newest complete checkpoint is taken. A run folder keeps the
 architecture and the tokenizer under `model/`, so it can be read when its base is gone.
 """
 

@@ -100,7 +100,12 @@ def cached(
   new = _cap(new, softcap)[..., None]
   top = jnp.maximum(old.max(-1, keepdims=True), new)
   old, new = jnp.exp(old - top), jnp.exp(new - top)
-  total = old.sum(-1, keepdims=True) + new
-  out = jnp.einsum("bkgs,bskh->bkgh", (old / total).astype(v_BSKH.dtype), v_BSKH)
-  out += (new / total).astype(v_BKH.dtype) * v_BKH[:, :, None, :]
-  return out.reshape(q_BNH.shape)
+  out = jnp.einsum(
+    "bkgs,bskh->bkgh",
+    old.astype(v_BSKH.dtype),
+    v_BSKH,
+    preferred_element_type=jnp.float32,
+  )
+  out += new * v_BKH[:, :, None, :]
+  out /= old.sum(-1, keepdims=True) + new
+  return out.astype(v_BKH.dtype).reshape(q_BNH.shape)

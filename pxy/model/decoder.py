@@ -205,4 +205,8 @@ def decode(arch: Arch, params, tokens_B, cache: kv.Cache, *, dtype="float32"):
     arch, params, _embed(arch, params, tokens_B[:, None], dtype), angles, attend,
     remat="none", extra=(cache.k_LBSKH, cache.v_LBSKH),
   )  # fmt: skip
-  return hidden_B1D[:, 0], kv.append(cache, k[:, :, 0], v[:, :, 0])
+  hidden_BD = hidden_B1D[:, 0]
+  # Zero, but not to XLA: the write has to wait for the last layer to have read. Left
+  # without an order it copied the cache in each step, 3.5 of 11 ms at 256 rows of 128.
+  wait = (0 * hidden_BD[:, 0])[None, :, None, None]
+  return hidden_BD, kv.append(cache, k[:, :, 0] + wait, v[:, :, 0] + wait)

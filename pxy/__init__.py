@@ -14,8 +14,8 @@ Axes live in names. A suffix lists the axes of an array, outermost first: `logp_
 Imports go up this list only:
 
   config  files  metrics
-  rl/logprob  rl/advantage  rl/surrogate  rl/rollout  data/pack
-  text/tokenizer  sampling/draw  rewards/answer  rewards/equal  report/log
+  sampling/draw  rl/logprob  rl/advantage  rl/surrogate  rl/rollout  data/pack
+  text/tokenizer  rewards/answer  rewards/equal  report/log
   parallel/mesh  parallel/process  text/template  data/trace  data/arithmetic
   data/rows  data/prompts  rewards/tasks  rewards/jail  rewards/worker  rewards/remote
   rewards/pool  model/*  weights/*  sampling/step  sampling/engine

@@ -13,6 +13,7 @@ GRPO.
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from typing import Literal
@@ -334,6 +335,17 @@ def check(cfg: Train) -> None:
   need(cfg.eval.samples >= 1 and cfg.eval.problems >= 1, "eval: needs >= 1 of each")
   need(cfg.save_every >= 0, f"save_every {cfg.save_every}: must be >= 0")
   need(cfg.eval_every >= 0, f"eval_every {cfg.eval_every}: must be >= 0")
+  need(
+    cfg.reward.overlong != "penalty"
+    or 1 <= cfg.reward.overlong_buffer <= sampling.max_new_tokens,
+    f"reward.overlong_buffer {cfg.reward.overlong_buffer}: must be 1 to"
+    f" sampling.max_new_tokens {sampling.max_new_tokens}",
+  )
+  need(cfg.save.keep >= 1, f"save.keep {cfg.save.keep}: must be >= 1")
+  need(
+    re.fullmatch(r"(avg|pass|maj)(@\d+)?|score/mean", cfg.save.best),
+    f"save.best {cfg.save.best!r}: one of avg, maj, pass@K, score/mean",
+  )
   need(cfg.reward.workers >= 1, "reward.workers: must be >= 1")
   need(cfg.reward.deadline > 0, "reward.deadline: must be > 0 seconds")
   need(0 <= cfg.reward.max_failed <= 1, "reward.max_failed: a share, 0 to 1")

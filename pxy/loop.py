@@ -25,6 +25,7 @@ from pxy import collect, config, files, interrupt, record, run_folder
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
+from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.report import log as log_lib
 from pxy.report import page
@@ -32,6 +33,7 @@ from pxy.report import progress as progress_lib
 from pxy.rewards import pool as pool_lib
 from pxy.rl import advantage, rollout, surrogate
 from pxy.sampling import engine as engine_lib
+from pxy.text import template
 from pxy.train import checkpoint as checkpoint_lib
 from pxy.train import optim
 from pxy.train import state as state_lib
@@ -64,6 +66,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       log_lib.Log(folder.path, resume=folder.keep(meta["step"]))
     )
     bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"]))
+    run.introduce(bar)
     saved = meta["step"]
     while True:
       step = meta["step"]
@@ -140,6 +143,26 @@ class Run:
       mesh=self.mesh,
       dtype=self.cfg.compute.dtype,
     )
+
+  def introduce(self, bar) -> None:
+    """Says what the run is made of, and shows its first prompt to the letter."""
+    source, policy = self.sources[0], self.policy
+    bar.say(
+      f"{policy.name}: {decoder.size(policy.arch):,} parameters on {self.mesh.size}"
+      f" {jax.devices()[0].platform} device(s)"
+    )
+    bar.say(
+      f"{self.cfg.data.task}: {len(source):,} training prompts"
+      f" ({source.dropped} over {self.cfg.data.max_prompt_tokens} tokens left out,"
+      f" {source.duplicates} duplicates), {len(self.problems)} problems to evaluate"
+    )
+    if source.split is None and self.cfg.eval.task in ("", self.cfg.data.task):
+      bar.say(
+        "warning: the data has no splits, so evaluation uses training rows; name other"
+        " rows with --eval.task"
+      )
+    first = source.batch(0, 1)[0]
+    bar.say(f"first prompt: {template.spell(self.tokenizer, first.ids.tolist())!r}")
 
   def restore(self, checkpoints) -> tuple[state_lib.State, dict]:
     """State and place: of the newest checkpoint, or of the start."""

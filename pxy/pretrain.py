@@ -195,5 +195,6 @@ def _evaluate(cfg, arch, tokenizer, params, stop):
       on_answer=bar,
       stop=stop,
     )
-  evaluate_lib.show({"base model": found.scores})
-  return scores_lib.to_json(found.scores), found.answers
+  scores = scores_lib.to_json(found.scores)
+  evaluate_lib.show({"base model": scores})
+  return scores, found.answers

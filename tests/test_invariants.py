@@ -142,12 +142,12 @@ def test_at_theta_old_the_gradient_is_reinforce():
     logp_BT, _ = score(params, packed)
     return -jnp.sum(packed.weight_BT * packed.adv_BT * logp_BT)
 
-  close(got, jax.grad(reinforce)(worlds.params()))
+  close(got, jax.jit(jax.grad(reinforce))(worlds.params()))
 
 
 def test_old_log_probs_given_equal_old_log_probs_left_out():
   packed = flat(prepared(worlds.rollouts(), TERM).packed)
-  old_BT, _ = worlds.score()(worlds.params(), packed)
+  old_BT, _ = jax.jit(worlds.score())(worlds.params(), packed)
   given = dataclasses.replace(packed, old_BT=old_BT)
   close(loss_and_grad(packed), loss_and_grad(given))
 
@@ -201,7 +201,7 @@ def test_mixture_gradient_is_that_of_the_log_mean():
     logs_CB = jnp.stack([total(v) for v in views])
     return -jnp.sum(adv_B * (jax.nn.logsumexp(logs_CB, axis=0) - np.log(3.0)))
 
-  want = jax.value_and_grad(log_mean)(worlds.params())
+  want = jax.jit(jax.value_and_grad(log_mean))(worlds.params())
   term = dataclasses.replace(SPACES["mixture"], clip="none")
   packed = pack.rows(view.mixture(rollouts, shifts), rollouts, adv_B, ones)
   got = loss_and_grad(packed, (term,))
@@ -222,7 +222,7 @@ def test_causality_by_gradient_also_across_segments():
     )[0].sum(-1)
 
   table = worlds.params()["embed"][one.tokens_BT[0]]
-  reach_TT = np.abs(np.asarray(jax.jacobian(hidden)(table))).sum(-1) > 0
+  reach_TT = np.abs(np.asarray(jax.jit(jax.jacobian(hidden))(table))).sum(-1) > 0
   segments_T, t = one.segments_BT[0], np.arange(one.tokens_BT.shape[1])
   allowed = (t[:, None] >= t[None]) & (segments_T[:, None] == segments_T[None])
   real = segments_T > 0

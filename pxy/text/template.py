@@ -15,6 +15,7 @@ Left out: tools, documents, and the continuation of a started assistant message.
 
 import datetime
 import functools
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -65,6 +66,16 @@ def render(
   if kind != "chat":
     raise config.Error(f"template {kind!r} is none of chat, plain")
   return _cut(tokenizer, *_write(tokenizer, messages))
+
+
+def spell(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
+  """Ids as text with the control pieces in it, for a person to check a prompt."""
+  pieces = {number: piece for piece, number in tokenizer.controls.items()}
+  runs = itertools.groupby(ids, key=lambda i: pieces.get(i))
+  return "".join(
+    piece * len(list(run)) if piece is not None else tokenizer.decode(list(run))
+    for piece, run in runs
+  )
 
 
 def _write(tokenizer, messages) -> tuple[str, str]:

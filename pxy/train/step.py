@@ -26,8 +26,13 @@ from pxy.train import optim
 from pxy.train import state as state_lib
 
 
-def scorer(arch, compute: config.Compute, sampling: config.Sampling) -> objective.Score:
-  """score(params, packed) of a decoder, under the distribution that is sampled from."""
+def scorer(
+  arch, compute: config.Compute, sampling: config.Sampling, shards: int = 1
+) -> objective.Score:
+  """score(params, packed) of a decoder, under the distribution that is sampled from.
+
+  shards: parts that the vocabulary is split into over the mesh.
+  """
 
   def score(params, packed: pack.Packed):
     hidden_BTD = decoder.forward(
@@ -56,6 +61,7 @@ def scorer(arch, compute: config.Compute, sampling: config.Sampling) -> objectiv
       packed.targets_BT,
       floor_BT=floor_BT,
       chunk=compute.vocab_chunk,
+      shards=shards,
       **how,
     )
 
@@ -102,7 +108,7 @@ class Stepper:
   """
 
   def __init__(self, arch, compute, sampling, opt: config.Optim, mesh):
-    self._score = scorer(arch, compute, sampling)
+    self._score = scorer(arch, compute, sampling, mesh.shape["tensor"])
     self._opt = opt
     shapes = decoder.abstract(arch)
     placed = mesh_lib.shardings(mesh, decoder.axes(arch), shapes)

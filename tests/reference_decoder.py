@@ -1,0 +1,92 @@
+"""A decoder in float64 numpy, one sequence at a time, one token pair at a time.
+
+Written from the papers, not from pxy: it takes tensors by their Hugging Face names and in
+their layout (a matrix is [out, in]), repeats key-value heads, and knows no cache, no
+packing, no blocks. The flags are read off `arch`.
+"""
+
+import math
+
+import numpy as np
+
+
+def forward(arch, tensors, tokens):
+  """tokens [T] -> (final hidden states [T, D], logits [T, V])."""
+  w = {name: np.asarray(value, np.float64) for name, value in tensors.items()}
+  x = w["model.embed_tokens.weight"][np.asarray(tokens)]
+  if arch.embed_scale:
+    x = x * math.sqrt(arch.d_model)
+  for layer in range(arch.layers):
+    part = f"model.layers.{layer}."
+    mine = {k[len(part) :]: v for k, v in w.items() if k.startswith(part)}
+    x = _layer(arch, layer, mine, x)
+  hidden = _norm(arch, x, w["model.norm.weight"])
+  name = "model.embed_tokens.weight" if arch.tied else "lm_head.weight"
+  logits = hidden @ w[name].T
+  return hidden, _cap(logits, arch.logit_softcap)
+
+
+def _layer(arch, layer, w, x):
+  after_attn, before_mlp, after_mlp = None, "post_attention_layernorm.weight", None
+  if arch.post_norm:
+    after_attn, after_mlp = before_mlp, "post_feedforward_layernorm.weight"
+    before_mlp = "pre_feedforward_layernorm.weight"
+  y = _attention(arch, layer, w, _norm(arch, x, w["input_layernorm.weight"]))
+  x = x + (_norm(arch, y, w[after_attn]) if after_attn else y)
+  y = _norm(arch, x, w[before_mlp])
+  gate = y @ w["mlp.gate_proj.weight"].T
+  if arch.activation == "silu":
+    gate = gate / (1 + np.exp(-gate))
+  else:
+    inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)
+    gate = 0.5 * gate * (1 + np.tanh(inner))
+  y = (gate * (y @ w["mlp.up_proj.weight"].T)) @ w["mlp.down_proj.weight"].T
+  return x + (_norm(arch, y, w[after_mlp]) if after_mlp else y)
+
+
+def _attention(arch, layer, w, x):
+  width = arch.head_dim
+  heads = {}
+  for name in "qkv":
+    y = x @ w[f"self_attn.{name}_proj.weight"].T
+    if arch.qkv_bias:
+      y = y + w[f"self_attn.{name}_proj.bias"]
+    heads[name] = y.reshape(len(x), -1, width)
+  for name in "qk":
+    if arch.qk_norm:
+      heads[name] = _norm(arch, heads[name], w[f"self_attn.{name}_norm.weight"])
+    heads[name] = np.stack([_rotate(arch, h, t) for t, h in enumerate(heads[name])])
+  local = arch.window is not None
+  if local and arch.local_pattern:
+    local = arch.local_pattern[layer % len(arch.local_pattern)]
+  scale = width**-0.5 if arch.attn_scale is None else arch.attn_scale
+  out = np.zeros_like(heads["q"])
+  for n in range(arch.heads):
+    kv = n // (arch.heads // arch.kv_heads)
+    for t in range(len(x)):
+      first = max(0, t - arch.window + 1) if local else 0
+      keys, values = heads["k"][first : t + 1, kv], heads["v"][first : t + 1, kv]
+      scores = _cap(scale * (keys @ heads["q"][t, n]), arch.attn_softcap)
+      weights = np.exp(scores - scores.max())
+      out[t, n] = weights @ values / weights.sum()
+  return out.reshape(len(x), -1) @ w["self_attn.o_proj.weight"].T
+
+
+def _rotate(arch, h, t):
+  half = arch.head_dim // 2
+  out = np.empty_like(h)
+  for i in range(half):
+    angle = t * arch.rope_theta ** (-2 * i / arch.head_dim)
+    pair = h[:, i] + 1j * h[:, i + half]
+    pair = pair * complex(math.cos(angle), math.sin(angle))
+    out[:, i], out[:, i + half] = pair.real, pair.imag
+  return out
+
+
+def _norm(arch, x, scale):
+  scale = 1 + scale if arch.norm_plus_one else scale
+  return x / np.sqrt((x**2).mean(-1, keepdims=True) + arch.norm_eps) * scale
+
+
+def _cap(x, cap):
+  return x if cap is None else cap * np.tanh(x / cap)

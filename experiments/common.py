@@ -1,15 +1,17 @@
 """What the experiments share: the embedded world, and the terms of METHOD's table.
 
-Everything here is data. `rl(name, *phases)` is the base run; an experiment names
-phases. The learning rates are those of the embedded 0.3 M-parameter model: the marginal
-space needs a much smaller one than the conditional (2e-4 destroys the model in ten
-updates), since every response pushes on the same context.
+Everything here is data. `rl(*phases)` is the base run; an experiment names its phases.
+The learning rates are those of the embedded 0.3 M-parameter model. The marginal space
+needs a far smaller one than the conditional, since every response pushes on the same
+context: with 1e-5 NSR-PreRL helps a little, with 4e-5 it does harm within 20 steps
+(`pxy train experiments/nsr_prerl.py --steps 20 --phases.0.lr 4e-5`).
 """
 
 import dataclasses
 
 from pxy.config import Compute, Data, Eval, Phase, Sampling, Term, Train
 
+LR = 5e-4
 GRPO = Term(advantage="grpo")
 MARGINAL = Term(space="marginal", advantage="mean")
 
@@ -30,7 +32,7 @@ def scaled(term: Term, coef: float) -> Term:
   return dataclasses.replace(term, coef=coef)
 
 
-def rl(*phases: Phase, steps: int = 80, **fields) -> Train:
+def rl(*phases: Phase, steps: int = 120, **fields) -> Train:
   """A run on three-digit addition from the embedded base model."""
   return Train(
     model="builtin:tiny",

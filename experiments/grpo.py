@@ -3,10 +3,10 @@
 pxy train experiments/grpo.py --out runs/grpo
 """
 
-from common import GRPO, rl
+from common import GRPO, LR, rl
 
 from pxy.config import Phase
 
 
 def config():
-  return rl(Phase("grpo", (GRPO,)))
+  return rl(Phase("grpo", (GRPO,), lr=LR))

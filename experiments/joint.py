@@ -3,10 +3,10 @@
 pxy train experiments/joint.py --out runs/joint
 """
 
-from common import GRPO, MARGINAL, negatives, rl, scaled
+from common import GRPO, LR, MARGINAL, negatives, rl, scaled
 
 from pxy.config import Phase
 
 
 def config():
-  return rl(Phase("joint", (GRPO, scaled(negatives(MARGINAL), 0.01))))
+  return rl(Phase("joint", (GRPO, scaled(negatives(MARGINAL), 0.01)), lr=LR))

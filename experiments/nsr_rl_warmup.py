@@ -3,7 +3,7 @@
 pxy train experiments/nsr_rl_warmup.py --out runs/nsr_rl_warmup
 """
 
-from common import GRPO, negatives, rl
+from common import GRPO, LR, negatives, rl
 
 from pxy.config import Phase
 
@@ -11,5 +11,5 @@ from pxy.config import Phase
 def config():
   return rl(
     Phase("nsr-rl", (negatives(GRPO),), steps=20, lr=1e-5),
-    Phase("grpo", (GRPO,)),
+    Phase("grpo", (GRPO,), lr=LR),
   )

@@ -3,10 +3,10 @@
 pxy train experiments/psr_rl.py --out runs/psr_rl
 """
 
-from common import GRPO, positives, rl
+from common import GRPO, LR, positives, rl
 
 from pxy.config import Phase
 
 
 def config():
-  return rl(Phase("psr-rl", (positives(GRPO),)))
+  return rl(Phase("psr-rl", (positives(GRPO),), lr=LR))

@@ -17,7 +17,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a report in runs/demo
-	$(BIN)/pxy train experiments/dsrl.py --out runs/demo --resume never
+	@rm -rf runs/demo
+	$(BIN)/pxy train experiments/dsrl.py --out runs/demo
 
 test: $(READY)  ## ruff and the whole test suite
 	$(BIN)/ruff check .
@@ -27,7 +28,7 @@ lint: $(READY)  ## ruff alone
 	$(BIN)/ruff check .
 
 base: $(READY)  ## pre-train the embedded base model again (the weights that pxy ships)
-	$(BIN)/pxy pretrain experiments/base.py --out runs/base --resume never
+	$(BIN)/pxy pretrain experiments/base.py --out runs/base
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

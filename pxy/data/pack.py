@@ -82,14 +82,15 @@ def rows(
       under a reference model, or None.
   """
   xp = jnp if isinstance(rollouts.response_BT, jax.Array) else np
-  copies, size, context_width = view.context_CBS.shape
+  context_CBS, context_len_CB = map(xp.asarray, (view.context_CBS, view.length_CB))
+  copies, size, context_width = context_CBS.shape
   response_width = rollouts.response_BT.shape[1]
   response_len_B = rollouts.response_len_B
   width = copies * (context_width + response_width - 1)
 
   # Copy c of row b occupies [end - length, end).
   length_CB = xp.where(
-    response_len_B[None] > 0, view.length_CB + response_len_B[None] - 1, 0
+    response_len_B[None] > 0, context_len_CB + response_len_B[None] - 1, 0
   )
   end_CB = xp.cumsum(length_CB, axis=0).astype(np.int32)
   column_T = np.arange(width, dtype=np.int32)
@@ -98,16 +99,15 @@ def rows(
   copy_BT = xp.minimum(copy_BT, copies - 1)
 
   row_B1 = np.arange(size, dtype=np.int32)[:, None]
-  context_len_BT = view.length_CB[copy_BT, row_B1]
+  context_len_BT = context_len_CB[copy_BT, row_B1]
   local_BT = column_T[None] - (end_CB - length_CB)[copy_BT, row_B1]
-  place_BT = (
-    local_BT - context_len_BT
-  )  # of the input in the response, < 0 in the context
+  # Of the input in the response, < 0 in the context.
+  place_BT = local_BT - context_len_BT
 
   def of_response(values_BT, at_BT):
     return xp.take_along_axis(values_BT, xp.clip(at_BT, 0, response_width - 1), 1)
 
-  context_BT = view.context_CBS[
+  context_BT = context_CBS[
     copy_BT, row_B1, xp.clip(local_BT, 0, context_width - 1)
   ]
   tokens_BT = xp.where(
@@ -127,7 +127,7 @@ def rows(
 
   copies_BTC = None
   if copies > 1:
-    shift_CB = view.length_CB - view.length_CB[:1] + (end_CB - length_CB)
+    shift_CB = context_len_CB - context_len_CB[:1] + (end_CB - length_CB)
     copies_BTC = xp.where(
       mask_BT[..., None], column_T[None, :, None] + shift_CB.T[:, None, :], 0
     ).astype(np.int32)

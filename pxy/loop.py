@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from pxy import batch as batch_lib
-from pxy import collect, config, files, interrupt, record, run_folder
+from pxy import collect, config, files, interrupt, metrics, record, run_folder
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
@@ -221,8 +221,7 @@ class Run:
         )
         for groups in self._minibatches()
       ]
-    with clock("update_actor"):
-      state, numbers = self._update(state, phase, batches)
+    state, numbers = self._update(state, phase, batches)
 
     taken = clock.take()
     taken["timing_s/step"] = time.perf_counter() - start
@@ -285,29 +284,26 @@ class Run:
     are those of the update itself.
     """
     batches = [b for b in batches if b.used]
-    packs = [b.packed for b in batches]
-    if self.reference is not None:
-      packs = [
-        dataclasses.replace(p, ref_BT=self.stepper.score(self.reference, p, b.used))
-        for p, b in zip(packs, batches, strict=True)
-      ]
+    more = [{} for _ in batches]
+    if any(term.kl != "none" for term in phase.terms):
+      with self.clock("ref"):
+        for given, b in zip(more, batches, strict=True):
+          given["ref_BT"] = self.stepper.score(self.reference, b.packed, b.used)
+        jax.block_until_ready(more)
     if self.cfg.updates > 1:
       with self.clock("old_log_prob"):
-        packs = [
-          dataclasses.replace(p, old_BT=self.stepper.score(state.params, p, b.used))
-          for p, b in zip(packs, batches, strict=True)
-        ]
-    found = []
-    for packed, b in zip(packs, batches, strict=True):
-      state, values = self.stepper.update(state, packed, b.used, phase.lr, phase.terms)
-      found.append(values)
-    found = jax.device_get(found)
-    numbers = (
-      {name: float(np.mean([values[name] for values in found])) for name in found[0]}
-      if found
-      else {}
-    )
-    return state, numbers | {"updates": len(found)}
+        for given, b in zip(more, batches, strict=True):
+          given["old_BT"] = self.stepper.score(state.params, b.packed, b.used)
+        jax.block_until_ready(more)
+    found = {}
+    with self.clock("update_actor"):
+      for given, b in zip(more, batches, strict=True):
+        packed = dataclasses.replace(b.packed, **given)
+        state, part = self.stepper.update(state, packed, b.used, phase.lr, phase.terms)
+        found = metrics.merge(found, part)
+      numbers = metrics.values(found)
+    skipped = int(numbers.get("actor/skipped", 0))
+    return state, numbers | {"updates": len(batches) - skipped}
 
   def _minibatches(self) -> list[slice]:
     size = self.cfg.data.prompts // self.cfg.updates

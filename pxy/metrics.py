@@ -115,5 +115,10 @@ def collapse(stacked: dict[str, Metric]) -> dict[str, Metric]:
 
 def values(metrics: dict[str, Metric]) -> dict[str, float]:
   """Plain floats on the host, in one transfer."""
-  on_host = jax.device_get({name: m.value() for name, m in metrics.items()})
+  on_host = jax.device_get(_values(metrics))
   return {name: float(value) for name, value in on_host.items()}
+
+
+@jax.jit
+def _values(metrics):
+  return {name: metric.value() for name, metric in metrics.items()}

@@ -17,7 +17,7 @@ import time
 import jax
 import numpy as np
 
-from pxy import config, files, interrupt, plan, record, run_folder
+from pxy import config, files, interrupt, metrics, plan, record, run_folder
 from pxy.data import arithmetic, pack
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
@@ -154,8 +154,8 @@ def _step(cfg, stepper, state, packed, step):
   start, lr = time.perf_counter(), learning_rate(cfg, step)
   rows_MBT = batch(packed, cfg, step)
   used = rows_MBT.tokens_BT.shape[0]
-  state, values = stepper.update(state, rows_MBT, used, lr, NEXT_TOKEN)
-  values = {name: float(x) for name, x in jax.device_get(values).items()}
+  state, found = stepper.update(state, rows_MBT, used, lr, NEXT_TOKEN)
+  values = metrics.values(found)
   tokens, seconds = int(rows_MBT.mask_BT.sum()), time.perf_counter() - start
   return state, {
     "step": step + 1,

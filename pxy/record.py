@@ -5,6 +5,7 @@ one update per batch the loss of GRPO is near zero by construction, and that is 
 fault.
 """
 
+import contextlib
 import os
 import time
 
@@ -114,17 +115,12 @@ class Clock:
 
   def __init__(self):
     self._seconds: dict[str, float] = {}
-    self._name, self._since = "", 0.0
 
-  def __call__(self, name: str) -> "Clock":
-    self._name = name
-    return self
-
-  def __enter__(self):
-    self._since = time.perf_counter()
-
-  def __exit__(self, *_):
-    self.add(self._name, time.perf_counter() - self._since)
+  @contextlib.contextmanager
+  def __call__(self, name: str):
+    start = time.perf_counter()
+    yield
+    self.add(name, time.perf_counter() - start)
 
   def add(self, name: str, seconds: float) -> None:
     self._seconds[name] = self._seconds.get(name, 0.0) + seconds

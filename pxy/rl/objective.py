@@ -146,8 +146,8 @@ def loss(
 
   Returns:
     (scalar, (metrics, diff_BT)): pg_loss, entropy, ppo_kl, pg_clipfrac and the like,
-    each knowing its reduction; diff_BT is |p_trainer - p_sampler| of each target, 0
-    where there is nothing to compare.
+    each knowing its reduction; diff_BT is |p_trainer - p_sampler| of each target before
+    the first update, 0 where there is nothing to compare.
   """
   logp_BT, entropy_BT = score(params, packed)
   if packed.copies_BTC is not None:
@@ -166,14 +166,16 @@ def loss(
   mask_BT = packed.mask_BT.astype(jnp.float32)
   compared_BT = packed.mask_BT & jnp.isfinite(packed.sampler_BT)
   diff_BT = jnp.where(
-    compared_BT, jnp.abs(jnp.exp(logp_BT) - jnp.exp(packed.sampler_BT)), 0.0
+    compared_BT, jnp.abs(jnp.exp(old_BT) - jnp.exp(packed.sampler_BT)), 0.0
   )
   found["actor/pg_loss"] = metrics.Sum(total)
   found["actor/entropy"] = metrics.mean(entropy_BT * mask_BT, mask_BT)
   found["training/rollout_probs_diff_mean"] = metrics.mean(
     diff_BT, compared_BT.astype(jnp.float32)
   )
-  found["training/rollout_probs_diff_max"] = metrics.Max(jnp.max(diff_BT))
+  found["training/rollout_probs_diff_max"] = metrics.Max(
+    jnp.max(jnp.where(compared_BT, diff_BT, -jnp.inf))
+  )
   return total, jax.lax.stop_gradient((found, diff_BT))
 
 

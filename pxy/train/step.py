@@ -147,10 +147,10 @@ class Stepper:
     return self._scored(params, jax.device_put(packed, self._rows), np.int32(used))
 
   def update(self, state, packed: pack.Packed, used: int, lr: float, terms):
-    """One update from a packed batch: (state, metrics as device scalars).
+    """One update from a packed batch: (state, metrics that know their reduction).
 
-    A loss or gradient that is not finite leaves the state as it was; `skipped` counts
-    it.
+    A loss or gradient that is not finite leaves the state as it was; actor/skipped
+    counts it.
     """
     kernels = tuple(objective.kernel(term) for term in terms)
     packed = jax.device_put(packed, self._rows)
@@ -173,14 +173,16 @@ class Stepper:
     loss = found["actor/pg_loss"].value()
     finite = jnp.isfinite(loss) & jnp.isfinite(more["grad_norm"])
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-    values = {name: metric.value() for name, metric in found.items()}
-    values["actor/grad_norm"] = more["grad_norm"]
-    values["actor/skipped"] = 1.0 - finite.astype(jnp.float32)
-    known = packed.mask_BT & jnp.isfinite(packed.sampler_BT)
-    values["training/rollout_probs_diff_p95"] = jnp.nanquantile(
-      jnp.where(known, diff_MBT, jnp.nan).reshape(-1), 0.95
+    one = jnp.ones((), jnp.float32)  # over several updates, the mean of
+    found["actor/pg_loss"] = metrics.Mean(loss, one)
+    found["actor/grad_norm"] = metrics.Mean(more["grad_norm"], one)
+    found["actor/skipped"] = metrics.Sum(1.0 - finite.astype(jnp.float32))
+    known_MBT = packed.mask_BT & jnp.isfinite(packed.sampler_BT)
+    p95 = jnp.nanquantile(jnp.where(known_MBT, diff_MBT, jnp.nan).reshape(-1), 0.95)
+    found["training/rollout_probs_diff_p95"] = metrics.mean(
+      jnp.nan_to_num(p95), known_MBT.any().astype(jnp.float32)
     )
-    return state, values
+    return state, found
 
 
 def _micro(packed: pack.Packed, m) -> pack.Packed:

@@ -70,6 +70,7 @@ def prepare(
   contexts: dict[str, list[int]],
   key,
   shape: Shape,
+  groups: slice = slice(None),
 ) -> Batch:
   """Packs the samples of a batch that have a gradient under the phase's terms.
 
@@ -79,11 +80,13 @@ def prepare(
     valid_PR: samples that take part at all.
     contexts: ids of the fixed contexts, `start` and `document`.
     key: JAX key that draws the other prompts of `shuffled` and `mixture`.
+    groups: those of one of several updates; advantages are computed over all.
   """
   parts, first = [], None
+  rollouts = rollouts.take(groups)
   for i, term in enumerate(phase.terms):
     adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
-    adv_PR, selected_PR = np.asarray(adv_PR), np.asarray(selected_PR)
+    adv_PR, selected_PR = adv_PR[groups], selected_PR[groups]
     if first is None:
       first = adv_PR, selected_PR
     selected_B = selected_PR.reshape(-1)

@@ -212,12 +212,13 @@ class Run:
       batches = [
         batch_lib.prepare(
           phase,
-          rollouts.take(groups),
-          rewards_PR[groups],
-          valid_PR[groups],
+          rollouts,
+          rewards_PR,
+          valid_PR,
           contexts=self.contexts,
           key=view_key,
           shape=self.shape,
+          groups=groups,
         )
         for groups in self._minibatches()
       ]

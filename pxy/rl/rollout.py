@@ -37,8 +37,8 @@ class Rollouts:
   def take(self, groups: slice) -> "Rollouts":
     """The rollouts of a range of groups (for several updates per batch)."""
     r = self.group_size
-    rows = slice(groups.start * r, groups.stop * r)
-    return jax.tree.map(lambda x: x[rows], self)
+    start, stop, _ = groups.indices(len(self.prompt_len_B) // r)
+    return jax.tree.map(lambda x: x[start * r : stop * r], self)
 
 
 def stack(

@@ -1,0 +1,98 @@
+"""From graded rollouts to packed batches: normalisers, exclusions, several updates."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from pxy import batch, config
+from pxy.rl import advantage
+
+import worlds
+
+SHAPE = batch.Shape(micro_max=12, micro_rows=2, row_tokens=40)
+REWARDS = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1], [0, 0, 1, 0]], float)
+VALID = np.ones((4, 4), bool)
+ROLLOUTS = worlds.rollouts(prompts=4, empty=False)
+
+
+def prepared(*terms, rewards=REWARDS, valid=VALID, **given):
+  options = {"contexts": {"start": [1]}, "key": jax.random.key(0), "shape": SHAPE}
+  return batch.prepare(
+    config.Phase(terms=terms), ROLLOUTS, rewards, valid, **options | given
+  )
+
+
+def tokens(sample_PR):
+  return ROLLOUTS.response_len_B[np.asarray(sample_PR, bool).reshape(-1)].sum()
+
+
+@pytest.mark.parametrize("kind", ["grpo", "mean", "rloo", "batch"])
+def test_advantages_of_several_updates_are_those_of_the_whole_batch(kind):
+  term = config.Term(advantage=kind)
+  parts = [prepared(term, groups=slice(i, i + 2)) for i in (0, 2)]
+  want_PR, _ = advantage.compute(term, REWARDS, VALID)
+  np.testing.assert_array_equal(np.concatenate([p.adv_PR for p in parts]), want_PR)
+  for part in parts:
+    scored = part.packed.adv_BT[part.packed.mask_BT]
+    assert set(scored.tolist()) <= set(part.adv_PR.reshape(-1).tolist())
+    assert part.scored_tokens == part.packed.mask_BT.sum()
+
+
+def test_a_sample_without_a_grade_takes_no_part_and_poisons_nothing():
+  # As if the group had one sample less; its reward is nan, as collect leaves it.
+  rewards, valid = REWARDS.copy(), VALID.copy()
+  rewards[0, 1], valid[0, 1] = np.nan, False
+  made = prepared(config.Term(), rewards=rewards, valid=valid)
+  assert np.isfinite(made.packed.adv_BT).all() and np.isfinite(made.adv_PR).all()
+  np.testing.assert_allclose(
+    made.adv_PR[0, [0, 2, 3]], np.array([1, -2, 1]) / 3**0.5, rtol=1e-5
+  )
+  weights = made.packed.weight_BT[made.packed.mask_BT]
+  np.testing.assert_allclose(weights, 1 / tokens(valid), rtol=1e-6)
+  other = prepared(config.Term(), rewards=np.where(valid, rewards, 7.0), valid=valid)
+  jax.tree.map(np.testing.assert_array_equal, made.packed, other.packed)
+
+
+def test_each_term_has_its_own_normaliser_and_coefficient():
+  negative_PR = (REWARDS == 0) & REWARDS.any(1, keepdims=True)
+  marginal = config.Term(
+    space="marginal", select="negative", advantage="mean", coef=0.5
+  )
+  packed = prepared(config.Term(), marginal).packed
+  for i, want in enumerate([1 / tokens(VALID), 0.5 / tokens(negative_PR)]):
+    weights = packed.weight_BT[packed.mask_BT & (packed.term_BT == i)]
+    assert weights.size
+    np.testing.assert_allclose(weights, want, rtol=1e-6, err_msg=f"term {i}")
+
+
+@pytest.mark.parametrize("valid", [VALID, ~VALID])
+def test_a_batch_without_contrast_is_empty(valid):
+  made = prepared(config.Term(), rewards=np.ones((4, 4)), valid=valid)
+  assert (made.used, made.scored, made.scored_tokens) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("context", ["start", "mixture"])
+def test_the_shape_holds_the_longest_batch(context):
+  term = config.Term(space="marginal", context=context, copies=4, advantage="mean")
+  cfg = config.Train(
+    phases=(config.Phase(terms=(config.Term(), term)),),
+    data=config.Data(prompts=4, responses=4, max_prompt_tokens=6),
+    sampling=config.Sampling(max_new_tokens=7),
+  )
+  shape = batch.shape(cfg, row_shards=4)
+  assert shape.micro_rows % 4 == 0
+  longest = dataclasses.replace(
+    ROLLOUTS, prompt_len_B=np.full(16, 6), response_len_B=np.full(16, 7)
+  )
+  made = batch.prepare(
+    cfg.phases[0],
+    longest,
+    np.tile([1.0, 0, 0, 1], (4, 1)),
+    VALID,
+    contexts={"start": [1]},
+    key=jax.random.key(0),
+    shape=shape,
+  )
+  assert made.scored == 32 and made.used <= shape.micro_max

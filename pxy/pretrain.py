@@ -95,6 +95,13 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
   Returns the summary, or None when a signal ended the run early.
   """
   check(cfg)
+  mesh = mesh_lib.make(cfg.mesh)
+  micro, shards = cfg.compute.micro_rows or cfg.rows, mesh_lib.row_shards(mesh)
+  if micro % shards:
+    raise config.Error(
+      f"{micro} rows do not divide by mesh.data * mesh.fsdp = {shards}: choose rows or"
+      " compute.micro_rows among its multiples, or another mesh"
+    )
   folder = run_folder.RunFolder(out, cfg, resume)
   model, started = folder.path / "model", time.time()
   with contextlib.ExitStack() as stack:
@@ -106,7 +113,6 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
     arch = arch_lib.Arch(**plan.width(cfg.width, tokenizer.vocab_size))
     folder.start(arch, tokenizer)
     packed = rows([arithmetic.encode(d, tokenizer) for d in documents], cfg.row_tokens)
-    mesh = mesh_lib.make(cfg.mesh)
     stepper = step_lib.Stepper(arch, cfg.compute, config.Sampling(), cfg.optim, mesh)
     checkpoints = stack.enter_context(
       checkpoint_lib.Checkpointer(folder.checkpoints, 1, "")
@@ -126,13 +132,17 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         bar(step + 1)
         meta["step"] = step + 1
         due = cfg.save_every and meta["step"] % cfg.save_every == 0
-        if due or stop() or meta["step"] == cfg.steps:
+        ending = stop()
+        if due or ending or meta["step"] == cfg.steps:
           log.flush()
           checkpoints.save(meta["step"], state, meta)
-        if stop():
+        if ending:
           return None
     hf.save(model, arch, jax.device_get(state.params), tokenizer=tokenizer)
-    scores, answers = _evaluate(cfg, arch, tokenizer, state.params, stop)
+    try:
+      scores, answers = _evaluate(cfg, arch, tokenizer, state.params, stop)
+    except engine_lib.Stopped:
+      return None
     log.write(
       {"step": cfg.steps, "phase": "pretrain", "eval": scores},
       record.rows(cfg.steps, "eval", "pretrain", answers),

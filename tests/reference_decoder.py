@@ -1,8 +1,8 @@
 """A decoder in float64 numpy, one sequence at a time, one token pair at a time.
 
-Written from the papers, not from pxy: it takes tensors by their Hugging Face names and in
-their layout (a matrix is [out, in]), repeats key-value heads, and knows no cache, no
-packing, no blocks. The flags are read off `arch`.
+Written from the papers, not from pxy: it takes tensors by their Hugging Face names and
+in their layout (a matrix is [out, in]), repeats key-value heads, and knows no cache,
+no packing, no blocks. The flags are read off `arch`.
 """
 
 import math

@@ -182,9 +182,9 @@ def to_hf(arch: Arch) -> dict:
     "vocab_size": arch.vocab_size,
   }
   for family, flags in _FAMILIES.items():
-    if family == "qwen2":
-      values.pop("attention_bias")
     out = {"architectures": [_CLASSES[family]], "model_type": family} | values
+    if family == "qwen2":
+      del out["attention_bias"]
     if all(getattr(arch, k) == v for k, v in flags.items()) and from_hf(out) == arch:
       return out
   raise config.Error(

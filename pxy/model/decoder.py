@@ -49,6 +49,7 @@ def _merge(graph, values):
   return nnx.merge(graph, nnx.State(values))
 
 
+@functools.partial(jax.jit, static_argnames="arch")
 def init(arch: Arch, key) -> dict:
   """Random parameters, a pure function of `key`."""
 

@@ -1,0 +1,258 @@
+"""Hugging Face folders: exact round trips, foreign layouts, and refusals by name."""
+
+import dataclasses
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pxy import config, testing
+from pxy.model import arch as arch_lib
+from pxy.model import decoder
+from pxy.weights import hf
+
+import reference_decoder
+
+FAMILIES = {
+  "llama": {"tied": False, "rope_theta": 5e5},
+  "qwen2": {"qkv_bias": True},
+  "qwen3": {"qk_norm": True, "context": 40_960, "norm_eps": 1e-6},
+}
+ARCH = testing.arch(vocab_size=11, d_model=8, d_ff=12, head_dim=6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A llama folder as another program would have written it."""
+  hf.save(tmp_path, ARCH, testing.params(ARCH))
+  return tmp_path
+
+
+def tensors(folder):
+  return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def rewrite(folder, change):
+  values = tensors(folder)
+  change(values)
+  safetensors.numpy.save_file(values, folder / "model.safetensors")
+
+
+def reconfigure(folder, **changes):
+  path = folder / "config.json"
+  values = json.loads(path.read_text()) | changes
+  path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_round_trip_is_exact(family, tmp_path):
+  arch = dataclasses.replace(ARCH, **FAMILIES[family])
+  params = testing.params(arch)
+  hf.save(tmp_path, arch, params)
+  assert json.loads((tmp_path / "config.json").read_text())["model_type"] == family
+  got_arch, got = hf.load(tmp_path)
+  assert got_arch == hf.arch(tmp_path) == arch
+  jax.tree.map(np.testing.assert_array_equal, got, params)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_file_means_what_its_names_say(family, tmp_path):
+  arch = dataclasses.replace(ARCH, **FAMILIES[family])
+  hf.save(tmp_path, arch, testing.params(arch))
+  ids = np.arange(5, dtype=np.int32)
+  _, want_TV = reference_decoder.forward(arch, tensors(tmp_path), ids)
+  _, params = hf.load(tmp_path)
+  one = np.ones((1, 5), np.int32)
+  params = jax.device_put(params)
+  hidden = decoder.forward(arch, params, jax.numpy.asarray(ids[None]), ids[None], one)
+  logits_TV = decoder.logits(arch, params, hidden[0])
+  np.testing.assert_allclose(logits_TV, want_TV, atol=1e-4, rtol=1e-4)
+
+
+def test_names_and_shapes_are_those_of_llama(folder):
+  layer = {
+    "input_layernorm.weight": (8,),
+    "mlp.down_proj.weight": (8, 12),
+    "mlp.gate_proj.weight": (12, 8),
+    "mlp.up_proj.weight": (12, 8),
+    "post_attention_layernorm.weight": (8,),
+    "self_attn.k_proj.weight": (12, 8),
+    "self_attn.o_proj.weight": (8, 24),
+    "self_attn.q_proj.weight": (24, 8),
+    "self_attn.v_proj.weight": (12, 8),
+  }
+  want = {f"model.layers.{i}.{k}": v for i in range(2) for k, v in layer.items()}
+  want |= {"model.embed_tokens.weight": (11, 8), "model.norm.weight": (8,)}
+  assert {k: v.shape for k, v in tensors(folder).items()} == want
+
+
+@pytest.mark.parametrize(
+  ("dtype", "kind"), [("bfloat16", ml_dtypes.bfloat16), ("float16", np.float16)]
+)
+def test_half_precision(dtype, kind, tmp_path):
+  params = testing.params(ARCH)
+  hf.save(tmp_path, ARCH, params, dtype=dtype)
+  assert {v.dtype for v in tensors(tmp_path).values()} == {np.dtype(kind)}
+  assert json.loads((tmp_path / "config.json").read_text())["dtype"] == dtype
+  _, got = hf.load(tmp_path)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a, b.astype(kind).astype(np.float32)),
+    got,
+    params,
+  )
+
+
+def test_tokenizer_goes_along(tmp_path):
+  tokenizer = testing.tokenizer()
+  hf.save(tmp_path, testing.arch(), testing.params(testing.arch()), tokenizer=tokenizer)
+  values = json.loads((tmp_path / "generation_config.json").read_text())
+  assert values["eos_token_id"] == list(tokenizer.stop_ids)
+  assert values["pad_token_id"] == tokenizer.pad_id
+  assert (tmp_path / "tokenizer_config.json").is_file()
+  assert hf.arch(tmp_path) == testing.arch()
+
+
+def test_shards_by_index(folder):
+  values = tensors(folder)
+  named = sorted(values)
+  parts = {"a.safetensors": named[:7], "b.safetensors": named[7:]}
+  for shard, part in parts.items():
+    safetensors.numpy.save_file({n: values[n] for n in part}, folder / shard)
+  (folder / "model.safetensors").unlink()
+  weight_map = {name: shard for shard, part in parts.items() for name in part}
+  index = folder / "model.safetensors.index.json"
+  index.write_text(json.dumps({"weight_map": weight_map}))
+  _, params = hf.load(folder)
+  jax.tree.map(np.testing.assert_array_equal, params, testing.params(ARCH))
+  index.write_text(json.dumps({"weight_map": {"x": "../secret.safetensors"}}))
+  with pytest.raises(config.Error, match=r"no \.\./secret"):
+    hf.load(folder)
+  hf.save(folder, ARCH, params)  # A stale index must not win over the new weights.
+  assert not index.exists()
+  hf.load(folder)
+
+
+def test_what_only_repeats_is_let_through(folder):
+  embed, head = "model.embed_tokens.weight", "lm_head.weight"
+  buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+  rewrite(folder, lambda v: v.update({head: v[embed], buffer: np.ones(3, np.float32)}))
+  hf.load(folder)
+  rewrite(folder, lambda v: v.update({head: v[embed] + 1}))
+  with pytest.raises(config.Error, match=r"ties lm_head\.weight"):
+    hf.load(folder)
+
+
+Q = "model.layers.1.self_attn.q_proj.weight"
+FAULTS = {
+  "missing": (lambda v: v.pop(Q), "q_proj.weight is missing"),
+  "unknown": (lambda v: v.update({"extra": v[Q]}), "extra is not known"),
+  "shape": (
+    lambda v: v.update({Q: v[Q].T.copy()}),
+    r"is \(8, 24\), config",
+  ),
+  "type": (lambda v: v.update({Q: v[Q].astype(np.int32)}), "type I32"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_checkpoint_that_does_not_fit_is_refused(fault, folder):
+  change, message = FAULTS[fault]
+  rewrite(folder, change)
+  with pytest.raises(config.Error, match=message) as error:
+    hf.load(folder)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"model_type": "mamba"}, "model_type 'mamba'"),
+    ({"num_experts": 8}, "num_experts"),
+    ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling"),
+    ({"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "rope_parameters"),
+    ({"attention_bias": True}, "attention_bias"),
+    ({"mlp_bias": True}, "mlp_bias"),
+    ({"hidden_act": "relu"}, "hidden_act"),
+    ({"hidden_size": "8"}, "hidden_size"),
+    ({"tie_word_embeddings": 1}, "tie_word_embeddings"),
+    ({"num_hidden_layers": 10**9}, "1000000000 layers"),
+    ({"use_sliding_window": True, "sliding_window": 4}, "sliding_window"),
+    ({"layer_types": ["sliding_attention"]}, "layer_types"),
+    ({"quantization_config": {"bits": 4}}, "quantization_config"),
+  ],
+)
+def test_what_config_json_asks_for_and_pxy_lacks_is_refused(changes, message, folder):
+  reconfigure(folder, **changes)
+  with pytest.raises(config.Error, match=message) as error:
+    hf.load(folder)
+  assert "\n" not in str(error.value)
+
+
+def test_broken_folders(folder, tmp_path_factory):
+  with pytest.raises(config.Error, match=r"no config\.json"):
+    hf.load(tmp_path_factory.mktemp("empty"))
+  (folder / "model.safetensors").write_bytes(b"\x00" * 40)
+  with pytest.raises(config.Error, match=r"model\.safetensors cannot be read"):
+    hf.load(folder)
+  (folder / "model.safetensors").unlink()
+  with pytest.raises(config.Error, match=r"no model\.safetensors"):
+    hf.load(folder)
+  (folder / "config.json").write_text("{")
+  with pytest.raises(config.Error, match="cannot be read"):
+    hf.load(folder)
+
+
+def test_an_interrupted_save_leaves_no_model(folder, monkeypatch):
+  def fail(*args, **kwargs):
+    raise OSError("disk full")
+
+  monkeypatch.setattr(safetensors.numpy, "save_file", fail)
+  with pytest.raises(OSError, match="disk full"):
+    hf.save(folder, ARCH, testing.params(ARCH))
+  with pytest.raises(config.Error, match=r"no config\.json"):
+    hf.load(folder)
+  assert not list(folder.glob(".*")), "a temporary file was left"
+
+
+def test_an_arch_without_a_family_is_refused_before_writing(folder):
+  arch = dataclasses.replace(ARCH, embed_scale=True)
+  with pytest.raises(config.Error, match="no HF family"):
+    hf.save(folder, arch, testing.params(arch))
+  hf.load(folder)  # What was there is still there.
+
+
+def test_configs_of_published_models():
+  smol = {
+    "architectures": ["LlamaForCausalLM"], "attention_bias": False,
+    "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2,
+    "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666,
+    "intermediate_size": 1536, "is_llama_config": True,
+    "max_position_embeddings": 8192, "mlp_bias": False, "model_type": "llama",
+    "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+    "pad_token_id": 2, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+    "rope_interleaved": False, "rope_scaling": None, "rope_theta": 100000,
+    "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+    "transformers_version": "4.42.3", "use_cache": True, "vocab_size": 49152,
+  }  # fmt: skip
+  assert arch_lib.from_hf(smol) == arch_lib.Arch(
+    49152, 30, 576, 9, 3, 64, 1536, 8192, rope_theta=1e5, norm_eps=1e-5
+  )
+  assert decoder.size(arch_lib.from_hf(smol)) == 134_515_008
+  qwen = {
+    "architectures": ["Qwen3ForCausalLM"], "attention_bias": False,
+    "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645,
+    "head_dim": 128, "hidden_act": "silu", "hidden_size": 2560,
+    "initializer_range": 0.02, "intermediate_size": 9728,
+    "max_position_embeddings": 40960, "max_window_layers": 36, "model_type": "qwen3",
+    "num_attention_heads": 32, "num_hidden_layers": 36, "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000,
+    "sliding_window": None, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+    "transformers_version": "4.51.0", "use_cache": True, "use_sliding_window": False,
+    "vocab_size": 151936,
+  }  # fmt: skip
+  got = arch_lib.from_hf(qwen)
+  assert got.qk_norm and got.head_dim == 128 and got.rope_theta == 1e6
+  assert decoder.size(got) == 4_022_468_096

@@ -148,10 +148,11 @@ def refuse_failures(batch: Batch, most: float) -> None:
 
 
 def _distinct(uids: Sequence[int]) -> list[int]:
-  """uids, moved by 2**26 for each time the same one stood earlier in the list."""
-  seen: dict[int, int] = {}
-  out = []
+  """uids, those that stand earlier in the list moved; the engine takes 32 bits."""
+  taken, out = set(), []
   for uid in uids:
-    out.append(uid + 2**26 * seen.get(uid, 0))
-    seen[uid] = seen.get(uid, 0) + 1
+    while uid in taken:
+      uid = (uid + 0x9E3779B1) % 2**32  # odd, so it comes by every number
+    taken.add(uid)
+    out.append(uid)
   return out

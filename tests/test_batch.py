@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pxy import batch, config
-from pxy.rl import advantage
+from pxy.rl import advantage, objective
 
 import worlds
 
@@ -96,3 +96,27 @@ def test_the_shape_holds_the_longest_batch(context):
     shape=shape,
   )
   assert made.scored == 32 and made.used <= shape.micro_max
+
+
+def test_ratios_of_sequences_do_not_depend_on_the_packing():
+  term = config.Term(clip="gspo", clip_low=0.01, clip_high=0.01, tis="sequence")
+
+  def loss(shape):
+    packed = prepared(term, shape=shape).packed
+    packed = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), packed)
+    logp_BT = -0.1 * packed.targets_BT - 0.2 * packed.positions_BT.astype(np.float32)
+    old_BT = np.where(packed.mask_BT, logp_BT + 0.05 * np.sin(packed.targets_BT), 0.0)
+    packed = dataclasses.replace(packed, old_BT=old_BT.astype(np.float32))
+
+    def score(scale, _):
+      return scale * logp_BT, 0 * logp_BT
+
+    def total(scale):
+      return objective.loss(score, scale, packed, (term,))[0]
+
+    value, pull = jax.jit(jax.value_and_grad(total))(1.0)
+    return float(value), float(pull), int((packed.segments_BT.max(1) > 1).sum())
+
+  dense, sparse = loss(SHAPE), loss(batch.Shape(16, 1, 13))
+  assert dense[2] > 0 and dense[1] != 0, "rows should hold several sequences"
+  np.testing.assert_allclose(dense[:2], sparse[:2], rtol=1e-5)

@@ -9,6 +9,7 @@ embeddings, biases on the output and MLP projections, experts.
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from pxy import config
@@ -52,8 +53,9 @@ class Arch:
   """Factor on q.k; None: head_dim ** -0.5."""
 
   def __post_init__(self):
-    for name in ("vocab_size", "layers", "d_model", "heads", "kv_heads", "d_ff"):
-      if getattr(self, name) < 1:
+    positive = ("vocab_size", "layers", "d_model", "heads", "kv_heads", "d_ff")
+    for name in (*positive, "context", "rope_theta", "norm_eps"):
+      if not 0 < getattr(self, name) < math.inf:
         raise config.Error(f"arch: {name} is {getattr(self, name)}, must be positive")
     if self.heads % self.kv_heads:
       raise config.Error(
@@ -104,7 +106,7 @@ def from_hf(values: dict) -> Arch:
   """The Arch of a parsed HF config.json; config.Error names what is not supported."""
   left = dict(values)
   family = left.pop("model_type", None)
-  if family not in _FAMILIES:
+  if not isinstance(family, str) or family not in _FAMILIES:
     raise config.Error(
       f"config.json: model_type {family!r} is not supported; {', '.join(_FAMILIES)} are"
     )
@@ -121,10 +123,11 @@ def from_hf(values: dict) -> Arch:
 
   heads, width = take("num_attention_heads", int), take("hidden_size", int)
   rope = left.pop("rope_parameters", None) or {}
-  kind = rope.get("rope_type", "default")
-  if kind != "default" or set(rope) - {"rope_type", "rope_theta"}:
+  plain = isinstance(rope, dict) and not set(rope) - {"rope_type", "rope_theta"}
+  if not plain or rope.get("rope_type", "default") != "default":
     raise config.Error(f"config.json: rope_parameters {rope!r} is not supported")
-  theta = take("rope_theta", float, float(rope.get("rope_theta", 10_000.0)))
+  left.setdefault("rope_theta", rope.get("rope_theta"))
+  theta = take("rope_theta", float, 10_000.0)
   act = take("hidden_act", str, "silu")
   if act not in _ACTIVATIONS:
     raise config.Error(f"config.json: hidden_act {act!r} is not supported")
@@ -148,7 +151,8 @@ def from_hf(values: dict) -> Arch:
   off = dict(_OFF) if family == "qwen2" else _OFF | {"attention_bias": False}
   if not left.get("use_sliding_window"):
     left.pop("sliding_window", None)
-  if set(left.get("layer_types") or ()) <= {"full_attention"}:
+  kinds = left.get("layer_types") or []
+  if isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds):
     left.pop("layer_types", None)
   for name, value in left.items():
     if name in off and value in (off[name], None):

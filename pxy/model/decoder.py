@@ -105,12 +105,22 @@ def _outer(arch, params):
   return _merge(graph, {k: v for k, v in params.items() if k != "layers"})
 
 
-def _embed(arch, params, tokens, dtype):
-  x = params["embed"].astype(dtype)[tokens]
-  return x * jnp.asarray(arch.d_model**0.5, dtype) if arch.embed_scale else x
+def _embed(arch, params, tokens_BT, dtype, rows=None):
+  table_VD = params["embed"].astype(dtype)
+  if rows is not None:
+    # A lookup in a table split both ways would put all rows on every device.
+    table_VD = _pin(table_VD, jax.NamedSharding(rows.mesh, jax.P()))
+  x_BTD = table_VD[tokens_BT]
+  return x_BTD * jnp.asarray(arch.d_model**0.5, dtype) if arch.embed_scale else x_BTD
 
 
-def _scan(arch, params, x_BTD, angles, attend, *, remat, extra=None, keep=True):
+def _pin(x, sharding):
+  return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
+
+
+def _scan(
+  arch, params, x_BTD, angles, attend, *, remat, rows=None, extra=None, keep=True
+):
   """x_BTD through all layers -> (hidden_BTD, stacked keys and values or None).
 
   attend(q, k, v, extra, window) has one layer's slice of `extra` and its window.
@@ -125,7 +135,9 @@ def _scan(arch, params, x_BTD, angles, attend, *, remat, extra=None, keep=True):
     window = windows[0] if same else window
     layer = _merge(graph, values)
     x_BTD, pair = layer(
-      x_BTD, angles, lambda q, k, v: attend(q, k, v, extra=extra, window=window)
+      _pin(x_BTD, rows),
+      angles,
+      lambda q, k, v: attend(q, k, v, extra=extra, window=window),
     )
     return x_BTD, pair if keep else None
 
@@ -134,10 +146,12 @@ def _scan(arch, params, x_BTD, angles, attend, *, remat, extra=None, keep=True):
   unroll = arch.layers if arch.layers <= _UNROLL else 1
   inputs = (params["layers"], extra, window_L)
   x_BTD, pairs = jax.lax.scan(step, x_BTD, inputs, unroll=unroll)
-  return _outer(arch, params).norm(x_BTD), pairs
+  return _pin(_outer(arch, params).norm(_pin(x_BTD, rows)), rows), pairs
 
 
-def _rows(arch, params, tokens_BT, positions_BT, segments_BT, *, remat, dtype, keep):
+def _read(
+  arch, params, tokens_BT, positions_BT, segments_BT, *, remat, dtype, keep, rows=None
+):
   angles = layers.rope(positions_BT, arch.head_dim, arch.rope_theta)
 
   def attend(q, k, v, extra, window):
@@ -145,8 +159,8 @@ def _rows(arch, params, tokens_BT, positions_BT, segments_BT, *, remat, dtype, k
       q, k, v, segments_BT, scale=arch.scale, softcap=arch.attn_softcap, window=window
     )
 
-  x_BTD = _embed(arch, params, tokens_BT, dtype)
-  return _scan(arch, params, x_BTD, angles, attend, remat=remat, keep=keep)
+  x_BTD = _embed(arch, params, tokens_BT, dtype, rows)
+  return _scan(arch, params, x_BTD, angles, attend, remat=remat, rows=rows, keep=keep)
 
 
 def forward(
@@ -158,15 +172,18 @@ def forward(
   *,
   remat: str = "none",
   dtype="float32",
+  rows=None,
 ):
   """Final hidden states hidden_BTD of packed rows.
 
   A token sees the tokens before it in its row that have its segment id; 0 is padding.
-  positions_BT count within a segment. dtype: of the activations.
+  positions_BT count within a segment. dtype: of the activations. rows: the sharding of
+  arrays of rows; with parameters split over the same devices the compiler must be told
+  to keep rows apart and gather weights, else it may do the opposite.
   """
-  hidden_BTD, _ = _rows(
+  hidden_BTD, _ = _read(
     arch, params, tokens_BT, positions_BT, segments_BT,
-    remat=remat, dtype=dtype, keep=False,
+    remat=remat, dtype=dtype, keep=False, rows=rows,
   )  # fmt: skip
   return hidden_BTD
 
@@ -179,7 +196,7 @@ def prefill(arch: Arch, params, tokens_BT, length_B, *, dtype="float32"):
   rows, tokens = tokens_BT.shape
   positions_BT = jnp.broadcast_to(jnp.arange(tokens)[None], (rows, tokens))
   segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
-  hidden_BTD, (k, v) = _rows(
+  hidden_BTD, (k, v) = _read(
     arch, params, tokens_BT, positions_BT, segments_BT,
     remat="none", dtype=dtype, keep=True,
   )  # fmt: skip

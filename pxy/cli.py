@@ -10,6 +10,7 @@ Errors that the user can mend are one line on stderr and exit code 2.
 
 import contextlib
 import dataclasses
+import difflib
 import importlib.util
 import io
 import os
@@ -20,7 +21,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pxy import config
+from pxy import config, files
 
 COMMANDS = {
   "pretrain": "train a tokenizer and a base model from scratch",
@@ -31,11 +32,16 @@ COMMANDS = {
   "data": "`pxy data check FILE`: validate every row of a data file",
 }
 
+DATA_HELP = """\
+Reads every row of a .jsonl or .parquet file, and says what cannot be used and how to
+write it. Rows may be verl's (data_source, prompt, reward_model), TRL's (prompt and
+columns), OpenAI's (messages), or plain: {"prompt": "1 + 2?", "answer": "3"}."""
+
 
 def main(argv: list[str] | None = None) -> None:
   """Entry point of `pxy`; exits 0, or 2 with one line."""
   argv = sys.argv[1:] if argv is None else argv
-  if not argv or argv[0] in ("-h", "--help"):
+  if not argv or argv[0] in ("-h", "--help", "help"):
     print("usage: pxy COMMAND [OPTIONS]\n")
     print("\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
     print("\n`pxy COMMAND --help` explains a command; START at `make demo`.")
@@ -45,19 +51,31 @@ def main(argv: list[str] | None = None) -> None:
 
     print(__version__)
     return
+  malloc.reuse()
   try:
     _run(argv[0], argv[1:])
   except config.Error as error:
     print(f"pxy: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2) from None
-  except BrokenPipeError:
+  except BrokenPipeError:  # `pxy ... | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(1) from None
+  except OSError as error:  # a full disk, say
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"pxy: {where}{error.strerror or error}", file=sys.stderr)
+    raise SystemExit(2) from None
+  except KeyboardInterrupt:
+    print("pxy: interrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 
 def _run(command: str, argv: list[str]) -> None:
   if command not in COMMANDS:
-    raise config.Error(f"unknown command {command!r}; one of {', '.join(COMMANDS)}")
+    near = difflib.get_close_matches(command, COMMANDS, 1)
+    hint = f"is it {near[0]!r}? " if near else ""
+    raise config.Error(
+      f"unknown command {command!r}; {hint}there are {', '.join(COMMANDS)}"
+    )
   globals()[f"_{command}"](argv)
 
 
@@ -135,9 +153,9 @@ def _parse(kind, argv, default=None):
   except SystemExit as stop:
     if stop.code == 0:  # --help
       raise
-    text = re.sub(r"[╭╮╰╯│─\s]+", " ", stderr.getvalue()).strip()
-    text = re.sub(r"^(Unrecognized options|Value error|Parsing error) (?=\S)", "", text)
-    text = re.sub(r"For full helptext, (run|see) .*$", "", text).strip()
+    text = re.sub(r"([╭╮╰╯│─\s]|-{3,})+", " ", stderr.getvalue()).strip()
+    text = re.sub(r"^[A-Z][a-z]+ (options|error|argument|choice) (?=\S)", "", text)
+    text = re.sub(r"(Argument helptext:|For full helptext,).*$", "", text).strip()
     raise config.Error(f"{text[:300]} (see pxy {name} --help)") from None
 
 
@@ -159,10 +177,13 @@ def experiment(path: pathlib.Path, kind):
   try:
     spec.loader.exec_module(module)
     if not hasattr(module, "config") or not callable(module.config):
-      raise config.Error(f"experiment {path}: it defines no function config()")
+      raise config.Error("it defines no function config()")
     value = module.config()
-  except config.Error:
-    raise
+    if isinstance(value, kind):
+      # As config.json gives it back: tuples for lists, 1.0 for 1, or an Error.
+      value = config.from_dict(kind, config.to_dict(value))
+  except config.Error as error:
+    raise config.Error(f"experiment {path}: {error}") from None
   except Exception as error:
     raise config.Error(
       f"experiment {path}: {type(error).__name__}: {error}; run it with python to debug"
@@ -186,18 +207,29 @@ class EvalOptions:
   task: str = config.Data().task
   """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
   split: str = config.Eval().split
+  """`train`, `validation` or `test`, or a split that the file's rows name."""
   samples: int = config.Eval().samples
+  """Responses to each problem: the k of avg@k and the largest of pass@k."""
   problems: int = config.Eval().problems
+  """The first of the split."""
   max_new_tokens: int = config.Sampling().max_new_tokens
+  """A response without a stop token ends here."""
   max_prompt_tokens: int = config.Data().max_prompt_tokens
+  """Longer prompts are left out."""
   temperature: float = config.Eval().temperature
+  """Logits are divided by it; 0 is greedy."""
   top_p: float = config.Eval().top_p
+  """Keep the likeliest tokens that together have this probability; 1 keeps all."""
   slots: int = config.Sampling().slots
+  """Responses decoded at the same time."""
   grader: str = config.Data().grader
   """`auto`, `arithmetic`, `boxed`, `number`, or a function as MODULE_OR_FILE:NAME."""
   template: Literal["chat", "plain"] = "chat"
+  """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
   system: str = ""
+  """System message put before the prompt."""
   seed: int = 0
+  """The same seed draws the same responses."""
   step: int | None = None
   """Checkpoint of a run folder; default: the newest."""
   json: pathlib.Path | None = None
@@ -216,13 +248,20 @@ class SampleOptions:
   """Responses."""
   greedy: tyro.conf.FlagCreatePairsOff[bool] = False
   """Always the likeliest token."""
-  temperature: float = 1.0
-  top_k: int = 0
-  top_p: float = 1.0
+  temperature: float = config.Sampling().temperature
+  """Logits are divided by it."""
+  top_k: int = config.Sampling().top_k
+  """Keep the k likeliest tokens; 0 keeps all."""
+  top_p: float = config.Sampling().top_p
+  """Keep the likeliest tokens that together have this probability; 1 keeps all."""
   max_new_tokens: int = config.Sampling().max_new_tokens
+  """A response without a stop token ends here."""
   template: Literal["chat", "plain"] = "chat"
+  """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
   system: str = ""
+  """System message put before the prompt."""
   seed: int = 0
+  """The same seed draws the same responses."""
   step: int | None = None
   """Checkpoint of a run folder; default: the newest."""
   json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -259,14 +298,22 @@ def _report(argv):
 
   if not options.runs:
     raise config.Error("report: name at least one run folder")
+  if len({run.resolve() for run in options.runs}) < len(options.runs):
+    raise config.Error("report: a run is named twice; it would count as two seeds")
   out = options.out
   if out is None:
     one = len(options.runs) == 1
     out = options.runs[0] if one else pathlib.Path("runs/report")
+  if out.exists() and not out.is_dir():
+    raise config.Error(f"--out {out}: a file is in the way; name a folder")
+  files.writable(out / "report.html", f"--out {out}")
   print(page.write(list(options.runs), out))
 
 
 def _data(argv):
+  if {"-h", "--help"} & set(argv):
+    print("usage: pxy data check FILE\n\n" + DATA_HELP)
+    return
   if len(argv) != 2 or argv[0] != "check":
     raise config.Error("usage: pxy data check FILE (.jsonl or .parquet)")
   from pxy.data import prompts

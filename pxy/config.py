@@ -3,7 +3,7 @@
 An experiment file returns a `Train` (or `Pretrain`); the command line overrides any
 field (`--data.task`, `--phases.0.lr`). The run folder keeps it as config.json, and
 `digest` names it in every checkpoint. `check` refuses, before anything is loaded, what
-cannot work.
+cannot work; the range of a number is part of its type (`Count`, `Share`, ...).
 
 A training run is a tuple of phases. A phase is one or more terms and an optimizer
 setting: NSR-PreRL is one marginal term on negatives, DSRL is that phase followed by
@@ -11,16 +11,37 @@ GRPO.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import math
 import re
 import types
 import typing
-from typing import Literal
+from typing import Annotated, Literal
 
 
 class Error(ValueError):
   """Something the user can mend. The text is one line: what is wrong, and the cure."""
+
+
+_RANGES = {
+  ">= 0": lambda x: x >= 0,
+  ">= 1": lambda x: x >= 1,
+  "> 0": lambda x: x > 0,
+  "0 to 1": lambda x: 0 <= x <= 1,
+  "0 to below 1": lambda x: 0 <= x < 1,
+  "above 0, at most 1": lambda x: 0 < x <= 1,
+  "0 to 4294967295": lambda x: 0 <= x < 2**32,
+}
+Count = Annotated[int, ">= 1"]
+Natural = Annotated[int, ">= 0"]
+Seed = Annotated[int, "0 to 4294967295"]
+Positive = Annotated[float, "> 0"]
+NonNegative = Annotated[float, ">= 0"]
+Share = Annotated[float, "0 to 1"]
+Decay = Annotated[float, "0 to below 1"]
+Nucleus = Annotated[float, "above 0, at most 1"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +53,7 @@ class Term:
   context: Literal["start", "document", "shuffled", "mixture"] = "start"
   """What stands in the prompt's place in the marginal space: the chat start token, the
   document separator, another prompt of the batch, or a mean over `copies` prompts."""
-  copies: int = 4
+  copies: Count = 4
   """Prompts in the `mixture` context."""
   select: Literal["all", "negative", "positive"] = "all"
   """Sign filter. The loss is normalised over the selected samples only."""
@@ -42,25 +63,36 @@ class Term:
   advantage: Literal[
     "grpo", "mean", "rloo", "reinforce", "sign", "w-reinforce", "batch"
   ] = "grpo"
-  lam: float = 0.1
+  """How rewards become advantages: grpo (r - mean) / std, mean r - mean, rloo against
+  the mean of the others, reinforce r, sign +1 or -1, w-reinforce lam * r or r - 1,
+  batch is grpo with the batch as one group."""
+  lam: NonNegative = 0.1
   """w-reinforce: weight of correct samples."""
-  coef: float = 1.0
+  coef: Positive = 1.0
+  """Weight of the term in the loss."""
   clip: Literal["none", "ppo", "gspo", "cispo"] = "ppo"
-  clip_low: float = 0.2
-  clip_high: float = 0.2
+  """The surrogate; none is REINFORCE. All agree while the policy is the sampler's."""
+  clip_low: Share = 0.2
+  """The ratio to the old policy counts down to 1 - clip_low, ..."""
+  clip_high: NonNegative = 0.2
+  """... and up to 1 + clip_high."""
   dual_clip: float | None = 10.0
   """ppo: bound on ratio * |A| for negative advantages; None switches it off."""
   reduction: Literal[
     "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"
   ] = "token-mean"
-  constant: float = 1024.0
+  """How tokens become one loss: a mean over tokens, over sequences (of their means or
+  sums), or over sequences of a fixed length."""
+  constant: Positive = 1024.0
   """The fixed length of the `constant` reduction."""
   kl: Literal["none", "k1", "k2", "k3"] = "none"
   """KL estimator against the start-of-run model, conditional space only."""
-  kl_coef: float = 0.0
+  kl_coef: NonNegative = 0.0
+  """Weight of the KL estimate."""
   tis: Literal["none", "token", "sequence"] = "none"
   """Truncated importance weights for a sampler that differs from the trainer."""
-  tis_cap: float = 2.0
+  tis_cap: Positive = 2.0
+  """Largest importance weight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,56 +100,71 @@ class Phase:
   """A stretch of training with one objective."""
 
   name: str = "grpo"
+  """Its name in records and plots."""
   terms: tuple[Term, ...] = (Term(),)
-  steps: int | None = None
+  """Summands of its loss."""
+  steps: Natural | None = None
   """Length in steps; None in the last phase: until the run ends."""
-  lr: float = 2e-4
+  lr: Positive = 2e-4
+  """Learning rate, constant over the phase."""
   on_start: Literal["keep", "reset_optimizer"] = "keep"
   """What happens to the optimizer's moments when the phase starts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
+  """Which problems, and how they become prompts."""
+
   task: str = "arithmetic/add3"
   """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
   grader: str = "auto"
   """`auto` (by task), `arithmetic`, `boxed`, `number`, or a function of TRL's or verl's
   signature: `package.module:name` or `path/to/file.py:name`."""
-  prompts: int = 32
+  prompts: Count = 32
   """Prompts per step (P)."""
-  responses: int = 8
+  responses: Count = 8
   """Responses per prompt (R)."""
-  max_prompt_tokens: int = 64
+  max_prompt_tokens: Count = 64
+  """Longer prompts are left out, and counted."""
   template: Literal["chat", "plain"] = "chat"
+  """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
   system: str = ""
   """System message put before each prompt that has none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  temperature: float = 1.0
-  top_k: int = 0
+  """The distribution that responses are drawn from, and its limits."""
+
+  temperature: NonNegative = 1.0
+  """Logits are divided by it."""
+  top_k: Natural = 0
   """Keep the k likeliest tokens; 0 keeps all."""
-  top_p: float = 1.0
-  max_new_tokens: int = 96
-  slots: int = 256
+  top_p: Nucleus = 1.0
+  """Keep the likeliest tokens that together have this probability; 1 keeps all."""
+  max_new_tokens: Count = 96
+  """A response without a stop token ends here."""
+  slots: Count = 256
   """Responses decoded at the same time; a finished one makes room for the next."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-  workers: int = 2
-  deadline: float = 5.0
+  """The verifiers' processes, and what becomes of odd samples."""
+
+  workers: Count = 2
+  """Processes that grade, while sampling goes on."""
+  deadline: Positive = 5.0
   """Seconds a verifier may take for one sample."""
-  memory_mb: int = 1024
+  memory_mb: Count = 1024
   """Memory a worker may take on top of what it starts with."""
-  max_failed: float = 0.1
+  max_failed: Share = 0.1
   """Share of samples without a grade in a step above which the run stops."""
   overlong: Literal["keep", "mask", "penalty"] = "keep"
   """Truncated responses: an ordinary score, excluded, or a linear penalty."""
-  overlong_buffer: int = 16
+  overlong_buffer: Count = 16
   """penalty: tokens before max_new_tokens over which it grows from 0 to 1."""
-  refill: int = 0
+  refill: Natural = 0
   """Dynamic sampling: extra rounds of prompts for groups without contrast; 0 is off."""
 
 
@@ -125,11 +172,16 @@ class Reward:
 class Optim:
   """AdamW. The learning rate belongs to the phase."""
 
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
-  weight_decay: float = 0.01
-  clip_norm: float = 1.0
+  b1: Decay = 0.9
+  """Decay of the mean of gradients."""
+  b2: Decay = 0.999
+  """Decay of the mean of their squares."""
+  eps: Positive = 1e-8
+  """Added to the root of the mean square."""
+  weight_decay: NonNegative = 0.01
+  """Of matrices, times the learning rate; norm scales and biases have none."""
+  clip_norm: Positive = 1.0
+  """Largest global norm of a gradient."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,37 +189,53 @@ class Mesh:
   """Devices per axis; -1 once: all that are left."""
 
   data: int = 1
+  """Copies of everything; rows are split."""
   fsdp: int = -1
+  """Rows, parameters and optimizer are split."""
   tensor: int = 1
+  """Heads, MLP width and vocabulary are split."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
+  """Precision, memory and shapes of a train step."""
+
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of activations; master weights are float32."""
   remat: Literal["none", "dots", "full"] = "none"
-  micro_rows: int = 0
+  """Activations recomputed in the backward pass: none, all but the results of matrix
+  products, or all."""
+  micro_rows: Natural = 0
   """Packed rows per micro-batch; 0: as many as a step has."""
-  row_tokens: int = 0
+  row_tokens: Natural = 0
   """Tokens of a packed row; 0: the longest prompt and response of the config."""
-  vocab_chunk: int = 8192
+  vocab_chunk: Count = 8192
   """Vocabulary entries per chunk of the log-probs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
+  """Evaluation: sampled answers to the first problems of a split."""
+
   task: str = ""
   """Empty: the training task."""
   split: str = "test"
-  problems: int = 128
-  samples: int = 16
-  temperature: float = 1.0
-  top_p: float = 1.0
+  """`train`, `validation` or `test`, or a split that the file's rows name."""
+  problems: Count = 128
+  """The first of the split; fewer if it has fewer."""
+  samples: Count = 16
+  """Responses to each problem: the k of avg@k and the largest of pass@k."""
+  temperature: NonNegative = 1.0
+  """Of the evaluation's own distribution; 0 is greedy."""
+  top_p: Nucleus = 1.0
+  """Of the evaluation's own distribution."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Save:
-  keep: int = 2
+  """Which checkpoints stay."""
+
+  keep: Count = 2
   """Newest checkpoints kept; the one with the best score is kept besides."""
   best: str = "avg"
   """Evaluation metric that names the best checkpoint."""
@@ -180,13 +248,17 @@ class Train:
   model: str = "builtin:tiny"
   """`builtin:tiny`, an HF-style folder, or a run folder."""
   phases: tuple[Phase, ...] = (Phase(),)
-  steps: int = 60
-  updates: int = 1
+  """Objectives, one after the other."""
+  steps: Natural = 60
+  """Batches of rollouts; a finished run goes on when this grows."""
+  updates: Count = 1
   """Updates per batch of rollouts; with 1 the old log-probs cost no pass."""
-  seed: int = 0
-  eval_every: int = 0
+  seed: Seed = 0
+  """Of data order, sampling and views."""
+  eval_every: Natural = 0
   """Steps between evaluations; 0: only before and after."""
-  save_every: int = 20
+  save_every: Natural = 20
+  """Steps between checkpoints; 0: only the last."""
   data: Data = Data()
   sampling: Sampling = Sampling()
   reward: Reward = Reward()
@@ -202,27 +274,37 @@ class Corpus:
   """The embedded world's documents; see data/arithmetic.py."""
 
   level: str = "add3"
-  wrong: float = 0.12
+  """Difficulty: a level of data/arithmetic.py."""
+  wrong: Share = 0.12
   """Rate of wrong steps."""
-  noticed: float = 0.3
+  noticed: Share = 0.3
   """Share of the wrong steps that the trace notices and corrects."""
-  question_free: float = 0.2
+  question_free: Share = 0.2
   """Share of documents without the question."""
-  documents: int = 60_000
+  documents: Count = 60_000
+  """Size of the corpus."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Width:
   """Size of a model that is trained from scratch."""
 
-  layers: int = 3
-  d_model: int = 96
-  heads: int = 4
-  kv_heads: int = 2
-  head_dim: int = 24
-  d_ff: int = 256
-  vocab: int = 384
-  context: int = 256
+  layers: Count = 3
+  """Blocks of attention and MLP."""
+  d_model: Count = 96
+  """Width of the residual stream."""
+  heads: Count = 4
+  """Query heads."""
+  kv_heads: Count = 2
+  """Key and value heads; they divide heads."""
+  head_dim: Count = 24
+  """Width of a head; even."""
+  d_ff: Count = 256
+  """Width of the MLP."""
+  vocab: Count = 384
+  """Pieces of the tokenizer, at most."""
+  context: Count = 256
+  """Most tokens of a sequence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,14 +313,22 @@ class Pretrain:
 
   corpus: Corpus = Corpus()
   width: Width = Width()
-  steps: int = 650
-  rows: int = 64
-  row_tokens: int = 256
-  lr: float = 4e-3
-  warmup: int = 50
-  seed: int = 0
-  eval_every: int = 0
-  save_every: int = 0
+  steps: Count = 650
+  """Updates."""
+  rows: Count = 64
+  """Packed rows per update."""
+  row_tokens: Count = 256
+  """Tokens of a packed row."""
+  lr: Positive = 4e-3
+  """Peak of the learning rate; a cosine takes it to a tenth."""
+  warmup: Natural = 50
+  """Steps in which the learning rate rises to its peak."""
+  seed: Seed = 0
+  """Of corpus, weights and order."""
+  eval_every: Natural = 0
+  """Steps between evaluations; 0: only after."""
+  save_every: Natural = 0
+  """Steps between checkpoints; 0: only the last."""
   optim: Optim = Optim(b2=0.98, weight_decay=0.1)
   mesh: Mesh = Mesh()
   compute: Compute = Compute()
@@ -249,8 +339,8 @@ class Pretrain:
 
 
 def to_dict(cfg) -> dict:
-  """A config as plain JSON values."""
-  return dataclasses.asdict(cfg)
+  """A config as plain JSON values, as config.json gives it back."""
+  return json.loads(json.dumps(dataclasses.asdict(cfg)))
 
 
 def digest(cfg) -> str:
@@ -260,37 +350,49 @@ def digest(cfg) -> str:
 
 
 def from_dict(kind, values, path=""):
-  """The dataclass `kind` from JSON values; an unknown or ill-typed field is an
-  Error."""
+  """The dataclass `kind` from JSON values; an unknown, ill-typed or impossible value is
+  an Error."""
   if not isinstance(values, dict):
-    raise Error(f"config{path}: expected an object, found {type(values).__name__}")
-  hints = typing.get_type_hints(kind)
+    raise Error(f"{path or 'config'}: expected an object, found {values!r}")
+  hints = typing.get_type_hints(kind, include_extras=True)
   unknown = sorted(set(values) - set(hints))
   if unknown:
-    raise Error(f"config{path}: unknown field {unknown[0]!r} (of {kind.__name__})")
-  return kind(**{k: _value(hints[k], v, f"{path}.{k}") for k, v in values.items()})
+    near = difflib.get_close_matches(unknown[0], hints, 1) or sorted(hints)
+    raise Error(
+      f"{path or 'config'}: unknown field {unknown[0]!r}; is it {', '.join(near)}?"
+    )
+  return kind(
+    **{k: _value(hints[k], v, f"{path}.{k}".lstrip(".")) for k, v in values.items()}
+  )
 
 
 def _value(hint, value, path):
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if dataclasses.is_dataclass(hint):
     return from_dict(hint, value, path)
+  if origin is Annotated:
+    value = _value(args[0], value, path)
+    if not _RANGES[args[1]](value):
+      raise Error(f"{path} {value}: must be {args[1]}")
+    return value
   if origin is tuple:
     if not isinstance(value, (list, tuple)):
-      raise Error(f"config{path}: expected a list, found {type(value).__name__}")
+      raise Error(f"{path}: expected a list, found {value!r}")
     return tuple(_value(args[0], v, f"{path}.{i}") for i, v in enumerate(value))
   if origin is Literal:
     if value not in args:
-      raise Error(f"config{path}: {value!r} is none of {', '.join(map(str, args))}")
+      raise Error(f"{path} {value!r}: must be one of {', '.join(map(str, args))}")
     return value
   if origin in (types.UnionType, typing.Union):
     if value is None and type(None) in args:
       return None
     return _value(next(a for a in args if a is not type(None)), value, path)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
+    value = float(value)
   if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-    raise Error(f"config{path}: expected {hint.__name__}, found {value!r}")
+    raise Error(f"{path}: expected {hint.__name__}, found {value!r}")
+  if hint is float and not math.isfinite(value):
+    raise Error(f"{path} {value}: must be a finite number")
   return value
 
 
@@ -304,83 +406,87 @@ def phase_at(cfg: Train, step: int) -> tuple[int, Phase]:
   return len(cfg.phases) - 1, cfg.phases[-1]
 
 
-def check(cfg: Train) -> None:
+def check(cfg: Train | Pretrain) -> None:
   """Refuses a run that cannot work, before anything is loaded; the Error says why."""
+  from_dict(type(cfg), to_dict(cfg))  # names, types and ranges
+  sizes = dataclasses.astuple(cfg.mesh)
+  _need(
+    sizes.count(-1) <= 1 and all(n == -1 or n >= 1 for n in sizes),
+    "mesh: axis sizes are >= 1, and at most one is -1 (all that are left)",
+  )
+  _need(
+    cfg.sampling.temperature > 0,
+    "sampling.temperature 0: training needs samples that differ; greedy is for"
+    " `pxy sample --greedy`",
+  )
+  _check_train(cfg) if isinstance(cfg, Train) else _check_pretrain(cfg)
 
-  def need(true, text):
-    if not true:
-      raise Error(text)
 
+def _need(true, text: str) -> None:
+  if not true:
+    raise Error(text)
+
+
+def _check_pretrain(cfg: Pretrain) -> None:
+  micro, context = cfg.compute.micro_rows or cfg.rows, cfg.width.context
+  _need(
+    cfg.rows % micro == 0,
+    f"rows {cfg.rows}: must divide by compute.micro_rows {micro}",
+  )
+  _need(
+    cfg.row_tokens <= context,
+    f"row_tokens {cfg.row_tokens}: must be at most width.context {context}",
+  )
+  asked = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens
+  _need(
+    asked <= context,
+    f"width.context {context}: the evaluation may need {asked} tokens; raise it, or"
+    " lower data.max_prompt_tokens or sampling.max_new_tokens",
+  )
+
+
+def _check_train(cfg: Train) -> None:
   data, sampling = cfg.data, cfg.sampling
-  need(cfg.phases, "phases: a run needs at least one")
-  need(cfg.steps >= 0, f"steps {cfg.steps}: must be >= 0")
-  need(cfg.updates >= 1, f"updates {cfg.updates}: must be >= 1")
-  need(data.prompts >= 1, f"data.prompts {data.prompts}: must be >= 1")
-  need(data.responses >= 1, f"data.responses {data.responses}: must be >= 1")
-  need(
+  _need(cfg.phases, "phases: a run needs at least one")
+  _need(
     data.prompts % cfg.updates == 0,
     f"data.prompts {data.prompts} do not divide into {cfg.updates} updates: choose"
     " updates among the divisors of data.prompts",
   )
-  for name in ("max_new_tokens", "slots"):
-    value = getattr(sampling, name)
-    need(value >= 1, f"sampling.{name} {value}: must be >= 1")
-  need(
-    sampling.temperature > 0,
-    "sampling.temperature 0: training needs samples that differ; greedy is for"
-    " `pxy sample --greedy`",
-  )
-  for where, top_p in (("sampling", sampling.top_p), ("eval", cfg.eval.top_p)):
-    need(0 < top_p <= 1, f"{where}.top_p {top_p}: must be in (0, 1]")
-  need(cfg.eval.samples >= 1 and cfg.eval.problems >= 1, "eval: needs >= 1 of each")
-  need(cfg.save_every >= 0, f"save_every {cfg.save_every}: must be >= 0")
-  need(cfg.eval_every >= 0, f"eval_every {cfg.eval_every}: must be >= 0")
-  need(
+  _need(
     cfg.reward.overlong != "penalty"
-    or 1 <= cfg.reward.overlong_buffer <= sampling.max_new_tokens,
+    or cfg.reward.overlong_buffer <= sampling.max_new_tokens,
     f"reward.overlong_buffer {cfg.reward.overlong_buffer}: must be 1 to"
     f" sampling.max_new_tokens {sampling.max_new_tokens}",
   )
-  need(cfg.save.keep >= 1, f"save.keep {cfg.save.keep}: must be >= 1")
-  need(
+  _need(
     re.fullmatch(r"(avg|pass|maj)(@\d+)?|score/mean", cfg.save.best),
     f"save.best {cfg.save.best!r}: one of avg, maj, pass@K, score/mean",
-  )
-  need(cfg.reward.workers >= 1, "reward.workers: must be >= 1")
-  need(cfg.reward.deadline > 0, "reward.deadline: must be > 0 seconds")
-  need(0 <= cfg.reward.max_failed <= 1, "reward.max_failed: a share, 0 to 1")
-  need(
-    [cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor].count(-1) <= 1
-    and all(n == -1 or n >= 1 for n in dataclasses.astuple(cfg.mesh)),
-    "mesh: axis sizes are >= 1, and at most one is -1 (all that are left)",
   )
   groups = data.prompts // cfg.updates
   copies = set()
   for i, phase in enumerate(cfg.phases):
     at = f"phases.{i}"
     last = i == len(cfg.phases) - 1
-    need(phase.terms, f"{at}.terms: a phase needs at least one")
-    need(phase.lr > 0, f"{at}.lr {phase.lr}: must be > 0")
-    need(
+    _need(phase.terms, f"{at}.terms: a phase needs at least one")
+    _need(
       phase.steps is not None or last,
       f"{at}.steps: only the last phase may be open-ended; give the others a length",
     )
-    need(phase.steps is None or phase.steps >= 0, f"{at}.steps: must be >= 0")
     for j, term in enumerate(phase.terms):
       here = f"{at}.terms.{j}"
-      need(term.coef > 0, f"{here}.coef {term.coef}: must be > 0")
       if term.advantage in ("grpo", "mean", "rloo"):
-        need(
+        _need(
           data.responses >= 2,
           f"{here}.advantage {term.advantage!r} compares the responses of a group:"
           " data.responses must be >= 2",
         )
       if term.space == "marginal" and term.context == "shuffled":
-        need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
+        _need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
       if term.space == "marginal" and term.context == "mixture":
         copies.add(term.copies)
-        need(
+        _need(
           2 <= term.copies <= groups,
           f"{here}.copies {term.copies}: must be 2 to {groups}, the prompts per update",
         )
-  need(len(copies) <= 1, "terms: all mixtures of a run need the same number of copies")
+  _need(len(copies) <= 1, "terms: all mixtures of a run need the same number of copies")

@@ -5,6 +5,27 @@ import os
 import pathlib
 import tempfile
 
+from pxy import config
+
+
+def writable(path: pathlib.Path, name: str) -> None:
+  """Refuses a file that could not be written, before the work it is to hold is done.
+
+  Makes nothing. Raises config.Error that begins with `name`.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    raise config.Error(f"{name}: a folder is in the way; name a file")
+  above = next(p for p in path.absolute().parents if p.exists())
+  if not above.is_dir():
+    raise config.Error(f"{name}: {above} is a file; name another place")
+  try:
+    tempfile.TemporaryFile(dir=above).close()
+  except OSError as error:
+    raise config.Error(
+      f"{name}: {above} cannot be written ({error.strerror}); name another place"
+    ) from None
+
 
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes `text` to `path` atomically."""

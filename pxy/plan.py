@@ -7,7 +7,9 @@ import numpy as np
 from pxy import batch, config
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
-from pxy.weights import hf, load
+from pxy.rl import surrogate
+from pxy.sampling import engine as engine_lib
+from pxy.weights import load
 
 
 def show(cfg: config.Train | config.Pretrain) -> None:
@@ -22,7 +24,11 @@ def show(cfg: config.Train | config.Pretrain) -> None:
 def of_train(cfg: config.Train) -> dict[str, str]:
   """The plan of a reinforcement-learning run, a line each."""
   config.check(cfg)
-  arch = _arch(cfg.model)
+  for phase in cfg.phases:
+    for term in phase.terms:
+      surrogate.check(term)
+  arch = load.arch(cfg.model)
+  _fits(cfg, arch)
   shards = (1 if cfg.mesh.data == -1 else cfg.mesh.data) * (
     1 if cfg.mesh.fsdp == -1 else cfg.mesh.fsdp
   )
@@ -57,6 +63,7 @@ def of_train(cfg: config.Train) -> dict[str, str]:
 
 def of_pretrain(cfg: config.Pretrain) -> dict[str, str]:
   """The plan of a pre-training run, a line each."""
+  config.check(cfg)
   arch = arch_lib.Arch(**width(cfg.width, cfg.width.vocab))
   tokens = cfg.rows * cfg.row_tokens
   return {
@@ -81,10 +88,13 @@ def width(cfg: config.Width, vocab: int) -> dict:
   }
 
 
-def _arch(model: str) -> arch_lib.Arch:
-  folder = load.folder(model)
-  inner = folder / "model"
-  return hf.arch(inner if (folder / "checkpoints").is_dir() else folder)
+def _fits(cfg: config.Train, arch: arch_lib.Arch) -> None:
+  engine_lib.Engine(  # It refuses what the model's context cannot hold.
+    arch,
+    sampling=cfg.sampling,
+    stop_ids=(),
+    max_prompt_tokens=cfg.data.max_prompt_tokens,
+  )
 
 
 def _evaluations(cfg: config.Train) -> int:

@@ -78,15 +78,8 @@ def batch(packed: pack.Packed, cfg: config.Pretrain, step: int) -> pack.Packed:
 
 def check(cfg: config.Pretrain) -> None:
   """Refuses what cannot work, before anything is made."""
-  micro = cfg.compute.micro_rows or cfg.rows
-  if cfg.rows < 1 or cfg.rows % micro:
-    raise config.Error(f"rows {cfg.rows} do not divide by compute.micro_rows {micro}")
-  if cfg.row_tokens > cfg.width.context:
-    raise config.Error(
-      f"row_tokens {cfg.row_tokens} exceed width.context {cfg.width.context}"
-    )
-  if cfg.lr <= 0 or cfg.steps < 1:
-    raise config.Error("pretrain: lr must be > 0 and steps >= 1")
+  config.check(cfg)
+  arch_lib.Arch(**plan.width(cfg.width, cfg.width.vocab))
 
 
 def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
@@ -131,6 +124,11 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         log.write(line)
         bar(step + 1)
         meta["step"] = step + 1
+        between = cfg.eval_every and meta["step"] % cfg.eval_every == 0
+        if between and meta["step"] < cfg.steps:
+          with contextlib.suppress(engine_lib.Stopped):
+            found = _evaluate(cfg, arch, tokenizer, state.params, stop)
+            _write(log, meta["step"], *found)
         due = cfg.save_every and meta["step"] % cfg.save_every == 0
         ending = stop()
         if due or ending or meta["step"] == cfg.steps:
@@ -140,13 +138,13 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
           return None
     hf.save(model, arch, jax.device_get(state.params), tokenizer=tokenizer)
     try:
-      scores, answers = _evaluate(cfg, arch, tokenizer, state.params, stop)
+      total = cfg.eval.problems * cfg.eval.samples
+      with progress.counting("evaluate", total) as bar:
+        scores, answers = _evaluate(cfg, arch, tokenizer, state.params, stop, bar)
     except engine_lib.Stopped:
       return None
-    log.write(
-      {"step": cfg.steps, "phase": "pretrain", "eval": scores},
-      record.rows(cfg.steps, "eval", "pretrain", answers),
-    )
+    _write(log, cfg.steps, scores, answers)
+  evaluate_lib.show({"base model": scores})
   summary = {
     "before": None,
     "after": scores,
@@ -180,7 +178,7 @@ def _step(cfg, stepper, state, packed, step):
   }
 
 
-def _evaluate(cfg, arch, tokenizer, params, stop):
+def _evaluate(cfg, arch, tokenizer, params, stop, on_answer=None):
   """Scores (as JSON) and answers of the model on problems it has not seen."""
   data = dataclasses.replace(cfg.data, task=f"arithmetic/{cfg.corpus.level}")
   problems = evaluate_lib.problems(data, cfg.eval, tokenizer)
@@ -192,7 +190,6 @@ def _evaluate(cfg, arch, tokenizer, params, stop):
       max_prompt_tokens=data.max_prompt_tokens,
     ) as engine,
     pool_lib.Pool(cfg.reward, data.grader) as pool,
-    progress.counting("evaluate", len(problems) * cfg.eval.samples) as bar,
   ):
     found = evaluate_lib.evaluate(
       engine,
@@ -202,9 +199,15 @@ def _evaluate(cfg, arch, tokenizer, params, stop):
       problems,
       cfg.eval.samples,
       seed=cfg.seed,
-      on_answer=bar,
+      on_answer=on_answer,
       stop=stop,
     )
-  scores = scores_lib.to_json(found.scores)
-  evaluate_lib.show({"base model": scores})
-  return scores, found.answers
+  return scores_lib.to_json(found.scores), found.answers
+
+
+def _write(log, step: int, scores, answers) -> None:
+  """An evaluation, in the run's records."""
+  log.write(
+    {"step": step, "phase": "pretrain", "eval": scores},
+    record.rows(step, "eval", "pretrain", answers),
+  )

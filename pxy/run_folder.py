@@ -8,6 +8,7 @@ import platform
 from importlib import metadata
 
 from pxy import __version__, config, files
+from pxy.train import checkpoint
 
 
 class RunFolder:
@@ -15,7 +16,7 @@ class RunFolder:
 
   Raises:
     config.Error: resume is `never` and the folder holds a run, or `must` and it holds
-      none, or it holds a run of another config.
+      no checkpoint, or it holds a run of another config, or cannot be written.
   """
 
   def __init__(self, path: pathlib.Path, cfg, resume: str):
@@ -24,17 +25,32 @@ class RunFolder:
     self._cfg = cfg
     file = self.path / "config.json"
     if self.path.exists() and not self.path.is_dir():
-      raise config.Error(f"--out {self.path}: a file is in the way")
+      raise config.Error(f"--out {self.path}: a file is in the way; name a folder")
+    files.writable(file, f"--out {self.path}")
+    saved = checkpoint.steps(self.checkpoints)
     self._held = held = file.is_file()
+    if saved and not held:
+      raise config.Error(
+        f"--out {self.path} holds checkpoints, but no config.json that tells of what"
+        " run: give another folder, or bring config.json back"
+      )
     if held and resume == "never":
       raise config.Error(
         f"--out {self.path} holds a run: give another folder, remove it, or continue it"
         " with --resume auto"
       )
-    if not held and resume == "must":
-      raise config.Error(f"--out {self.path}: no run to resume (no config.json)")
+    if not saved and resume == "must":
+      raise config.Error(
+        f"--out {self.path}: no run to resume, for there is no checkpoint; start"
+        " with --resume auto"
+      )
     if held:
-      _same(read_json(file), config.to_dict(cfg), self.path)
+      _same(read_json(file), cfg, self.path)
+    if saved and saved[-1] > cfg.steps:
+      raise config.Error(
+        f"--steps {cfg.steps}: the run in {self.path} is at step {saved[-1]} already;"
+        " give as many or more, or another --out"
+      )
 
   def keep(self, step: int) -> int | None:
     """The step up to which records are kept (report/log.py); None in a new run."""
@@ -63,30 +79,37 @@ def read_json(path: pathlib.Path):
     raise config.Error(f"{path}: {error}") from error
 
 
-def _same(held: dict, wanted: dict, path) -> None:
-  fields = sorted(_differences(held, wanted))
+def _same(held, cfg, path) -> None:
+  free = FREE[type(cfg)]
+  fields = sorted(
+    f for f in _differences(held, config.to_dict(cfg)) if f.split(".")[0] not in free
+  )
   if fields:
+    more = f" and {len(fields) - 5} more" if len(fields) > 5 else ""
     raise config.Error(
-      f"--out {path} holds a run of another config ({', '.join(fields[:5])} differ):"
-      " give another folder, or the same options as before"
+      f"--out {path} holds a run of another config ({', '.join(fields[:5])}{more}"
+      " differ): give another folder, or the same options as before"
     )
 
 
 def _differences(a, b, at=""):
-  """Dotted names of the fields in which two JSON values differ; `steps` may grow."""
+  """Dotted names of the fields in which two JSON values differ."""
   if isinstance(a, dict) and isinstance(b, dict):
     for name in a.keys() | b.keys():
-      if not (at == "" and name in FREE):
-        yield from _differences(a.get(name), b.get(name), f"{at}.{name}".lstrip("."))
+      yield from _differences(a.get(name), b.get(name), f"{at}.{name}".lstrip("."))
   elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
     for i, pair in enumerate(zip(a, b, strict=True)):
       yield from _differences(*pair, f"{at}.{i}")
   elif a != b:
-    yield at
+    yield at or "all fields"
 
 
-# Fields that change nothing of what was done so far: they may change on resume.
-FREE = ("steps", "eval_every", "save_every", "save")
+# Fields that change nothing of what was done so far: they may change on resume. The
+# learning rate of pre-training depends on its steps.
+FREE = {
+  config.Train: ("steps", "eval_every", "save_every", "save"),
+  config.Pretrain: ("eval_every", "save_every"),
+}
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ checkpoints answer with the same luck.
 
 import contextlib
 import dataclasses
-import pathlib
 import re
 
 import jax
@@ -118,9 +117,9 @@ def command(options) -> None:
     top_p=options.top_p,
   )
   limits = config.Sampling(max_new_tokens=options.max_new_tokens, slots=options.slots)
-  config.check(
-    config.Train(data=dataclasses.replace(data, responses=2), sampling=limits, eval=cfg)
-  )
+  config.check(config.Train(data=data, sampling=limits, eval=cfg, seed=options.seed))
+  if options.json is not None:
+    files.writable(options.json, f"--json {options.json}")
   policy = load.load(options.model, options.step)
   chosen = problems(data, cfg, policy.tokenizer)
   with contextlib.ExitStack() as stack:
@@ -157,4 +156,4 @@ def command(options) -> None:
       "samples": options.samples,
       "scores": scores,
     }
-    files.write_json(pathlib.Path(options.json), report)
+    files.write_json(options.json, report)

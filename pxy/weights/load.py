@@ -33,13 +33,13 @@ class Policy:
 def folder(model: str) -> pathlib.Path:
   """The folder MODEL names; config.Error if there is none."""
   if model.startswith("builtin:"):
-    path = BUILTIN / model.removeprefix("builtin:")
-    if not path.is_dir():
-      names = ", ".join(sorted(p.name for p in BUILTIN.iterdir() if p.is_dir()))
-      raise config.Error(f"model {model!r}: pxy ships {names or 'none'}")
-    return path
+    names = sorted(p.name for p in BUILTIN.iterdir() if p.is_dir())
+    if model.removeprefix("builtin:") not in names:
+      shipped = ", ".join(f"builtin:{name}" for name in names)
+      raise config.Error(f"model {model!r}: pxy ships {shipped}")
+    return BUILTIN / model.removeprefix("builtin:")
   path = pathlib.Path(model)
-  if not path.is_dir():
+  if not model or not path.is_dir():
     raise config.Error(
       f"model {model!r}: no such folder; give builtin:tiny, an HF-style folder"
       " (config.json, *.safetensors, tokenizer) or a run folder"
@@ -47,21 +47,35 @@ def folder(model: str) -> pathlib.Path:
   return path
 
 
+def _is_run(path: pathlib.Path) -> bool:
+  return (path / "checkpoints").is_dir() or (path / "model" / "config.json").is_file()
+
+
+def arch(model: str) -> arch_lib.Arch:
+  """The architecture of MODEL alone: no weights are read."""
+  path = folder(model)
+  return hf.arch(path / "model" if _is_run(path) else path)
+
+
 def load(model: str, step: int | None = None) -> Policy:
   """Reads MODEL; `step` picks a checkpoint of a run folder (default: the newest)."""
   path = folder(model)
-  if (path / "checkpoints").is_dir():
+  if _is_run(path):
     from pxy.train import checkpoint  # Orbax takes a second to import
 
-    arch = hf.arch(path / "model")
-    params = checkpoint.params(path / "checkpoints", decoder.abstract(arch), step)
+    sizes = hf.arch(path / "model")
+    params = checkpoint.params(path / "checkpoints", decoder.abstract(sizes), step)
     path = path / "model"
+  elif step is not None:
+    raise config.Error(
+      f"--step {step}: {model} is no run folder, so it has no checkpoints; leave it out"
+    )
   else:
-    arch, params = hf.load(path)
+    sizes, params = hf.load(path)
   tokenizer = tokenizer_lib.load(path)
-  if tokenizer.vocab_size > arch.vocab_size:
+  if tokenizer.vocab_size > sizes.vocab_size:
     raise config.Error(
       f"model {model!r}: its tokenizer has {tokenizer.vocab_size} tokens, its"
-      f" embedding {arch.vocab_size}: they do not belong together"
+      f" embedding {sizes.vocab_size}: they do not belong together"
     )
-  return Policy(arch, params, tokenizer, model, path)
+  return Policy(sizes, params, tokenizer, model, path)

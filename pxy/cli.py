@@ -51,7 +51,6 @@ def main(argv: list[str] | None = None) -> None:
 
     print(__version__)
     return
-  malloc.reuse()
   try:
     _run(argv[0], argv[1:])
   except config.Error as error:

@@ -13,7 +13,7 @@ Axes live in names. A suffix lists the axes of an array, outermost first: `logp_
 
 Imports go up this list only:
 
-  config  files  metrics
+  config  files  malloc  metrics
   sampling/draw  rl/logprob  rl/advantage  rl/surrogate  rl/rollout  data/pack
   text/tokenizer  rewards/answer  rewards/equal  report/log
   parallel/mesh  parallel/process  text/template  data/trace  data/arithmetic

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pxy import config, files
+from pxy import config, files, malloc
 
 COMMANDS = {
   "pretrain": "train a tokenizer and a base model from scratch",
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
     print(__version__)
     return
+  malloc.reuse()
   try:
     _run(argv[0], argv[1:])
   except config.Error as error:

@@ -84,6 +84,10 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
         state = run.step(state, meta, log, bar)
       except engine_lib.Stopped:
         pass
+      except config.Error:
+        if meta["step"] != saved:
+          run.save(checkpoints, state, meta, log)
+        raise
       if stop():
         if meta["step"] != saved:
           run.save(checkpoints, state, meta, log)

@@ -1,12 +1,18 @@
 """Strict settings for every test: CPU, 8 devices, no silent rank promotion."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+if "PXY_CACHE" not in os.environ:  # data that tests make is theirs, and goes with them
+  os.environ["PXY_CACHE"] = tempfile.mkdtemp(prefix="pxy-test-")
+  atexit.register(shutil.rmtree, os.environ["PXY_CACHE"], ignore_errors=True)
 
 import jax
 import pytest

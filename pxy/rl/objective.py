@@ -1,6 +1,6 @@
 """The loss: score the packed rows, form the surrogate of each term, sum.
 
-    loss = sum_terms coef * sum_bt weight_bt * surrogate(logp_bt, old_bt, A_bt)
+    loss = sum_bt weight_bt * surrogate(logp_bt, old_bt, A_bt)
 
 `conditional_loss` and `marginal_loss` are the two named entry points for other code: a
 few lines each over one path, since they differ only in the view. Weights hold the

@@ -55,6 +55,9 @@ def scorer(
         top_p=sampling.top_p,
         **how,
       )
+      # What was drawn in another view's truncated distribution is not in this one's.
+      drawn_here_BT = jnp.isfinite(packed.sampler_BT)
+      floor_BT = jnp.where(drawn_here_BT, floor_BT, -jnp.inf)
     return logprob.logprob(
       hidden_BTD,
       head_DV,

@@ -339,6 +339,7 @@ class Run:
       "step": step,
       "phase": phase,
       "eval": scores,
+      **evaluate_lib.by_source(found.answers),
       "timing_s/testing": time.perf_counter() - start,
     }
     log.write(line, record.rows(step, "eval", phase, found.answers))
@@ -346,12 +347,13 @@ class Run:
 
   def save(self, checkpoints, state, meta, log) -> None:
     """Records to the disk first, then the checkpoint that relies on them."""
-    log.flush()
     now = time.time()
     meta["seconds"] += now - self.started
     self.started = now
     best = meta["scores"] if meta["evaluated"] == meta["step"] else None
-    checkpoints.save(meta["step"], state, dict(meta), best)
+    with self.clock("save_checkpoint"):  # in the record of the next step
+      log.flush()
+      checkpoints.save(meta["step"], state, dict(meta), best)
 
   def summary(self, meta) -> dict:
     """What summary.json holds."""

@@ -1,8 +1,9 @@
 """Keeps freed memory in the process: XLA's CPU programs ask for the same each step.
 
-By default glibc maps a large buffer anew for every call, and the kernel zeroes it page by
-page as it is touched: about 40 % of the CPU time of a small model's training step (334 ms
-against 200 ms, 128 x 64 tokens). Asked not to map and not to trim, it reuses the pages.
+By default glibc maps a large buffer anew for every call, and the kernel zeroes it page
+by page as it is touched: about 40 % of the CPU time of a small model's training step
+(334 ms against 200 ms, 128 x 64 tokens). Asked not to map and not to trim, it reuses
+the pages.
 """
 
 import ctypes

@@ -93,6 +93,16 @@ def test_metrics_have_the_names_people_have_dashboards_for(whole):
   assert not [name for name in wanted if name not in last]
 
 
+def test_evaluations_have_them_too(whole):
+  first = log_lib.metrics(whole[0])[0]
+  source = "val-core/arithmetic/add3"
+  assert first[f"{source}/mean@4"] == first["eval"]["avg@4"]["value"]
+  assert first[f"{source}/pass@2"] == first["eval"]["pass@2"]["value"]
+  assert first["timing_s/testing"] > 0
+  third = next(r for r in log_lib.metrics(whole[0]) if r["step"] == 3)
+  assert third["timing_s/save_checkpoint"] > 0, "saved after step 2"
+
+
 def test_sampler_and_trainer_agree(whole):
   for record in log_lib.metrics(whole[0]):
     if record.get("space") == "conditional" and "eval" not in record:

@@ -71,13 +71,34 @@ def evaluate(
   scores = scores_lib.scores(
     batch.scores_PR,
     texts=[[a.text for a in group] for group in answers],
-    answers=[[answer_lib.boxed(a.text) for a in group] for group in answers],
+    answers=[[_answer(a.text) for a in group] for group in answers],
     length_PR=np.array([[len(a.sample.ids) for a in group] for group in answers]),
     truncated_PR=np.array(
       [[a.sample.stop == "length" for a in group] for group in answers]
     ),
   )
   return Evaluation(scores, answers, engine.stats.tokens)
+
+
+def _answer(text: str) -> str | None:
+  """What a response votes for in maj@k."""
+  return answer_lib.boxed(text) or answer_lib.final_number(text)
+
+
+def by_source(answers: list[list[collect.Answer]]) -> dict[str, float]:
+  """val-core/{source}/{mean@k, pass@k} of each data source, as dashboards name them."""
+  groups: dict[str, list] = {}
+  for group in answers:
+    groups.setdefault(group[0].prompt.task, []).append(group)
+  out = {}
+  for source, members in groups.items():
+    score_PR = np.array([[a.outcome.score for a in group] for group in members])
+    for name, (value, _) in scores_lib.scores(score_PR).items():
+      kind, at, k = name.partition("@")
+      if at:
+        kind = "mean" if kind == "avg" else kind
+        out[f"val-core/{source}/{kind}@{k}"] = value
+  return out
 
 
 def show(columns: dict[str, dict[str, dict]]) -> None:

@@ -147,6 +147,18 @@ def refuse_failures(batch: Batch, most: float) -> None:
     )
 
 
+def refuse_stale(batch: Batch, version: int) -> None:
+  """Lets a batch through that was drawn by the policy after `version` updates; else a
+  config.Error: it would be trained on as if the present weights had drawn it."""
+  found = {a.sample.version for group in batch.answers for a in group}
+  if found != {version}:
+    raise config.Error(
+      f"rollouts of policy version {', '.join(map(str, sorted(found)))} for an update"
+      f" of version {version}: stale ones are not trained on; continue from the last"
+      " checkpoint with --resume auto"
+    )
+
+
 def _distinct(uids: Sequence[int]) -> list[int]:
   """uids, those that stand earlier in the list moved; the engine takes 32 bits."""
   taken, out = set(), []

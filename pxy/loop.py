@@ -197,7 +197,9 @@ class Run:
     key = jax.random.fold_in(jax.random.key(cfg.seed), step)
     sample_key, view_key = jax.random.split(key)
 
-    drawn = self._draw(state.params, step, meta["updates"], sample_key, bar)
+    # The version drawn from is that of the weights; meta is what the run believes.
+    drawn = self._draw(state.params, step, int(state.step), sample_key, bar)
+    collect.refuse_stale(drawn, meta["updates"])
     answers = drawn.answers
     rewards_PR, valid_PR = advantage.overlong(
       cfg.reward,
@@ -247,6 +249,13 @@ class Run:
       **record.of_samples(answers, rewards_PR, valid_PR),
       **record.of_batch(batches),
       **taken,
+      **record.of_flops(
+        self.policy.arch,
+        rollouts,
+        batches,
+        forwards=(cfg.updates > 1) + any(term.kl != "none" for term in phase.terms),
+        seconds=taken["timing_s/update_actor"],
+      ),
       **record.of_machine(),
       "perf/total_num_tokens": tokens,
       "perf/throughput": tokens / taken["timing_s/step"] / self.mesh.size,

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 import psutil
 
+from pxy.data import pack
 from pxy.evaluate import behaviour, passk, scores
+from pxy.model import flops
 
 
 def of_samples(answers, rewards_PR, valid_PR) -> dict[str, float]:
@@ -85,6 +87,39 @@ def rows(step: int, split: str, phase: str, answers, adv_PR=None) -> list[dict]:
     for p, group in enumerate(answers)
     for r, a in enumerate(group)
   ]
+
+
+def of_flops(
+  arch, rollouts, batches, *, forwards: int, seconds: float
+) -> dict[str, float]:
+  """Model FLOPs of a step (10^12), and the share of the devices' peak in its updates.
+
+  Args:
+    forwards: passes without gradient over what is trained on.
+    seconds: of the updates.
+  """
+  response_B = rollouts.response_len_B
+  prompt_P = rollouts.prompt_len_B[:: rollouts.group_size]
+  # A prompt is read once, and each response goes on from its prompt's cache.
+  pairs = flops.causal(arch, rollouts.prompt_len_B + response_B - 1)
+  again = flops.causal(arch, prompt_P.repeat(rollouts.group_size - 1))
+  total = flops.forward(
+    arch,
+    int(prompt_P.sum() + (response_B - 1).sum()),
+    [a - b for a, b in zip(pairs, again, strict=True)],
+    int(response_B.sum()),
+  )
+  trained = 0
+  for b in batches:
+    length = pack.lengths(b.packed)
+    given = int(length.sum()), flops.causal(arch, length), b.scored_tokens
+    trained += flops.train(arch, *given)
+    total += forwards * flops.forward(arch, *given)
+  out = {"perf/model_tflops": (total + trained) / 1e12}
+  peak = flops.peak(jax.devices()[0].device_kind)
+  if peak is not None and seconds > 0:
+    out["perf/mfu/actor"] = trained / seconds / (peak * jax.device_count())
+  return out
 
 
 def of_machine() -> dict[str, float]:

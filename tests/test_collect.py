@@ -1,6 +1,7 @@
 """Drawing and grading: each response meets its own grade, flat groups make room."""
 
 import concurrent.futures
+import dataclasses
 
 import jax
 import numpy as np
@@ -83,6 +84,24 @@ def test_a_prompt_that_stands_often_has_a_key_of_its_own_at_each_place():
   _, engine, _ = drawn([3] * 200 + [4, 3], n=1)
   assert engine.uids[0] == 3 and engine.uids[200] == 4
   assert len(set(np.asarray(engine.uids).astype(np.uint32).tolist())) == 202
+
+
+def test_stale_rollouts_are_refused():
+  batch, *_ = drawn([5, 9])
+  collect.refuse_stale(batch, 7)
+  with pytest.raises(config.Error, match="version 7 for an update of version 8"):
+    collect.refuse_stale(batch, 8)
+  mixed = collect.Batch([*batch.answers, *_of_version(batch, 6)], 0.0, 0.0)
+  with pytest.raises(config.Error, match="version 6, 7 for an update of version 7"):
+    collect.refuse_stale(mixed, 7)
+
+
+def _of_version(batch, version):
+  def one(answer):
+    sample = dataclasses.replace(answer.sample, version=version)
+    return dataclasses.replace(answer, sample=sample)
+
+  return [[one(answer) for answer in group] for group in batch.answers]
 
 
 def test_too_many_failures_stop_the_run_and_say_why():

@@ -97,6 +97,16 @@ def test_rows_without_weight_are_not_packed():
   assert used == 1
 
 
+def test_lengths_are_those_of_the_sequences_with_every_copy():
+  rollouts = worlds.rollouts(empty=False)
+  view_ = view.mixture(rollouts, [1])
+  sparse = pack.rows(view_, rollouts, np.ones(12), np.ones(12))
+  packed, _ = pack.bins([sparse], row_tokens=40, micro_rows=2, micro_max=6)
+  want = np.asarray(view_.length_CB) + rollouts.response_len_B - 1
+  assert sorted(pack.lengths(packed)) == sorted(want.reshape(-1))
+  assert pack.lengths(packed).sum() == (packed.segments_BT > 0).sum()
+
+
 def test_rows_under_jit_equal_rows_on_the_host():
   rollouts = worlds.rollouts()
   ones = np.ones(12, np.float32)

@@ -219,6 +219,14 @@ def bins(
   return Packed(**shaped), -(-used_rows // micro_rows)
 
 
+def lengths(packed: Packed) -> np.ndarray:
+  """Inputs of each sequence, in the order of rows; every copy of a mixture counts."""
+  segments_BT = np.asarray(packed.segments_BT)
+  segments_BT = segments_BT.reshape(-1, segments_BT.shape[-1])
+  row_B1 = np.arange(len(segments_BT))[:, None] * (segments_BT.max(initial=0) + 1)
+  return np.unique((row_B1 + segments_BT)[segments_BT > 0], return_counts=True)[1]
+
+
 def _dtype(name: str):
   if name == "mask_BT":
     return bool

@@ -92,9 +92,10 @@ class TrainOptions:
   cfg: Annotated[config.Train, tyro.conf.arg(name="")]
   out: pathlib.Path = pathlib.Path("runs/train")
   """The run's folder."""
-  resume: Literal["auto", "never", "must"] = "auto"
+  resume: Literal["auto", "never", "must", "anyway"] = "auto"
   """auto: go on from the newest checkpoint if there is one; never: the folder must hold
-  no run; must: there must be a checkpoint."""
+  no run; must: there must be a checkpoint; anyway: auto, and the config may differ from
+  the one before."""
   dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
   """Print the resolved config and the plan (tokens, steps, memory), and exit."""
 
@@ -108,7 +109,7 @@ class PretrainOptions:
   cfg: Annotated[config.Pretrain, tyro.conf.arg(name="")]
   out: pathlib.Path = pathlib.Path("runs/pretrain")
   """The run's folder; the model is written to OUT/model."""
-  resume: Literal["auto", "never", "must"] = "auto"
+  resume: Literal["auto", "never", "must", "anyway"] = "auto"
   """See `pxy train --help`."""
   dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
   """Print the resolved config and the plan, and exit."""

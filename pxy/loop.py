@@ -47,7 +47,8 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   Returns the summary, or None when a signal ended the run early.
 
   resume: `auto` goes on from the newest checkpoint if there is one, `never` refuses a
-  folder that holds a run, `must` refuses one that does not.
+  folder that holds a run, `must` refuses one that does not, `anyway` is auto and lets
+  the config differ from the one before.
   """
   config.check(cfg)
   for phase in cfg.phases:

@@ -5,6 +5,7 @@ model/ (architecture and tokenizer), and at the end summary.json and the reports
 import json
 import pathlib
 import platform
+import sys
 from importlib import metadata
 
 from pxy import __version__, config, files
@@ -16,7 +17,8 @@ class RunFolder:
 
   Raises:
     config.Error: resume is `never` and the folder holds a run, or `must` and it holds
-      no checkpoint, or it holds a run of another config, or cannot be written.
+      no checkpoint, or it holds a run of another config and resume is not `anyway`, or
+      it cannot be written.
   """
 
   def __init__(self, path: pathlib.Path, cfg, resume: str):
@@ -45,7 +47,7 @@ class RunFolder:
         " with --resume auto"
       )
     if held:
-      _same(read_json(file), cfg, self.path)
+      _same(read_json(file), cfg, self.path, resume == "anyway")
     if saved and saved[-1] > cfg.steps:
       raise config.Error(
         f"--steps {cfg.steps}: the run in {self.path} is at step {saved[-1]} already;"
@@ -79,17 +81,22 @@ def read_json(path: pathlib.Path):
     raise config.Error(f"{path}: {error}") from error
 
 
-def _same(held, cfg, path) -> None:
+def _same(held, cfg, path, anyway: bool) -> None:
+  """Refuses another config, or only names its differences."""
   free = FREE[type(cfg)]
   fields = sorted(
     f for f in _differences(held, config.to_dict(cfg)) if f.split(".")[0] not in free
   )
-  if fields:
-    more = f" and {len(fields) - 5} more" if len(fields) > 5 else ""
+  if not fields:
+    return
+  more = f" and {len(fields) - 5} more" if len(fields) > 5 else ""
+  differ = f"({', '.join(fields[:5])}{more} differ)"
+  if not anyway:
     raise config.Error(
-      f"--out {path} holds a run of another config ({', '.join(fields[:5])}{more}"
-      " differ): give another folder, or the same options as before"
+      f"--out {path} holds a run of another config {differ}: give another folder, the"
+      " same options as before, or --resume anyway to go on with these"
     )
+  print(f"pxy: --out {path}: going on with another config {differ}", file=sys.stderr)
 
 
 def _differences(a, b, at=""):

@@ -198,6 +198,15 @@ def test_resume_refuses_what_it_cannot_continue(whole, tmp_path):
   assert not (tmp_path / "empty").exists(), "nothing half-written"
 
 
+def test_another_config_goes_on_when_asked_to(tmp_path, capfd):
+  out = tmp_path / "run"
+  loop.train(dataclasses.replace(SMALL, steps=1), out)
+  other = dataclasses.replace(SMALL, steps=2, seed=5)
+  assert loop.train(other, out, resume="anyway")["steps"] == 2
+  assert "another config (seed differ)" in capfd.readouterr().err
+  assert json.loads((out / "config.json").read_text())["seed"] == 5
+
+
 def test_a_failing_verifier_stops_the_run_and_says_why(tmp_path):
   grader = tmp_path / "broken.py"
   grader.write_text(

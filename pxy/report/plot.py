@@ -241,7 +241,8 @@ def _groups(fig, groups):
       floor = floor + height
     ax.set_ylim(0, 1)
     curve.over_steps(ax, groups, shade=False)
-    ax.set_xlim(left=step[0])
+    if len(step) > 1:
+      ax.set_xlim(left=step[0])
   ax.yaxis.set_major_formatter(curve.PERCENT)
 
 

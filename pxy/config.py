@@ -259,6 +259,9 @@ class Train:
   """Steps between evaluations; 0: only before and after."""
   save_every: Natural = 20
   """Steps between checkpoints; 0: only the last."""
+  mirror: tuple[Literal["tensorboard", "wandb"], ...] = ()
+  """Where else the numbers of metrics.jsonl go: TensorBoard (extra `tb`), or Weights &
+  Biases (extra `wandb`)."""
   data: Data = Data()
   sampling: Sampling = Sampling()
   reward: Reward = Reward()

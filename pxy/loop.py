@@ -28,7 +28,7 @@ from pxy.evaluate import scores as scores_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.report import log as log_lib
-from pxy.report import page
+from pxy.report import mirror, page
 from pxy.report import progress as progress_lib
 from pxy.rewards import pool as pool_lib
 from pxy.rl import advantage, rollout, surrogate
@@ -63,9 +63,9 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       checkpoint_lib.Checkpointer(folder.checkpoints, cfg.save.keep, cfg.save.best)
     )
     state, meta = run.restore(checkpoints)
-    log = stack.enter_context(
-      log_lib.Log(folder.path, resume=folder.keep(meta["step"]))
-    )
+    kept = folder.keep(meta["step"])
+    also = mirror.open_all(cfg.mirror, folder.path, stack, resume=kept)
+    log = stack.enter_context(log_lib.Log(folder.path, resume=kept, also=also))
     bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"]))
     run.introduce(bar)
     saved = meta["step"]

@@ -242,6 +242,24 @@ class Save:
 
 
 @dataclasses.dataclass(frozen=True)
+class Guard:
+  """What is done when numbers go wrong."""
+
+  bad_steps: Count = 3
+  """Steps in a row without a finite loss and gradient, after which ..."""
+  on_bad: Literal["stop", "rollback"] = "stop"
+  """... the run stops, or goes back to its last good checkpoint and on with another
+  data order."""
+  rollbacks: Natural = 2
+  """Most times that a run goes back."""
+  probs_diff_mean: Share = 0.02
+  """The run stops when sampler and trainer differ more in the mean probability of a
+  drawn token, ..."""
+  probs_diff_max: Share = 0.5
+  """... or in that of any."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
   """A reinforcement-learning run."""
 
@@ -270,6 +288,7 @@ class Train:
   compute: Compute = Compute()
   eval: Eval = Eval()
   save: Save = Save()
+  guard: Guard = Guard()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from pxy import batch as batch_lib
-from pxy import collect, config, files, interrupt, metrics, record, run_folder
+from pxy import collect, config, files, guard, interrupt, metrics, record, run_folder
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
@@ -57,7 +57,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.Interrupt())
-    run = Run(cfg, stop, stack)
+    run = Run(cfg, folder, stop, stack)
     folder.start(run.policy.arch, run.tokenizer)
     checkpoints = stack.enter_context(
       checkpoint_lib.Checkpointer(folder.checkpoints, cfg.save.keep, cfg.save.best)
@@ -76,17 +76,24 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
         if due and meta["evaluated"] != step:
           run.evaluate(state, meta, log, bar)
         if step != saved and (
-          step == cfg.steps or (cfg.save_every and step % cfg.save_every == 0)
+          step == cfg.steps
+          or (cfg.save_every and step % cfg.save_every == 0 and not meta["bad"])
         ):
           run.save(checkpoints, state, meta, log)
           saved = step
         if step >= cfg.steps:
           break
-        state = run.step(state, meta, log, bar)
+        state, line = run.step(state, meta, log, bar)
+        guard.refuse_drift(cfg, line)
+        if meta["bad"] >= cfg.guard.bad_steps:
+          guard.refuse_bad(cfg.guard, meta, run.returns)
+          state = None  # its memory is needed
+          state, meta = run.go_back(checkpoints, meta, log, bar)
+          saved = meta["step"]
       except engine_lib.Stopped:
         pass
       except config.Error:
-        if meta["step"] != saved:
+        if meta["step"] != saved and not meta["bad"]:
           run.save(checkpoints, state, meta, log)
         raise
       if stop():
@@ -106,20 +113,23 @@ class Run:
   """What stays the same over a run, and its one step.
 
   `meta` is the run's place, and goes with the weights into each checkpoint: step,
-  updates made, tokens drawn, seconds spent, the step last evaluated, and the first and
-  last scores.
+  updates made, tokens drawn, seconds spent, the step last evaluated, the first and last
+  scores, the bad steps in a row that it ends with, and what guard.py knows of entropy.
   """
 
-  def __init__(self, cfg: config.Train, stop, stack: contextlib.ExitStack):
-    self.cfg, self.stop = cfg, stop
+  def __init__(
+    self,
+    cfg: config.Train,
+    folder: run_folder.RunFolder,
+    stop,
+    stack: contextlib.ExitStack,
+  ):
+    self.cfg, self.folder, self.stop = cfg, folder, stop
     self.started = time.time()
     self.mesh = mesh_lib.make(cfg.mesh)
     self.policy = policy = load.load(cfg.model)
     self.tokenizer = policy.tokenizer
-    self.sources = [
-      prompts_lib.load(cfg.data, policy.tokenizer, "train", cfg.seed + round)
-      for round in range(1 + cfg.reward.refill)
-    ]
+    self._order()
     self.problems = evaluate_lib.problems(cfg.data, cfg.eval, policy.tokenizer)
     self.shape = batch_lib.shape(cfg, mesh_lib.row_shards(self.mesh))
     self.contexts = {
@@ -138,6 +148,16 @@ class Run:
       self._engine(evaluate_lib.sampling(cfg.sampling, cfg.eval))
     )
     self.clock = record.Clock()
+
+  def _order(self) -> None:
+    """The order of the data; each return to a checkpoint has another."""
+    cfg, rounds = self.cfg, 1 + self.cfg.reward.refill
+    self.returns = len(self.folder.returns())
+    first = cfg.seed + rounds * self.returns
+    self.sources = [
+      prompts_lib.load(cfg.data, self.tokenizer, "train", first + round)
+      for round in range(rounds)
+    ]
 
   def _engine(self, sampling: config.Sampling) -> engine_lib.Engine:
     return engine_lib.Engine(
@@ -182,13 +202,33 @@ class Run:
       "evaluated": None,
       "before": None,
       "scores": None,
+      "bad": 0,
+      "entropy": None,
       "seed": self.cfg.seed,
       "digest": config.digest(self.cfg),
     }
     return state, meta
 
-  def step(self, state, meta, log, bar) -> state_lib.State:
-    """One step: draw, grade, update; `meta` moves on when it is whole."""
+  def go_back(self, checkpoints, bad: dict, log, bar) -> tuple[state_lib.State, dict]:
+    """State and place of the last good checkpoint; from there on another data order.
+
+    What was made after it goes first: a process that dies in between comes back to the
+    same checkpoint.
+    """
+    metas = checkpoints.metas()
+    checkpoints.forget(max((s for s in metas if not metas[s]["bad"]), default=0))
+    state, meta = self.restore(checkpoints)
+    self.folder.returned(bad["step"], meta["step"])
+    self._order()
+    log.rewind(meta["step"])
+    bar.say(
+      f"warning: {bad['bad']} steps in a row were not finite: back to step"
+      f" {meta['step']}, and on with another data order"
+    )
+    return state, meta
+
+  def step(self, state, meta, log, bar) -> tuple[state_lib.State, dict]:
+    """One step: draw, grade, update; its record. `meta` moves on when it is whole."""
     cfg, clock, step = self.cfg, self.clock, meta["step"]
     start, compiles = time.perf_counter(), self.compiles.count
     number, phase = config.phase_at(cfg, step)
@@ -196,6 +236,8 @@ class Run:
       if phase.on_start == "reset_optimizer":
         state = dataclasses.replace(state, opt_state=optim.reset(state.opt_state))
     key = jax.random.fold_in(jax.random.key(cfg.seed), step)
+    if self.returns:
+      key = jax.random.fold_in(key, self.returns)
     sample_key, view_key = jax.random.split(key)
 
     # The version drawn from is that of the weights; meta is what the run believes.
@@ -229,15 +271,21 @@ class Run:
         )
         for groups in self._minibatches()
       ]
-    state, numbers = self._update(state, phase, batches)
+    of_samples = record.of_samples(answers, rewards_PR, valid_PR)
+    sound = not of_samples["rollout/nonfinite"]
+    # What a broken distribution has drawn is not trained on.
+    state, numbers = self._update(state, phase, batches if sound else [])
+    updates = numbers.pop("updates")
+    bad = not sound or numbers["actor/skipped"] > 0
 
     taken = clock.take()
     taken["timing_s/step"] = time.perf_counter() - start
     tokens = int(rollouts.response_len_B.sum() + rollouts.prompt_len_B.sum())
     meta |= {
       "step": step + 1,
-      "updates": meta["updates"] + numbers.pop("updates"),
+      "updates": meta["updates"] + updates,
       "tokens": meta["tokens"] + tokens,
+      "bad": meta["bad"] + 1 if bad else 0 if updates else meta["bad"],
     }
     line = {
       "step": step + 1,
@@ -247,7 +295,7 @@ class Run:
       "training/epoch": self.sources[0].epoch(step, cfg.data.prompts),
       "actor/lr": phase.lr,
       **numbers,
-      **record.of_samples(answers, rewards_PR, valid_PR),
+      **of_samples,
       **record.of_batch(batches),
       **taken,
       **record.of_flops(
@@ -266,7 +314,13 @@ class Run:
     adv_PR = np.concatenate([b.adv_PR for b in batches])
     log.write(line, record.rows(step + 1, "train", phase.name, answers, adv_PR))
     bar.step(line)
-    return state
+    if bad:
+      where = guard.write_bad(self.folder.path, [b.packed for b in batches], line)
+      bar.say(f"warning: step {step + 1} is not finite: no update; see {where}")
+    meta["entropy"], said = guard.entropy(meta["entropy"], line["rollout/entropy"])
+    if said:
+      bar.say(f"step {step + 1}: {said}")
+    return state, line
 
   def _draw(self, params, step, version, key, bar) -> collect.Batch:
     """The graded responses of a step; refilled where groups show no contrast."""
@@ -316,9 +370,9 @@ class Run:
         packed = dataclasses.replace(b.packed, **given)
         state, part = self.stepper.update(state, packed, b.used, phase.lr, phase.terms)
         found = metrics.merge(found, part)
-      numbers = metrics.values(found)
-    skipped = int(numbers.get("actor/skipped", 0))
-    return state, numbers | {"updates": len(batches) - skipped}
+      numbers = {"actor/skipped": 0.0} | metrics.values(found)
+    updates = len(batches) - int(numbers["actor/skipped"])
+    return state, numbers | {"updates": updates}
 
   def _minibatches(self) -> list[slice]:
     size = self.cfg.data.prompts // self.cfg.updates

@@ -34,6 +34,7 @@ def of_samples(answers, rewards_PR, valid_PR) -> dict[str, float]:
     ),
     **_spread("prompt_length", prompt),
     "rollout/entropy": float(-sum(a.sample.logp.sum() for a in flat) / length.sum()),
+    "rollout/nonfinite": sum(int((~np.isfinite(a.sample.logp)).sum()) for a in flat),
     "samples/ungradable": status.count("ungradable"),
     "samples/failed": status.count("failed"),
     "samples/duplicates": sum(

@@ -58,6 +58,16 @@ class RunFolder:
     """The step up to which records are kept (report/log.py); None in a new run."""
     return step if self._held else None
 
+  def returns(self) -> list[dict]:
+    """Each return to an earlier checkpoint, as {"from": step, "to": step}."""
+    file = self.path / "returns.json"
+    return read_json(file) if file.is_file() else []
+
+  def returned(self, step: int, to: int) -> None:
+    """Notes a return."""
+    more = [*self.returns(), {"from": step, "to": to}]
+    files.write_json(self.path / "returns.json", more)
+
   def start(self, arch, tokenizer) -> None:
     """Writes what names the run: its config, architecture and tokenizer."""
     from pxy.weights import hf
@@ -114,7 +124,7 @@ def _differences(a, b, at=""):
 # Fields that change nothing of what was done so far: they may change on resume. The
 # learning rate of pre-training depends on its steps.
 FREE = {
-  config.Train: ("steps", "eval_every", "save_every", "save", "mirror"),
+  config.Train: ("steps", "eval_every", "save_every", "save", "mirror", "guard"),
   config.Pretrain: ("eval_every", "save_every"),
 }
 

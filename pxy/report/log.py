@@ -71,11 +71,19 @@ class Log:
   ):
     self._folder = pathlib.Path(folder)
     self._also = tuple(also)
+    self._folder.mkdir(parents=True, exist_ok=True)
+    self._open(-1 if resume is None else resume)
+
+  def rewind(self, step: int) -> None:
+    """Drops what was recorded after this step, and goes on from it."""
+    self.flush()
+    self._file.close()
+    self._open(step)
+
+  def _open(self, keep_to: int) -> None:
     self._rows: list[dict] = []
     self._bytes = 0
-    self._folder.mkdir(parents=True, exist_ok=True)
     path = self._folder / "metrics.jsonl"
-    keep_to = -1 if resume is None else resume
     _truncate_metrics(path, keep_to)
     _truncate_parts(self._folder, keep_to)
     held = metrics(self._folder)

@@ -130,6 +130,24 @@ class Checkpointer:
     newest = process.agree(max(steps(self.folder), default=-1))
     return None if newest < 0 else newest
 
+  def metas(self) -> dict[int, dict]:
+    """The meta of each complete checkpoint, by step; those that cannot be read lack."""
+    self.wait()
+    found = {}
+    for step in steps(self.folder):
+      with contextlib.suppress(config.Error):
+        found[step] = _about(self.folder / _name(step))["meta"]
+    return found
+
+  def forget(self, after: int) -> None:
+    """Removes the checkpoints of later steps, which a run that went back gives up."""
+    self.wait()
+    if process.main():
+      for step in steps(self.folder):
+        if step > after:
+          _remove(self.folder / _name(step))
+    process.barrier("forgotten")
+
   def restore(self, step: int | None, abstract):
     """State and meta of a checkpoint.
 

@@ -1,0 +1,177 @@
+"""Numbers that go wrong, made to go wrong in real runs."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pxy import collect, config, guard, loop
+from pxy.report import log as log_lib
+from pxy.train import checkpoint
+from pxy.train import step as step_lib
+
+CFG = config.Train(
+  steps=6,
+  save_every=2,
+  data=config.Data(prompts=2, responses=4, max_prompt_tokens=32),
+  sampling=config.Sampling(max_new_tokens=16, slots=8),
+  eval=config.Eval(problems=1, samples=2),
+  mesh=config.Mesh(data=1, fsdp=1, tensor=1),
+  guard=config.Guard(bad_steps=2),
+  # Every response differs in length, so that there is a gradient in every step.
+  phases=(config.Phase(terms=(config.Term(advantage="reinforce"),)),),
+)
+
+
+@pytest.fixture(autouse=True)
+def always_something_to_learn(monkeypatch):
+  # 16 tokens are too few for an answer: score responses by their first token instead.
+  def scores(batch):
+    return np.array([[a.sample.ids[0] % 2 + 1.0 for a in g] for g in batch.answers])
+
+  monkeypatch.setattr(collect.Batch, "scores_PR", property(scores))
+
+
+def poison(monkeypatch, steps, times=1):
+  """Before these steps one weight is infinite; it is itself again after the step."""
+  real, left = loop.Run.step, dict.fromkeys(steps, times)
+
+  def step(self, state, meta, log, bar):
+    if not left.get(meta["step"]):
+      return real(self, state, meta, log, bar)
+    left[meta["step"]] -= 1
+    scale = state.params["norm"]["scale"]
+    kept = np.asarray(scale)
+    state = with_scale(state, scale.at[0].set(np.inf))
+    state, line = real(self, state, meta, log, bar)
+    return with_scale(state, jax.device_put(kept, scale.sharding)), line
+
+  monkeypatch.setattr(loop.Run, "step", step)
+
+
+def with_scale(state, scale):
+  params = state.params | {"norm": {"scale": scale}}
+  return dataclasses.replace(state, params=params)
+
+
+def trained(out):
+  return [r for r in log_lib.metrics(out) if "eval" not in r]
+
+
+def test_one_bad_step_is_skipped_counted_and_written_for_inspection(
+  monkeypatch, tmp_path, capsys
+):
+  poison(monkeypatch, [2])
+  loop.train(dataclasses.replace(CFG, steps=4), tmp_path)
+  lines = trained(tmp_path)
+  assert [r["rollout/nonfinite"] > 0 for r in lines] == [False, False, True, False]
+  assert "step 3 is not finite" in capsys.readouterr().err
+  (file,) = (tmp_path / "bad").iterdir()
+  with np.load(file) as held:  # no pickles
+    assert json.loads(str(held["metrics"]))["step"] == 3
+    assert held["0/tokens_BT"].shape == held["0/adv_BT"].shape
+    assert held["0/mask_BT"].any()
+  with checkpoint.Checkpointer(tmp_path / "checkpoints", 2, "") as found:
+    assert found.metas()[4]["updates"] == 3
+
+
+def test_bad_steps_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(
+  monkeypatch, tmp_path
+):
+  poison(monkeypatch, [3, 4])
+  with pytest.raises(config.Error, match="step 5: 2 steps in a row had a loss"):
+    loop.train(CFG, tmp_path)
+  assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+  assert len(list((tmp_path / "bad").iterdir())) == 2
+
+
+def test_a_run_goes_back_to_its_last_good_checkpoint_and_on_with_other_data(
+  monkeypatch, tmp_path
+):
+  # Step 4 is bad whatever comes before; it gets better after the second return.
+  poison(monkeypatch, [3, 4], times=2)
+  back = config.Guard(bad_steps=2, on_bad="rollback")
+  drawn = record_prompts(monkeypatch)
+  loop.train(dataclasses.replace(CFG, guard=back), tmp_path)
+  assert [r["step"] for r in trained(tmp_path)] == [1, 2, 3, 4, 5, 6]
+  assert all(r["rollout/nonfinite"] == 0 for r in trained(tmp_path))
+  returns = json.loads((tmp_path / "returns.json").read_text())
+  assert returns == [{"from": 5, "to": 2}] * 2
+  assert checkpoint.steps(tmp_path / "checkpoints")[-2:] == [4, 6]
+  rows = pq.read_table(tmp_path / "completions.parquet").to_pylist()
+  assert sum(row["split"] == "train" for row in rows) == 6 * 8, "none twice, none lost"
+  orders = np.array(drawn).reshape(-1, 2)[[2, 5, 8]].tolist()
+  assert len(set(map(tuple, orders))) == 3, f"third step's prompts: {orders}"
+
+
+def record_prompts(monkeypatch):
+  drawn, real = [], loop.Run._draw
+
+  def draw(*args):
+    batch = real(*args)
+    drawn.extend(group[0].prompt.uid for group in batch.answers)
+    return batch
+
+  monkeypatch.setattr(loop.Run, "_draw", draw)
+  return drawn
+
+
+def test_returns_are_bounded_and_survive_the_process(monkeypatch, tmp_path):
+  poison(monkeypatch, [0, 1], times=9)
+  back = config.Guard(bad_steps=2, on_bad="rollback", rollbacks=1)
+  cfg = dataclasses.replace(CFG, guard=back)
+  for _ in range(2):  # without a checkpoint it goes back to the start
+    with pytest.raises(config.Error, match=r"in a row .* after 1 returns"):
+      loop.train(cfg, tmp_path)
+  assert json.loads((tmp_path / "returns.json").read_text()) == [{"from": 2, "to": 0}]
+
+
+def test_a_sampler_that_differs_from_the_trainer_ends_the_run(monkeypatch, tmp_path):
+  real = step_lib.Stepper.__init__
+
+  def init(self, arch, compute, sampling, *rest):  # scores at another temperature
+    real(self, arch, compute, dataclasses.replace(sampling, temperature=2.0), *rest)
+
+  monkeypatch.setattr(step_lib.Stepper, "__init__", init)
+  with pytest.raises(config.Error, match=r"probs_diff_mean.* at another temperature"):
+    loop.train(CFG, tmp_path)
+
+
+@pytest.mark.parametrize(
+  "change, cause",
+  [
+    ({"compute": config.Compute(dtype="bfloat16")}, "bfloat16 rounds"),
+    ({"sampling": config.Sampling(top_p=0.9)}, "at the edge of sampling.top_p"),
+    ({}, "other weights"),
+  ],
+)
+def test_drift_names_its_likely_cause(change, cause):
+  cfg = dataclasses.replace(CFG, **change)
+  names = [f"training/rollout_probs_diff_{how}" for how in ("mean", "max")]
+  nothing = {"step": 3} | dict(zip(names, (float("nan"), -np.inf), strict=True))
+  guard.refuse_drift(cfg, nothing)  # of a marginal phase
+  guard.refuse_drift(cfg, {"step": 3} | dict.fromkeys(names, 0.01))
+  with pytest.raises(config.Error, match=f"step 3: .*_max is 0.9.*{cause}"):
+    guard.refuse_drift(cfg, {"step": 3, names[0]: 0.01, names[1]: 0.9})
+
+
+def test_entropy_warns_once_per_crossing_and_says_what_it_means():
+  series = [0.6, 0.5, 0.11, 0.05, 0.15, 0.6, 0.1, float("nan"), 2.0, 1.5, 0.6, 3.0]
+  known, said = None, []
+  for now in series:
+    known, warning = guard.entropy(known, now)
+    said.append(warning and warning.split(" has ")[1].split(":")[0])
+  want = {2: "collapsed", 6: "collapsed", 8: "exploded", 11: "exploded"}
+  assert said == [want.get(i) for i in range(len(series))]
+  sure, _ = guard.entropy(None, 0.01)
+  assert guard.entropy(sure, 0.2)[1] is None, "a sure policy may triple its entropy"
+
+
+def test_only_the_latest_bad_batches_are_kept(tmp_path):
+  for step in range(guard.BAD_KEPT + 3):
+    guard.write_bad(tmp_path, [], {"step": step})
+  kept = sorted(path.name for path in (tmp_path / "bad").iterdir())
+  assert kept == [f"{step:08d}.npz" for step in range(3, guard.BAD_KEPT + 3)]

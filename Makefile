@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint base lock clean
+.PHONY: help demo test lint bench base lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,6 +26,9 @@ test: $(READY)  ## ruff and the whole test suite
 
 lint: $(READY)  ## ruff alone
 	$(BIN)/ruff check .
+
+bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, step
+	$(BIN)/python -m benchmarks.run
 
 base: $(READY)  ## pre-train the embedded base model again (the weights that pxy ships)
 	$(BIN)/pxy pretrain experiments/base.py --out runs/base

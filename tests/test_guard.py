@@ -5,6 +5,7 @@ import json
 
 import jax
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -175,3 +176,23 @@ def test_only_the_latest_bad_batches_are_kept(tmp_path):
     guard.write_bad(tmp_path, [], {"step": step})
   kept = sorted(path.name for path in (tmp_path / "bad").iterdir())
   assert kept == [f"{step:08d}.npz" for step in range(3, guard.BAD_KEPT + 3)]
+
+
+def test_soak_memory_is_flat_and_nothing_compiles_again(monkeypatch, tmp_path):
+  steps, early = 300, 120  # the first checkpoints bring Orbax, 30 MB
+  rss, alive, real = {}, {}, loop.Run.step
+
+  def step(self, state, meta, log, bar):
+    rss[meta["step"]] = psutil.Process().memory_info().rss
+    alive[meta["step"]] = len(jax.live_arrays())
+    return real(self, state, meta, log, bar)
+
+  monkeypatch.setattr(loop.Run, "step", step)
+  sampling = dataclasses.replace(CFG.sampling, max_new_tokens=4)
+  cfg = dataclasses.replace(CFG, steps=steps, save_every=50, sampling=sampling)
+  loop.train(cfg, tmp_path)
+  compiles = np.array([r["compiles"] for r in trained(tmp_path)])
+  assert not compiles[1:].any(), f"steps that compile: {np.flatnonzero(compiles) + 1}"
+  assert alive[steps - 1] <= alive[early], "arrays are left on the device"
+  grown = (rss[steps - 1] - rss[early]) / 2**20
+  assert grown < 24, f"{grown:.0f} MB more after {steps} steps than after {early}"

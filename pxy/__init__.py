@@ -20,7 +20,7 @@ Imports go up this list only:
   data/rows  data/prompts  rewards/tasks  rewards/jail  rewards/worker  rewards/remote
   rewards/pool  model/*  weights/*  sampling/step  sampling/engine
   rl/view  rl/objective  batch  train/*  collect  evaluate/*  report/*
-  record  run_folder  interrupt  plan  guard  loop  pretrain  cli
+  record  run_folder  interrupt  rescue  plan  guard  loop  pretrain  cli
 """
 
 __version__ = "0.1.0"

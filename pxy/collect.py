@@ -4,6 +4,7 @@ Grading starts when a response ends, while the rest of the batch is still being 
 """
 
 import collections
+import concurrent.futures
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,9 @@ from pxy import config
 from pxy.data import prompts as prompts_lib
 from pxy.rewards import pool as pool_lib
 from pxy.sampling import engine as engine_lib
+
+POLL = 0.5
+"""Seconds between looks at `stop` while grades are waited for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +99,11 @@ def collect(
     stop=stop,
   )
   drawn = time.perf_counter()
+  waiting = set(futures.values())
+  while waiting:
+    _, waiting = concurrent.futures.wait(waiting, POLL)
+    if waiting and stop is not None and stop():
+      raise engine_lib.Stopped
   answers = [
     [
       Answer(prompts[p], sample, texts[p, r], futures[p, r].result())

@@ -239,6 +239,8 @@ class Save:
   """Newest checkpoints kept; the one with the best score is kept besides."""
   best: str = "avg"
   """Evaluation metric that names the best checkpoint."""
+  grace: Positive = 20.0
+  """Seconds from SIGTERM to the end of the process, what it does saved or given up."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,17 @@ import jax
 import numpy as np
 
 from pxy import batch as batch_lib
-from pxy import collect, config, files, guard, interrupt, metrics, record, run_folder
+from pxy import (
+  collect,
+  config,
+  files,
+  guard,
+  interrupt,
+  metrics,
+  record,
+  rescue,
+  run_folder,
+)
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
@@ -56,7 +66,9 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       surrogate.check(term)
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
-    stop = stack.enter_context(interrupt.Interrupt())
+    stop = stack.enter_context(interrupt.listen(cfg.save.grace))
+    place = rescue.Rescue()
+    stack.enter_context(stop.rescued(place))
     run = Run(cfg, folder, stop, stack)
     folder.start(run.policy.arch, run.tokenizer)
     checkpoints = stack.enter_context(
@@ -75,6 +87,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       try:
         if due and meta["evaluated"] != step:
           run.evaluate(state, meta, log, bar)
+        place.keep(checkpoints, log, state, meta)
         if step != saved and (
           step == cfg.steps
           or (cfg.save_every and step % cfg.save_every == 0 and not meta["bad"])
@@ -84,6 +97,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
         if step >= cfg.steps:
           break
         state, line = run.step(state, meta, log, bar)
+        place.keep(checkpoints, log, state, meta)
         guard.refuse_drift(cfg, line)
         if meta["bad"] >= cfg.guard.bad_steps:
           guard.refuse_bad(cfg.guard, meta, run.returns)
@@ -415,7 +429,8 @@ class Run:
     meta["seconds"] += now - self.started
     self.started = now
     best = meta["scores"] if meta["evaluated"] == meta["step"] else None
-    with self.clock("save_checkpoint"):  # in the record of the next step
+    # The clock's part is in the record of the next step.
+    with self.stop.whole, self.clock("save_checkpoint"):
       log.flush()
       checkpoints.save(meta["step"], state, dict(meta), best)
 

@@ -17,7 +17,7 @@ import time
 import jax
 import numpy as np
 
-from pxy import config, files, interrupt, metrics, plan, record, run_folder
+from pxy import config, files, interrupt, metrics, plan, record, rescue, run_folder
 from pxy.data import arithmetic, pack
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
@@ -98,7 +98,9 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
   folder = run_folder.RunFolder(out, cfg, resume)
   model, started = folder.path / "model", time.time()
   with contextlib.ExitStack() as stack:
-    stop = stack.enter_context(interrupt.Interrupt())
+    stop = stack.enter_context(interrupt.listen())
+    place = rescue.Rescue()
+    stack.enter_context(stop.rescued(place))
     documents = arithmetic.documents(cfg.corpus, cfg.seed)
     roles = ["user\n", "assistant\n"]  # of the chat template, once a document
     texts = (text for d in documents for text in (*roles, d.question, d.trace))
@@ -124,6 +126,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         log.write(line)
         bar(step + 1)
         meta["step"] = step + 1
+        place.keep(checkpoints, log, state, meta)
         between = cfg.eval_every and meta["step"] % cfg.eval_every == 0
         if between and meta["step"] < cfg.steps:
           with contextlib.suppress(engine_lib.Stopped):
@@ -132,8 +135,9 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         due = cfg.save_every and meta["step"] % cfg.save_every == 0
         ending = stop()
         if due or ending or meta["step"] == cfg.steps:
-          log.flush()
-          checkpoints.save(meta["step"], state, meta)
+          with stop.whole:
+            log.flush()
+            checkpoints.save(meta["step"], state, meta)
         if ending:
           return None
     hf.save(model, arch, jax.device_get(state.params), tokenizer=tokenizer)

@@ -22,7 +22,7 @@ def pxy(*argv, code=0, cwd=ROOT):
   """stdout and stderr of `pxy ARGV`, which must exit with `code`."""
   env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
   done = subprocess.run(
-    [sys.executable, "-m", "pxy.cli", *map(str, argv)],
+    [sys.executable, "-m", "pxy", *map(str, argv)],
     capture_output=True, text=True, cwd=cwd, env=env, timeout=300,
   )  # fmt: skip
   assert done.returncode == code, f"exit {done.returncode}: {done.stderr}"

@@ -22,6 +22,7 @@ import math
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -71,6 +72,7 @@ class Log:
   ):
     self._folder = pathlib.Path(folder)
     self._also = tuple(also)
+    self._lock = threading.Lock()  # rescue.py flushes from another thread
     self._folder.mkdir(parents=True, exist_ok=True)
     self._open(-1 if resume is None else resume)
 
@@ -119,16 +121,20 @@ class Log:
       self._evaluated.add(step)
     else:
       self._trained = step
-    self._rows += rows
-    self._bytes += sum(len(str(r["prompt"])) + len(str(r["completion"])) for r in rows)
-    if self._bytes > BUFFER_BYTES:
-      self._publish()
+    with self._lock:
+      self._rows += rows
+      self._bytes += sum(
+        len(str(r["prompt"])) + len(str(r["completion"])) for r in rows
+      )
+      if self._bytes > BUFFER_BYTES:
+        self._publish()
 
   def flush(self) -> None:
     """Everything written so far is on the disk when this returns."""
-    self._file.flush()
-    os.fsync(self._file.fileno())
-    self._publish()
+    with self._lock:
+      self._file.flush()
+      os.fsync(self._file.fileno())
+      self._publish()
 
   def close(self) -> None:
     """Flushes, and joins the completions into one file."""

@@ -112,9 +112,10 @@ class Checkpointer:
 
   def wait(self) -> None:
     """Waits until what `save` started is published; raises what went wrong."""
-    if self._thread is None:
+    thread = self._thread
+    if thread is None:
       return
-    self._thread.join()
+    thread.join()
     self._thread = None
 
     def fail():

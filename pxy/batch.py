@@ -125,6 +125,24 @@ def prepare(
   )
 
 
+def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
+  """One micro-batch of responses in the view they were drawn in: (packed, used).
+
+  For a comparison of sampler and trainer where no term takes that view: as many
+  responses as there are rows, spread over the batch.
+  """
+  size = len(rollouts.response_len_B)
+  weight_B = np.zeros(size)
+  weight_B[:: -(-size // shape.micro_rows)] = 1.0
+  part = pack.rows(view.conditional(rollouts), rollouts, weight_B, weight_B)
+  return pack.bins(
+    [part],
+    row_tokens=shape.row_tokens,
+    micro_rows=shape.micro_rows,
+    micro_max=shape.micro_max,
+  )
+
+
 def view_of(term: config.Term, rollouts, contexts, key) -> view.View:
   """The view a term takes of the rollouts."""
   if term.space == "conditional":

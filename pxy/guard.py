@@ -7,8 +7,8 @@
                that the gradient is not that of what was drawn. The run ends.
   entropy      Of the policy, against that of the run's first step. A warning.
 
-Only phases with a conditional term compare sampler and trainer: a marginal view scores
-another distribution than the one that was drawn from.
+A marginal term scores another distribution than the one that was drawn from; a phase of
+only such terms compares sampler and trainer on one micro-batch, a forward pass more.
 """
 
 import dataclasses

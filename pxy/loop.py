@@ -37,6 +37,7 @@ from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import process
 from pxy.report import log as log_lib
 from pxy.report import mirror, page
 from pxy.report import progress as progress_lib
@@ -286,6 +287,7 @@ class Run:
         for groups in self._minibatches()
       ]
     of_samples = record.of_samples(answers, rewards_PR, valid_PR)
+    of_drift = self._drift(state.params, phase, rollouts)
     sound = not of_samples["rollout/nonfinite"]
     # What a broken distribution has drawn is not trained on.
     state, numbers = self._update(state, phase, batches if sound else [])
@@ -309,6 +311,7 @@ class Run:
       "training/epoch": self.sources[0].epoch(step, cfg.data.prompts),
       "actor/lr": phase.lr,
       **numbers,
+      **of_drift,
       **of_samples,
       **record.of_batch(batches),
       **taken,
@@ -359,6 +362,15 @@ class Run:
 
     sources = [source.batch(step, self.cfg.data.prompts) for source in self.sources]
     return collect.refilled(draw, sources)
+
+  def _drift(self, params, phase, rollouts) -> dict[str, float]:
+    """How sampler and trainer differ, where the update itself does not tell."""
+    if any(term.space == "conditional" for term in phase.terms):
+      return {}
+    with self.clock("compare"):
+      packed, used = batch_lib.sample(rollouts, self.shape)
+      logp_MBT = process.get(self.stepper.score(params, packed, used))
+    return record.of_drift(packed, logp_MBT)
 
   def _update(self, state, phase, batches):
     """The updates of a batch of rollouts: (state, metrics, with `updates` made).

@@ -65,6 +65,19 @@ def of_batch(batches) -> dict[str, float]:
   }
 
 
+def of_drift(packed, logp_MBT) -> dict[str, float]:
+  """Differences of probability between sampler and trainer; logp is the trainer's."""
+  known_MBT = packed.mask_BT & np.isfinite(packed.sampler_BT)
+  diff = np.abs(np.exp(logp_MBT) - np.exp(packed.sampler_BT))[known_MBT]
+  if not diff.size:
+    return {}
+  return {
+    "training/rollout_probs_diff_mean": float(diff.mean()),
+    "training/rollout_probs_diff_p95": float(np.quantile(diff, 0.95)),
+    "training/rollout_probs_diff_max": float(diff.max()),
+  }
+
+
 def rows(step: int, split: str, phase: str, answers, adv_PR=None) -> list[dict]:
   """Rows of the completions table (report/log.py), one per response."""
   return [

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from pxy import batch, config
+from pxy import batch, config, record
 from pxy.rl import advantage, objective
 
 import worlds
@@ -120,3 +120,30 @@ def test_ratios_of_sequences_do_not_depend_on_the_packing():
   dense, sparse = loss(SHAPE), loss(batch.Shape(16, 1, 13))
   assert dense[2] > 0 and dense[1] != 0, "rows should hold several sequences"
   np.testing.assert_allclose(dense[:2], sparse[:2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("micro_rows", [1, 3, 16, 40])
+def test_a_sample_for_comparison_fills_one_micro_batch_from_all_over(micro_rows):
+  shape = batch.Shape(micro_max=40, micro_rows=micro_rows, row_tokens=40)
+  packed, used = batch.sample(ROLLOUTS, shape)
+  assert used == 1
+  got = sorted(packed.sampler_BT[packed.mask_BT].tolist())
+  every = -(-16 // micro_rows)
+  logps = [
+    row[:n] for row, n in zip(ROLLOUTS.logp_BT, ROLLOUTS.response_len_B, strict=True)
+  ]
+  assert got == sorted(np.concatenate(logps[::every]).tolist())
+
+
+def test_the_comparison_sees_a_difference_in_one_token():
+  packed, _ = batch.sample(ROLLOUTS, SHAPE)
+  logp = np.where(packed.mask_BT, packed.sampler_BT, 0.0)
+  name = "training/rollout_probs_diff_"
+  assert record.of_drift(packed, logp)[f"{name}max"] == 0
+  place = tuple(np.argwhere(packed.mask_BT)[0])
+  logp[place] -= 1.0
+  found = record.of_drift(packed, logp)
+  want = np.exp(packed.sampler_BT[place]) * (1 - np.exp(-1))
+  assert found[f"{name}max"] == pytest.approx(want, rel=1e-5)
+  mean = want / packed.mask_BT.sum()
+  assert found[f"{name}mean"] == pytest.approx(mean, rel=1e-5)

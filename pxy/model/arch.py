@@ -53,10 +53,13 @@ class Arch:
   """Factor on q.k; None: head_dim ** -0.5."""
 
   def __post_init__(self):
-    positive = ("vocab_size", "layers", "d_model", "heads", "kv_heads", "d_ff")
-    for name in (*positive, "context", "rope_theta", "norm_eps"):
+    sizes = ("vocab_size", "layers", "d_model", "heads", "kv_heads", "d_ff", "context")
+    for name in (*sizes, "rope_theta", "norm_eps"):
       if not 0 < getattr(self, name) < math.inf:
         raise config.Error(f"arch: {name} is {getattr(self, name)}, must be positive")
+    for name in (*sizes, "head_dim"):  # counts are int32 on the device
+      if getattr(self, name) >= 2**31:
+        raise config.Error(f"arch: {name} is {getattr(self, name)}, must be below 2^31")
     if self.heads % self.kv_heads:
       raise config.Error(
         f"arch: {self.heads} heads do not split over {self.kv_heads} kv_heads"
@@ -115,7 +118,7 @@ def from_hf(values: dict) -> Arch:
     value = left.pop(name, default[0] if default else None)
     if value is None and default:
       return default[0]
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**53:
       value = float(value)
     if type(value) is not kind:
       raise config.Error(f"config.json: {name} is {value!r}, expected {kind.__name__}")

@@ -40,7 +40,7 @@ def arch(folder) -> Arch:
   try:
     return arch_lib.from_hf(_json(path))
   except config.Error as error:
-    raise config.Error(f"{path.parent}: {error}") from None
+    raise config.Error(f"{path.parent}: {_line(error)}") from None
 
 
 def load(folder) -> tuple[Arch, dict]:
@@ -134,7 +134,7 @@ def _json(path: pathlib.Path) -> dict:
     values = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
     raise config.Error(f"no {path.name}: not an HF-style model folder") from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise config.Error(f"{path.name} cannot be read: {error}") from None
   if not isinstance(values, dict):
     raise config.Error(f"{path.name}: expected an object")
@@ -149,18 +149,19 @@ def _open(folder, stack) -> dict:
     if not isinstance(weight_map, dict):
       raise config.Error(f"{folder}: {_INDEX} has no weight_map")
     shards = sorted(set(map(str, weight_map.values())))
+  there = {path.name for path in folder.iterdir() if path.is_file()}
   held = {}
   for shard in shards:
     # The index is data from elsewhere: it may not name files outside the folder.
-    if pathlib.PurePath(shard).name != shard or not (folder / shard).is_file():
-      raise config.Error(f"{folder}: no {shard}")
+    if shard not in there:
+      raise config.Error(f"{folder}: no {_line(shard)}")
     try:
       file = stack.enter_context(safetensors.safe_open(folder / shard, "numpy"))
     except (OSError, safetensors.SafetensorError) as error:
-      raise config.Error(f"{folder}: {shard} cannot be read: {error}") from None
+      raise config.Error(f"{folder}: {shard} cannot be read: {_line(error)}") from None
     for name in file.keys():
       if name in held:
-        raise config.Error(f"{folder}: tensor {name} is there twice")
+        raise config.Error(f"{folder}: tensor {_line(name)} is there twice")
       held[name] = file
   return held
 
@@ -184,13 +185,19 @@ def _check(folder, held, name, shape) -> None:
 def _check_superfluous(folder, model, held, name) -> None:
   twin = names.superfluous(model, name)
   if twin is None:
-    raise config.Error(f"{folder}: tensor {name} is not known")
+    raise config.Error(f"{folder}: tensor {_line(name)} is not known")
   if twin:
     _check(folder, held, name, tuple(held[twin].get_slice(twin).get_shape()))
     if not np.array_equal(held[name].get_tensor(name), held[twin].get_tensor(twin)):
       raise config.Error(
         f"{folder}: config.json ties {name} to {twin}, but they differ"
       )
+
+
+def _line(text) -> str:
+  """What a file says, fit for a terminal: one line, not long, no control characters."""
+  text = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
+  return text if len(text) <= 400 else text[:400] + " ..."
 
 
 def _get(tree, path):

@@ -104,13 +104,14 @@ def rows(step: int, split: str, phase: str, answers, adv_PR=None) -> list[dict]:
 
 
 def of_flops(
-  arch, rollouts, batches, *, forwards: int, seconds: float
+  arch, rollouts, batches, *, forwards: int, seconds: float, devices: int
 ) -> dict[str, float]:
   """Model FLOPs of a step (10^12), and the share of the devices' peak in its updates.
 
   Args:
     forwards: passes without gradient over what is trained on.
     seconds: of the updates.
+    devices: in the run's mesh.
   """
   response_B = rollouts.response_len_B
   prompt_P = rollouts.prompt_len_B[:: rollouts.group_size]
@@ -132,7 +133,7 @@ def of_flops(
   out = {"perf/model_tflops": (total + trained) / 1e12}
   peak = flops.peak(jax.devices()[0].device_kind)
   if peak is not None and seconds > 0:
-    out["perf/mfu/actor"] = trained / seconds / (peak * jax.device_count())
+    out["perf/mfu/actor"] = trained / seconds / (peak * devices)
   return out
 
 

@@ -165,6 +165,21 @@ def test_keeps_the_newest_and_the_best(tmp_path, keep, best, found, left):
   assert names(tmp_path) == [f"{step:08d}" for step in left], "something is left over"
 
 
+def test_what_a_run_gives_up_can_be_told_from_its_meta_and_forgotten(tmp_path):
+  _, state, abstract = world()
+  with checkpoint.Checkpointer(tmp_path, 9, "") as kept:
+    assert kept.metas() == {}
+    for step in (2, 4, 6):
+      kept.save(step, state, {"bad": int(step > 2)})
+    (tmp_path / "00000004" / "meta.json").write_text("{")
+    assert kept.metas() == {2: {"bad": 0}, 6: {"bad": 1}}
+    kept.forget(2)
+    assert checkpoint.steps(tmp_path) == [2]
+    assert kept.restore(None, abstract)[1] == {"bad": 0}
+    kept.forget(0)
+    assert kept.latest() is None
+
+
 def test_going_back_neither_loses_nor_counts_later_ones(tmp_path):
   _, state, _ = world((1, 1, 1))
   with opened(tmp_path, keep=1) as checkpoints:

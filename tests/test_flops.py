@@ -53,7 +53,7 @@ def test_logits_are_counted_where_they_are_formed():
   assert every - none == 2 * 10 * ARCH.d_model * ARCH.vocab_size
 
 
-def test_a_step_reads_prompts_once_and_trains_on_what_is_scored():
+def test_a_step_reads_prompts_once_and_trains_on_what_is_scored(monkeypatch):
   prompts, responses = [np.arange(3), np.arange(5)], [[4, 1, 2], [6, 2, 3]]
   ids = [[np.zeros(n, np.int32) for n in group] for group in responses]
   rollouts = rollout.stack(prompts, ids, ids)
@@ -66,7 +66,8 @@ def test_a_step_reads_prompts_once_and_trains_on_what_is_scored():
     key=None,
     shape=batch.Shape(micro_max=2, micro_rows=2, row_tokens=16),
   )
-  found = record.of_flops(ARCH, rollouts, [made], forwards=1, seconds=1.0)
+  step = {"forwards": 1, "seconds": 0.5, "devices": 2}
+  found = record.of_flops(ARCH, rollouts, [made], **step)
   pairs = 0
   for prompt, group in zip((3, 5), responses, strict=True):
     pairs += sum(range(1, prompt + 1))
@@ -76,6 +77,11 @@ def test_a_step_reads_prompts_once_and_trains_on_what_is_scored():
   given = 3 * 3 + 7 - 3, flops.causal(ARCH, [6, 3, 4]), 7
   trained = flops.train(ARCH, *given) + flops.forward(ARCH, *given)
   assert found == {"perf/model_tflops": (drawn + trained) / 1e12}
+  kind = jax.devices()[0].device_kind
+  monkeypatch.setitem(flops.PEAKS, kind, 1e9)  # of each of the devices
+  found = record.of_flops(ARCH, rollouts, [made], **step)
+  used = flops.train(ARCH, *given) / 0.5
+  assert found["perf/mfu/actor"] == pytest.approx(used / (1e9 * 2))
 
 
 def test_the_peak_is_that_of_the_closest_name_or_unknown():

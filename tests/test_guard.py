@@ -101,6 +101,7 @@ def test_a_run_goes_back_to_its_last_good_checkpoint_and_on_with_other_data(
   assert all(r["rollout/nonfinite"] == 0 for r in trained(tmp_path))
   returns = json.loads((tmp_path / "returns.json").read_text())
   assert returns == [{"from": 5, "to": 2}] * 2
+  assert trained(tmp_path)[-1]["training/returns"] == 2
   assert checkpoint.steps(tmp_path / "checkpoints")[-2:] == [4, 6]
   rows = pq.read_table(tmp_path / "completions.parquet").to_pylist()
   assert sum(row["split"] == "train" for row in rows) == 6 * 8, "none twice, none lost"

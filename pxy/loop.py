@@ -78,7 +78,10 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
     state, meta = run.restore(checkpoints)
     kept = folder.keep(meta["step"])
     also = mirror.open_all(cfg.mirror, folder.path, stack, resume=kept)
-    log = stack.enter_context(log_lib.Log(folder.path, resume=kept, also=also))
+    evaluated = meta["evaluated"] == meta["step"]
+    log = stack.enter_context(
+      log_lib.Log(folder.path, resume=kept, evaluated=evaluated, also=also)
+    )
     bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"]))
     run.introduce(bar)
     saved = meta["step"]

@@ -118,7 +118,11 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
     else:
       state, meta = checkpoints.restore(None, stepper.abstract)
     log = stack.enter_context(
-      log_lib.Log(folder.path, resume=folder.keep(meta["step"]))
+      log_lib.Log(
+        folder.path,
+        resume=folder.keep(meta["step"]),
+        evaluated=meta["step"] < cfg.steps,
+      )
     )
     with progress.counting("pretrain", cfg.steps) as bar:
       for step in range(meta["step"], cfg.steps):

@@ -110,6 +110,22 @@ def test_a_full_buffer_is_published_between_checkpoints(tmp_path, monkeypatch):
   check(tmp_path, 5)
 
 
+def test_an_evaluation_after_the_checkpoint_is_made_again(tmp_path):
+  with log.Log(tmp_path) as writer:
+    train(writer, range(1, 3))
+    writer.write(
+      {"step": 2, "eval": {"avg@4": {"value": 0.5, "se": 0.1}}}, [{"uid": 7}]
+    )
+  with log.Log(tmp_path, resume=2, evaluated=False) as writer:
+    assert [r["step"] for r in log.metrics(tmp_path)] == [1, 2], "the steps stay"
+    writer.write(
+      {"step": 2, "eval": {"avg@4": {"value": 0.5, "se": 0.1}}}, [{"uid": 8}]
+    )
+  rows = pq.read_table(tmp_path / "completions.parquet").to_pylist()
+  assert [r["uid"] for r in rows if r["split"] == "eval"] == [8]
+  assert len(log.metrics(tmp_path)) == 3
+
+
 def test_an_evaluation_is_recorded_once(tmp_path):
   score = {"avg@4": {"value": 0.5, "se": None}}
   with log.Log(tmp_path) as writer:

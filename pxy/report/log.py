@@ -60,6 +60,8 @@ class Log:
     folder: the run's folder; it is made if missing.
     resume: keep what was recorded up to this step, drop the rest and go on; None drops
       everything and starts anew.
+    evaluated: whether the evaluation of that step is among it: one that came after the
+      checkpoint has its line, but perhaps not its completions, and is made again.
     also: called with every record, e.g. to mirror it elsewhere.
   """
 
@@ -68,26 +70,27 @@ class Log:
     folder: str | os.PathLike,
     *,
     resume: int | None = None,
+    evaluated: bool = True,
     also: Sequence[Callable[[dict], None]] = (),
   ):
     self._folder = pathlib.Path(folder)
     self._also = tuple(also)
     self._lock = threading.Lock()  # rescue.py flushes from another thread
     self._folder.mkdir(parents=True, exist_ok=True)
-    self._open(-1 if resume is None else resume)
+    self._open(-1 if resume is None else resume, evaluated)
 
   def rewind(self, step: int) -> None:
     """Drops what was recorded after this step, and goes on from it."""
     self.flush()
     self._file.close()
-    self._open(step)
+    self._open(step, True)
 
-  def _open(self, keep_to: int) -> None:
+  def _open(self, keep_to: int, evaluated: bool) -> None:
     self._rows: list[dict] = []
     self._bytes = 0
     path = self._folder / "metrics.jsonl"
-    _truncate_metrics(path, keep_to)
-    _truncate_parts(self._folder, keep_to)
+    _truncate_metrics(path, keep_to, evaluated)
+    _truncate_parts(self._folder, keep_to, evaluated)
     held = metrics(self._folder)
     self._evaluated = {record["step"] for record in held if "eval" in record}
     self._trained = max((r["step"] for r in held if "eval" not in r), default=-1)
@@ -201,24 +204,33 @@ def _number(path: pathlib.Path) -> int:
   return int((pq.read_metadata(path).metadata or {}).get(b"through", b"0"))
 
 
-def _truncate_metrics(path: pathlib.Path, step: int) -> None:
+def _truncate_metrics(path: pathlib.Path, step: int, evaluated: bool) -> None:
+  def stays(record):
+    at = record["step"]
+    return at < step or (at == step and (evaluated or "eval" not in record))
+
   if path.exists():
-    keep = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+    keep = [line for line in _whole_lines(path) if stays(json.loads(line))]
     _replace(path, lambda temp: temp.write_text("".join(keep), encoding="utf-8"))
 
 
-def _truncate_parts(folder: pathlib.Path, step: int) -> None:
+def _truncate_parts(folder: pathlib.Path, step: int, evaluated: bool) -> None:
+  def stays(batch):
+    at = batch["step"].to_numpy()
+    train = np.array([s != "eval" for s in batch["split"].to_pylist()], bool)
+    return (at < step) | ((at == step) & (evaluated | train))
+
   parts = _parts(folder)
   for stale in set((folder / "completions").glob("*")) - set(parts):
     stale.unlink()
   # The joined file goes last: it tells which parts are stale.
   for path in reversed(parts):
     rows = functools.partial(_batches, [path])
-    steps = [b["step"].to_numpy() for b in rows(columns=["step"])]
-    if all((s > step).all() for s in steps):
+    keep = [stays(b) for b in rows(columns=["step", "split"])]
+    if not any(k.any() for k in keep):
       path.unlink()
-    elif any((s > step).any() for s in steps):
-      kept = (b.filter(pa.array(b["step"].to_numpy() <= step)) for b in rows())
+    elif not all(k.all() for k in keep):
+      kept = (b.filter(pa.array(stays(b))) for b in rows())
       _write(path, kept, through=_number(path))
 
 

@@ -19,7 +19,7 @@ Imports go up this list only:
   parallel/mesh  parallel/process  text/template  data/trace  data/arithmetic
   data/rows  data/prompts  rewards/tasks  rewards/jail  rewards/worker  rewards/remote
   rewards/pool  model/*  weights/*  sampling/step  sampling/engine
-  rl/view  rl/objective  batch  train/*  collect  evaluate/*  report/*
+  rl/view  rl/objective  batch  train/*  watchdog  collect  evaluate/*  report/*
   record  run_folder  interrupt  rescue  plan  guard  loop  pretrain  cli
 """
 

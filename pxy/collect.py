@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pxy import config
+from pxy import config, watchdog
 from pxy.data import prompts as prompts_lib
 from pxy.rewards import pool as pool_lib
 from pxy.sampling import engine as engine_lib
@@ -63,6 +63,7 @@ def collect(
   version: int = 0,
   on_answer: Callable[[int], None] | None = None,
   stop: Callable[[], bool] | None = None,
+  watch: watchdog.Watchdog | None = None,
 ) -> Batch:
   """n graded responses to each prompt; `on_answer` gets the number drawn so far.
 
@@ -71,6 +72,11 @@ def collect(
   """
   start = time.perf_counter()
   texts, futures = {}, {}
+  watch = watch or watchdog.Watchdog()
+
+  def ending():
+    watch.beat("sample")
+    return stop is not None and stop()
 
   def finished(p, r, sample):
     texts[p, r] = tokenizer.decode(sample.ids.tolist())
@@ -88,22 +94,26 @@ def collect(
     if on_answer is not None:
       on_answer(len(futures))
 
-  samples = engine.run(
-    params,
-    [p.ids for p in prompts],
-    n,
-    key=key,
-    uids=_distinct([p.uid for p in prompts]),
-    version=version,
-    on_finish=finished,
-    stop=stop,
-  )
+  with watch("sample"):
+    samples = engine.run(
+      params,
+      [p.ids for p in prompts],
+      n,
+      key=key,
+      uids=_distinct([p.uid for p in prompts]),
+      version=version,
+      on_finish=finished,
+      stop=ending,
+    )
   drawn = time.perf_counter()
   waiting = set(futures.values())
-  while waiting:
-    _, waiting = concurrent.futures.wait(waiting, POLL)
-    if waiting and stop is not None and stop():
-      raise engine_lib.Stopped
+  with watch("grade"):
+    while waiting:
+      done, waiting = concurrent.futures.wait(waiting, POLL)
+      if done:
+        watch.beat("grade")
+      if waiting and ending():
+        raise engine_lib.Stopped
   answers = [
     [
       Answer(prompts[p], sample, texts[p, r], futures[p, r].result())

@@ -244,6 +244,24 @@ class Save:
 
 
 @dataclasses.dataclass(frozen=True)
+class Waits:
+  """Seconds after which a wait counts as a hang: stacks are written, the run ends."""
+
+  compile: Positive = 3600.0
+  """For one program."""
+  sample: Positive = 1800.0
+  """For one dispatch of the sampler."""
+  grade: Positive = 1800.0
+  """For the next grades, once all is drawn."""
+  update: Positive = 3600.0
+  """For the updates of a step."""
+  save: Positive = 1800.0
+  """For a checkpoint."""
+  host: Positive = 3600.0
+  """For start-up, and for what the host does between the others."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Guard:
   """What is done when numbers go wrong."""
 
@@ -291,6 +309,7 @@ class Train:
   eval: Eval = Eval()
   save: Save = Save()
   guard: Guard = Guard()
+  waits: Waits = Waits()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,6 +379,7 @@ class Pretrain:
   sampling: Sampling = Sampling()
   data: Data = Data()
   reward: Reward = Reward()
+  waits: Waits = Waits()
 
 
 def to_dict(cfg) -> dict:

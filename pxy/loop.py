@@ -31,6 +31,7 @@ from pxy import (
   record,
   rescue,
   run_folder,
+  watchdog,
 )
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import run as evaluate_lib
@@ -144,6 +145,7 @@ class Run:
   ):
     self.cfg, self.folder, self.stop = cfg, folder, stop
     self.started = time.time()
+    self.watch = stack.enter_context(watchdog.Watchdog(folder.path, cfg.waits))
     self.mesh = mesh_lib.make(cfg.mesh)
     self.policy = policy = load.load(cfg.model)
     self.tokenizer = policy.tokenizer
@@ -293,7 +295,8 @@ class Run:
     of_drift = self._drift(state.params, phase, rollouts)
     sound = not of_samples["rollout/nonfinite"]
     # What a broken distribution has drawn is not trained on.
-    state, numbers = self._update(state, phase, batches if sound else [])
+    with self.watch("update"):
+      state, numbers = self._update(state, phase, batches if sound else [])
     updates = numbers.pop("updates")
     bad = not sound or numbers["actor/skipped"] > 0
 
@@ -359,6 +362,7 @@ class Run:
         version=version,
         on_answer=bar.answers,
         stop=self.stop,
+        watch=self.watch,
       )
       self.clock.add("gen", batch.gen_seconds)
       self.clock.add("reward", batch.grade_seconds)
@@ -425,6 +429,7 @@ class Run:
         version=meta["updates"],
         on_answer=count,
         stop=self.stop,
+        watch=self.watch,
       )
     scores = scores_lib.to_json(found.scores)
     meta |= {"evaluated": step, "scores": scores, "before": meta["before"] or scores}
@@ -447,7 +452,7 @@ class Run:
     self.started = now
     best = meta["scores"] if meta["evaluated"] == meta["step"] else None
     # The clock's part is in the record of the next step.
-    with self.stop.whole, self.clock("save_checkpoint"):
+    with self.stop.whole, self.watch("save"), self.clock("save_checkpoint"):
       log.flush()
       checkpoints.save(meta["step"], state, dict(meta), best)
 

@@ -17,7 +17,17 @@ import time
 import jax
 import numpy as np
 
-from pxy import config, files, interrupt, metrics, plan, record, rescue, run_folder
+from pxy import (
+  config,
+  files,
+  interrupt,
+  metrics,
+  plan,
+  record,
+  rescue,
+  run_folder,
+  watchdog,
+)
 from pxy.data import arithmetic, pack
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
@@ -101,6 +111,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
     stop = stack.enter_context(interrupt.listen())
     place = rescue.Rescue()
     stack.enter_context(stop.rescued(place))
+    watch = stack.enter_context(watchdog.Watchdog(folder.path, cfg.waits))
     documents = arithmetic.documents(cfg.corpus, cfg.seed)
     roles = ["user\n", "assistant\n"]  # of the chat template, once a document
     texts = (text for d in documents for text in (*roles, d.question, d.trace))
@@ -126,7 +137,8 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
     )
     with progress.counting("pretrain", cfg.steps) as bar:
       for step in range(meta["step"], cfg.steps):
-        state, line = _step(cfg, stepper, state, packed, step)
+        with watch("update"):
+          state, line = _step(cfg, stepper, state, packed, step)
         log.write(line)
         bar(step + 1)
         meta["step"] = step + 1
@@ -134,12 +146,12 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         between = cfg.eval_every and meta["step"] % cfg.eval_every == 0
         if between and meta["step"] < cfg.steps:
           with contextlib.suppress(engine_lib.Stopped):
-            found = _evaluate(cfg, arch, tokenizer, state.params, stop)
+            found = _evaluate(cfg, arch, tokenizer, state.params, stop, watch)
             _write(log, meta["step"], *found)
         due = cfg.save_every and meta["step"] % cfg.save_every == 0
         ending = stop()
         if due or ending or meta["step"] == cfg.steps:
-          with stop.whole:
+          with stop.whole, watch("save"):
             log.flush()
             checkpoints.save(meta["step"], state, meta)
         if ending:
@@ -148,7 +160,9 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
     try:
       total = cfg.eval.problems * cfg.eval.samples
       with progress.counting("evaluate", total) as bar:
-        scores, answers = _evaluate(cfg, arch, tokenizer, state.params, stop, bar)
+        scores, answers = _evaluate(
+          cfg, arch, tokenizer, state.params, stop, watch, bar
+        )
     except engine_lib.Stopped:
       return None
     _write(log, cfg.steps, scores, answers)
@@ -186,7 +200,7 @@ def _step(cfg, stepper, state, packed, step):
   }
 
 
-def _evaluate(cfg, arch, tokenizer, params, stop, on_answer=None):
+def _evaluate(cfg, arch, tokenizer, params, stop, watch, on_answer=None):
   """Scores (as JSON) and answers of the model on problems it has not seen."""
   data = dataclasses.replace(cfg.data, task=f"arithmetic/{cfg.corpus.level}")
   problems = evaluate_lib.problems(data, cfg.eval, tokenizer)
@@ -209,6 +223,7 @@ def _evaluate(cfg, arch, tokenizer, params, stop, on_answer=None):
       seed=cfg.seed,
       on_answer=on_answer,
       stop=stop,
+      watch=watch,
     )
   return scores_lib.to_json(found.scores), found.answers
 

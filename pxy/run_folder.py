@@ -124,8 +124,16 @@ def _differences(a, b, at=""):
 # Fields that change nothing of what was done so far: they may change on resume. The
 # learning rate of pre-training depends on its steps.
 FREE = {
-  config.Train: ("steps", "eval_every", "save_every", "save", "mirror", "guard"),
-  config.Pretrain: ("eval_every", "save_every"),
+  config.Train: (
+    "steps",
+    "eval_every",
+    "save_every",
+    "save",
+    "mirror",
+    "guard",
+    "waits",
+  ),
+  config.Pretrain: ("eval_every", "save_every", "waits"),
 }
 
 

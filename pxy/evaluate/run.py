@@ -55,7 +55,7 @@ def evaluate(
 ) -> Evaluation:
   """Draws `samples` responses to each problem, grades and scores them.
 
-  `collecting`: on_answer, stop and version, as in collect.collect.
+  `collecting`: on_answer, stop, watch and version, as in collect.collect.
   """
   batch = collect.collect(
     engine,

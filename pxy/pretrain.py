@@ -45,6 +45,8 @@ from pxy.train import step as step_lib
 from pxy.weights import hf
 
 NEXT_TOKEN = (config.Term(clip="none"),)
+BAD_STEPS = 3
+"""Steps in a row without a finite loss and gradient that end a run."""
 
 
 def rows(documents: list[list[int]], row_tokens: int) -> pack.Packed:
@@ -135,11 +137,18 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         evaluated=meta["step"] < cfg.steps,
       )
     )
+    bad = 0
     with progress.counting("pretrain", cfg.steps) as bar:
       for step in range(meta["step"], cfg.steps):
         with watch("update"):
           state, line = _step(cfg, stepper, state, packed, step)
         log.write(line)
+        bad = bad + 1 if line["actor/skipped"] else 0
+        if bad == BAD_STEPS:
+          raise config.Error(
+            f"step {step + 1}: {bad} steps in a row had a loss or gradient that is not"
+            " finite, and made no update; lower the learning rate"
+          )
         bar(step + 1)
         meta["step"] = step + 1
         place.keep(checkpoints, log, state, meta)
@@ -193,6 +202,7 @@ def _step(cfg, stepper, state, packed, step):
     "loss": values["actor/pg_loss"],
     "actor/entropy": values["actor/entropy"],
     "actor/grad_norm": values["actor/grad_norm"],
+    "actor/skipped": values["actor/skipped"],
     "actor/lr": lr,
     "perf/throughput": tokens / seconds,
     "timing_s/step": seconds,

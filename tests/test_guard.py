@@ -9,7 +9,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from pxy import collect, config, guard, loop
+from pxy import collect, config, guard, loop, pretrain
 from pxy.report import log as log_lib
 from pxy.train import checkpoint
 from pxy.train import step as step_lib
@@ -197,3 +197,17 @@ def test_soak_memory_is_flat_and_nothing_compiles_again(monkeypatch, tmp_path):
   assert alive[steps - 1] <= alive[early], "arrays are left on the device"
   grown = (rss[steps - 1] - rss[early]) / 2**20
   assert grown < 24, f"{grown:.0f} MB more after {steps} steps than after {early}"
+
+
+def test_pretraining_that_diverges_ends_with_one_line(tmp_path):
+  cfg = config.Pretrain(
+    lr=1e30,
+    warmup=0,
+    steps=20,
+    rows=8,
+    row_tokens=64,
+    corpus=config.Corpus(documents=200),
+    width=config.Width(layers=1, d_model=16, heads=2, head_dim=8, d_ff=16),
+  )
+  with pytest.raises(config.Error, match=r"step [45]: 3 steps in a row .* not finite"):
+    pretrain.pretrain(cfg, tmp_path)

@@ -376,7 +376,7 @@ class Run:
     """How sampler and trainer differ, where the update itself does not tell."""
     if any(term.space == "conditional" for term in phase.terms):
       return {}
-    with self.clock("compare"):
+    with self.watch("update"), self.clock("compare"):
       packed, used = batch_lib.sample(rollouts, self.shape)
       logp_MBT = process.get(self.stepper.score(params, packed, used))
     return record.of_drift(packed, logp_MBT)

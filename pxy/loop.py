@@ -69,7 +69,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen(cfg.save.grace))
-    place = rescue.Rescue()
+    place = rescue.Rescue(folder.ended)
     stack.enter_context(stop.rescued(place))
     run = Run(cfg, folder, stop, stack)
     folder.start(run.policy.arch, run.tokenizer)
@@ -85,6 +85,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
     )
     bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"]))
     run.introduce(bar)
+    stack.enter_context(folder.session(lambda: meta["step"]))
     saved = meta["step"]
     while True:
       step = meta["step"]

@@ -111,7 +111,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
   model, started = folder.path / "model", time.time()
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen())
-    place = rescue.Rescue()
+    place = rescue.Rescue(folder.ended)
     stack.enter_context(stop.rescued(place))
     watch = stack.enter_context(watchdog.Watchdog(folder.path, cfg.waits))
     documents = arithmetic.documents(cfg.corpus, cfg.seed)
@@ -138,6 +138,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
       )
     )
     bad = 0
+    stack.enter_context(folder.session(lambda: meta["step"]))
     with progress.counting("pretrain", cfg.steps) as bar:
       for step in range(meta["step"], cfg.steps):
         with watch("update"):

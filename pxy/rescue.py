@@ -10,6 +10,7 @@ Left out: several processes, where a save needs them all; the last checkpoint st
 """
 
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -18,10 +19,14 @@ from pxy.parallel import process
 
 
 class Rescue:
-  """What interrupt.Interrupt.rescued calls; `keep` tells it where the run is."""
+  """What interrupt.Interrupt.rescued calls; `keep` tells it where the run is.
 
-  def __init__(self):
-    self._held = None
+  Args:
+    ended: called with the step from which the run is to go on.
+  """
+
+  def __init__(self, ended: Callable[[int], None]):
+    self._held, self._ended = None, ended
 
   def keep(self, checkpoints, log, state, meta: dict) -> None:
     """The state and place of a run, when a step or an evaluation is whole.
@@ -36,22 +41,26 @@ class Rescue:
       return "nothing to save yet"
     if process.count() > 1:
       return "given up; the newest checkpoint stands, continue with --resume auto"
+    text = self._save(until)
+    checkpoints, *_ = self._held
+    step = checkpoints.latest() or 0
+    self._ended(step)
+    return f"{text} at step {step}; continue with --resume auto"
+
+  def _save(self, until: float) -> str:
     while True:
       checkpoints, log, state, meta = self._held
-      newest = checkpoints.latest() or 0
-      if newest >= meta["step"]:
-        break
+      if (checkpoints.latest() or 0) >= meta["step"]:
+        return "stopped"
       if state is None:
-        return f"not saved, for step {meta['step']} is not finite"
+        return "the last step is not finite: stopped"
       try:
         arrays = jax.tree.map(np.array, state)
+        break
       except RuntimeError:  # donated to the update that is under way
         if time.monotonic() > until:
-          return f"an update outlasts the grace time: back to step {newest}"
+          return "an update outlasts the grace time: stopped"
         time.sleep(0.05)
-        continue
-      log.flush()
-      checkpoints.save(meta["step"], arrays, meta)
-      newest = checkpoints.latest()
-      break
-    return f"stopped at step {newest}; continue with --resume auto"
+    log.flush()
+    checkpoints.save(meta["step"], arrays, meta)
+    return "stopped"

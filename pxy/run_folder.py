@@ -1,11 +1,15 @@
 """The folder of a run: config.json, metrics.jsonl, completions.parquet, checkpoints/,
-model/ (architecture and tokenizer), and at the end summary.json and the reports.
+model/ (architecture and tokenizer), sessions.jsonl (each process that worked on it: a
+line when it begins and one when it ends), and at the end summary.json and the reports.
 """
 
+import contextlib
 import json
 import pathlib
 import platform
 import sys
+import time
+from collections.abc import Callable, Iterator
 from importlib import metadata
 
 from pxy import __version__, config, files
@@ -67,6 +71,29 @@ class RunFolder:
     """Notes a return."""
     more = [*self.returns(), {"from": step, "to": to}]
     files.write_json(self.path / "returns.json", more)
+
+  @contextlib.contextmanager
+  def session(self, at: Callable[[], int]) -> Iterator[None]:
+    """Notes that the run goes on from step `at()`, and how and where that ends."""
+    self._note({"begin": at(), "versions": versions()})
+    how = "stopped"
+    try:
+      yield
+      how = "finished" if at() >= self._cfg.steps else how
+    except BaseException as error:
+      how = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+      raise
+    finally:
+      self.ended(at(), how)
+
+  def ended(self, step: int, how: str = "stopped") -> None:
+    """Notes the end of a session; a disk without room is no reason to end otherwise."""
+    with contextlib.suppress(OSError):
+      self._note({"end": step, "how": how})
+
+  def _note(self, line: dict) -> None:
+    with open(self.path / "sessions.jsonl", "a", encoding="utf-8") as file:
+      file.write(json.dumps({"time": time.time()} | line) + "\n")
 
   def start(self, arch, tokenizer) -> None:
     """Writes what names the run: its config, architecture and tokenizer."""

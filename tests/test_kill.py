@@ -39,11 +39,11 @@ class Child:
       "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     self.out = out
-    self._err = open(out.with_suffix(".err"), "a+")
-    self.process = subprocess.Popen(
-      [sys.executable, TESTS / "kill_child.py", out, str(every), str(hang)],
-      env=os.environ | flags, stdout=subprocess.PIPE, stderr=self._err, text=True,
-    )  # fmt: skip
+    with open(out.with_suffix(".err"), "a") as err:
+      self.process = subprocess.Popen(
+        [sys.executable, TESTS / "kill_child.py", out, str(every), str(hang)],
+        env=os.environ | flags, stdout=subprocess.PIPE, stderr=err, text=True,
+      )  # fmt: skip
 
   def until(self, place, count=1) -> bool:
     """Whether it has come to a place so often; False: it has ended before."""
@@ -66,8 +66,7 @@ class Child:
 
   @property
   def err(self) -> str:
-    self._err.seek(0)
-    return self._err.read()[-3000:]
+    return self.out.with_suffix(".err").read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +143,8 @@ def test_what_never_returns_is_not_waited_for(whole, cache, tmp_path):
   last = Child(cache, child.out, 1)
   assert last.wait() == 0, last.err
   same(child.out, whole)
+  shown = (child.out / "report.md").read_text()
+  assert "stopped at step 1, on from step 1" in shown
 
 
 def test_a_second_signal_ends_at_once(cache, tmp_path):

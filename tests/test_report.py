@@ -56,6 +56,25 @@ def make(folder, *, seed=0, phases=DSRL, gain=0.04, ended=True, prompt="12 + 30?
   return folder
 
 
+def test_interruptions_are_shown(tmp_path):
+  folder = make(tmp_path / "run")
+  notes = [
+    {"begin": 0},  # killed: no end
+    {"begin": 2},
+    {"end": 5, "how": "stopped"},
+    {"begin": 5},
+    {"end": 12, "how": "finished"},
+    {"begin": 12},  # with more steps: no interruption
+  ]
+  text = "".join(json.dumps(note) + "\n" for note in notes)
+  (folder / "sessions.jsonl").write_text(text)
+  page.write([folder], folder)
+  for name in ("report.html", "report.md"):
+    shown = (folder / name).read_text()
+    assert "interrupted 2 times" in shown
+    assert "killed, on from step 2; stopped at step 5, on from step 5." in shown
+
+
 class Reader(html.parser.HTMLParser):
   """Collects tags, what they refer to, and the text."""
 

@@ -206,9 +206,21 @@ def _facts(groups: Sequence[runs.Group]) -> list[str]:
     facts.append(f"{progress.amount(summary['tokens'])} tokens drawn")
   if not summary:
     facts.append("not finished")
+  many = sum(len(run.interruptions) for run in group.runs)
+  if many:
+    facts.append("interrupted once" if many == 1 else f"interrupted {many} times")
   versions = summary.get("versions") or {}
   facts += [f"{name} {versions[name]}" for name in ("pxy", "jax") if name in versions]
   return facts
+
+
+def _broken(group: runs.Group) -> list[str]:
+  """A sentence per run that was interrupted; the last few interruptions."""
+  return [
+    f"Interruptions of {run.path.resolve().name}: {'; '.join(run.interruptions[-10:])}."
+    for run in group.runs
+    if run.interruptions
+  ]
 
 
 # Completions.
@@ -258,6 +270,7 @@ def _html(groups, panels) -> str:
   if one:
     parts.append(f'<p class="lead">{_text(headline(groups[0]))}</p>')
     parts.append(f'<p class="facts">{_text(" · ".join(_facts(groups)))}</p>')
+    parts += [f'<p class="note">{_text(text)}</p>' for text in _broken(groups[0])]
     parts.append(_html_one(groups[0]))
   else:
     items = (f"<b>{_text(g.name)}</b>: {_text(headline(g))}" for g in groups)
@@ -404,6 +417,7 @@ def _markdown(groups, panels) -> str:
   if len(groups) == 1:
     group = groups[0]
     parts += [_md(headline(group)), _md(" · ".join(_facts(groups)))]
+    parts += map(_md, _broken(group))
     rows = [r for _, rows in _one_table(group)[:1] for r in rows]
     rest = [(f"{h}: {r[0]}", *r[1:]) for h, rows in _one_table(group)[1:] for r in rows]
     if rows or rest:

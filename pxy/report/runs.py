@@ -5,8 +5,10 @@ over its runs, step by step, with the standard error of that mean; so are its sc
 One run has the standard errors of its evaluation, over problems.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import re
@@ -49,6 +51,8 @@ class Run:
   steps: list[dict]
   evals: dict[int, dict]
   summary: dict
+  interruptions: tuple[str, ...] = ()
+  """How each process but the last ended, and where the next went on."""
 
   @functools.cached_property
   def phases(self) -> list[Phase]:
@@ -144,6 +148,7 @@ def read(folder: pathlib.Path) -> Run:
     )
   try:
     records = log.metrics(folder)
+    interruptions = _interruptions(folder / "sessions.jsonl")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     summary = {}
     if (folder / "summary.json").is_file():
@@ -156,7 +161,26 @@ def read(folder: pathlib.Path) -> Run:
     [r for r in records if "eval" not in r],
     {r["step"]: r["eval"] for r in records if "eval" in r},
     summary,
+    interruptions,
   )
+
+
+def _interruptions(path: pathlib.Path) -> tuple[str, ...]:
+  """Read from a run's sessions: a killed process leaves no line for its end."""
+  if not path.is_file():
+    return ()
+  notes, found = [], []
+  for line in path.read_text(encoding="utf-8").splitlines():
+    with contextlib.suppress(ValueError):  # torn, as the process died
+      notes.append(json.loads(line))
+  for before, after in itertools.pairwise(notes):
+    if "begin" not in after or before.get("how") == "finished":
+      continue
+    how = "killed"
+    if "end" in before:
+      how = f"{before['how']} at step {before['end']}"
+    found.append(f"{how}, on from step {after['begin']}")
+  return tuple(found)
 
 
 def group(runs: Sequence[Run]) -> list[Group]:

@@ -20,7 +20,7 @@ Imports go up this list only:
   data/rows  data/prompts  rewards/tasks  rewards/jail  rewards/worker  rewards/remote
   rewards/pool  model/*  weights/*  sampling/step  sampling/engine
   rl/view  rl/objective  batch  train/*  watchdog  collect  evaluate/*  report/*
-  record  run_folder  interrupt  rescue  plan  guard  loop  pretrain  cli
+  record  run_folder  interrupt  rescue  plan  guard  run  loop  pretrain  cli
 """
 
 __version__ = "0.1.0"

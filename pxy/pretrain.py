@@ -138,7 +138,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
       )
     )
     bad = 0
-    stack.enter_context(folder.session(lambda: meta["step"]))
+    stack.enter_context(folder.attempt(lambda: meta["step"]))
     with progress.counting("pretrain", cfg.steps) as bar:
       for step in range(meta["step"], cfg.steps):
         with watch("update"):

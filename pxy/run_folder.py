@@ -1,5 +1,5 @@
 """The folder of a run: config.json, metrics.jsonl, completions.parquet, checkpoints/,
-model/ (architecture and tokenizer), sessions.jsonl (each process that worked on it: a
+model/ (architecture and tokenizer), attempts.jsonl (each process that worked on it: a
 line when it begins and one when it ends), and at the end summary.json and the reports.
 """
 
@@ -73,7 +73,7 @@ class RunFolder:
     files.write_json(self.path / "returns.json", more)
 
   @contextlib.contextmanager
-  def session(self, at: Callable[[], int]) -> Iterator[None]:
+  def attempt(self, at: Callable[[], int]) -> Iterator[None]:
     """Notes that the run goes on from step `at()`, and how and where that ends."""
     self._note({"begin": at(), "versions": versions()})
     how = "stopped"
@@ -87,12 +87,12 @@ class RunFolder:
       self.ended(at(), how)
 
   def ended(self, step: int, how: str = "stopped") -> None:
-    """Notes the end of a session; a disk without room is no reason to end otherwise."""
+    """Notes the end of an attempt; a full disk is no reason to end otherwise."""
     with contextlib.suppress(OSError):
       self._note({"end": step, "how": how})
 
   def _note(self, line: dict) -> None:
-    with open(self.path / "sessions.jsonl", "a", encoding="utf-8") as file:
+    with open(self.path / "attempts.jsonl", "a", encoding="utf-8") as file:
       file.write(json.dumps({"time": time.time()} | line) + "\n")
 
   def start(self, arch, tokenizer) -> None:

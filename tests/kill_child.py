@@ -54,6 +54,7 @@ def main(out, every, hang=-1):
   import jax
 
   from pxy import collect, loop
+  from pxy import run as run_lib
   from pxy.evaluate import run as evaluate
   from pxy.report import page
   from pxy.sampling import engine
@@ -66,11 +67,11 @@ def main(out, every, hang=-1):
 
   jax.monitoring.register_event_duration_secs_listener(heard)
   announced(load, "load", "start")
-  hung = loop.Run._draw
-  loop.Run._draw = lambda run, params, step, *rest: (
+  hung = run_lib.Run._draw
+  run_lib.Run._draw = lambda run, params, step, *rest: (
     time.sleep(1000) if step == int(hang) else hung(run, params, step, *rest)
   )
-  announced(loop.Run, "_draw", "draw")
+  announced(run_lib.Run, "_draw", "draw")
   announced(engine.Engine, "run", "sample")
   announced(collect.concurrent.futures, "wait", "grade")
   announced(step.Stepper, "update", "update")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import collect, config, guard, loop, pretrain
+from pxy import run as run_lib
 from pxy.report import log as log_lib
 from pxy.train import checkpoint
 from pxy.train import step as step_lib
@@ -38,7 +39,7 @@ def always_something_to_learn(monkeypatch):
 
 def poison(monkeypatch, steps, times=1):
   """Before these steps one weight is infinite; it is itself again after the step."""
-  real, left = loop.Run.step, dict.fromkeys(steps, times)
+  real, left = run_lib.Run.step, dict.fromkeys(steps, times)
 
   def step(self, state, meta, log, bar):
     if not left.get(meta["step"]):
@@ -50,7 +51,7 @@ def poison(monkeypatch, steps, times=1):
     state, line = real(self, state, meta, log, bar)
     return with_scale(state, jax.device_put(kept, scale.sharding)), line
 
-  monkeypatch.setattr(loop.Run, "step", step)
+  monkeypatch.setattr(run_lib.Run, "step", step)
 
 
 def with_scale(state, scale):
@@ -110,14 +111,14 @@ def test_a_run_goes_back_to_its_last_good_checkpoint_and_on_with_other_data(
 
 
 def record_prompts(monkeypatch):
-  drawn, real = [], loop.Run._draw
+  drawn, real = [], run_lib.Run._draw
 
   def draw(*args):
     batch = real(*args)
     drawn.extend(group[0].prompt.uid for group in batch.answers)
     return batch
 
-  monkeypatch.setattr(loop.Run, "_draw", draw)
+  monkeypatch.setattr(run_lib.Run, "_draw", draw)
   return drawn
 
 
@@ -181,14 +182,14 @@ def test_only_the_latest_bad_batches_are_kept(tmp_path):
 
 def test_soak_memory_is_flat_and_nothing_compiles_again(monkeypatch, tmp_path):
   steps, early = 300, 120  # the first checkpoints bring Orbax, 30 MB
-  rss, alive, real = {}, {}, loop.Run.step
+  rss, alive, real = {}, {}, run_lib.Run.step
 
   def step(self, state, meta, log, bar):
     rss[meta["step"]] = psutil.Process().memory_info().rss
     alive[meta["step"]] = len(jax.live_arrays())
     return real(self, state, meta, log, bar)
 
-  monkeypatch.setattr(loop.Run, "step", step)
+  monkeypatch.setattr(run_lib.Run, "step", step)
   sampling = dataclasses.replace(CFG.sampling, max_new_tokens=4)
   cfg = dataclasses.replace(CFG, steps=steps, save_every=50, sampling=sampling)
   loop.train(cfg, tmp_path)

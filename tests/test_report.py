@@ -67,7 +67,7 @@ def test_interruptions_are_shown(tmp_path):
     {"begin": 12},  # with more steps: no interruption
   ]
   text = "".join(json.dumps(note) + "\n" for note in notes)
-  (folder / "sessions.jsonl").write_text(text)
+  (folder / "attempts.jsonl").write_text(text)
   page.write([folder], folder)
   for name in ("report.html", "report.md"):
     shown = (folder / name).read_text()

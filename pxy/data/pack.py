@@ -107,9 +107,7 @@ def rows(
   def of_response(values_BT, at_BT):
     return xp.take_along_axis(values_BT, xp.clip(at_BT, 0, response_width - 1), 1)
 
-  context_BT = context_CBS[
-    copy_BT, row_B1, xp.clip(local_BT, 0, context_width - 1)
-  ]
+  context_BT = context_CBS[copy_BT, row_B1, xp.clip(local_BT, 0, context_width - 1)]
   tokens_BT = xp.where(
     place_BT < 0, context_BT, of_response(rollouts.response_BT, place_BT)
   )

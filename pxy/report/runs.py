@@ -148,7 +148,7 @@ def read(folder: pathlib.Path) -> Run:
     )
   try:
     records = log.metrics(folder)
-    interruptions = _interruptions(folder / "sessions.jsonl")
+    interruptions = _interruptions(folder / "attempts.jsonl")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     summary = {}
     if (folder / "summary.json").is_file():
@@ -166,7 +166,7 @@ def read(folder: pathlib.Path) -> Run:
 
 
 def _interruptions(path: pathlib.Path) -> tuple[str, ...]:
-  """Read from a run's sessions: a killed process leaves no line for its end."""
+  """Read from a run's attempts: a killed process leaves no line for its end."""
   if not path.is_file():
     return ()
   notes, found = [], []

@@ -43,9 +43,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   the config differ from the one before.
   """
   config.check(cfg)
-  for phase in cfg.phases:
-    for term in phase.terms:
-      surrogate.check(term)
+  surrogate.check_phases(cfg.phases)
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen(cfg.save.grace))

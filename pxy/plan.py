@@ -24,9 +24,7 @@ def show(cfg: config.Train | config.Pretrain) -> None:
 def of_train(cfg: config.Train) -> dict[str, str]:
   """The plan of a reinforcement-learning run, a line each."""
   config.check(cfg)
-  for phase in cfg.phases:
-    for term in phase.terms:
-      surrogate.check(term)
+  surrogate.check_phases(cfg.phases)
   arch = load.arch(cfg.model)
   _fits(cfg, arch)
   shards = (1 if cfg.mesh.data == -1 else cfg.mesh.data) * (

@@ -209,6 +209,13 @@ def reduction(how: str, lengths_n, constant: float = 1.0):
   )
 
 
+def check_phases(phases: tuple[config.Phase, ...]) -> None:
+  """`check` of every term of a run."""
+  for phase in phases:
+    for term in phase.terms:
+      check(term)
+
+
 def check(term: config.Term) -> None:
   """Refuses terms that contradict themselves; config.Error names the fields."""
 

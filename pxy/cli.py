@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pxy import config, files, malloc
+from pxy import config, files, malloc, records
 
 COMMANDS = {
   "pretrain": "train a tokenizer and a base model from scratch",
@@ -156,6 +156,7 @@ def _parse(kind, argv, default=None):
       raise
     text = re.sub(r"([╭╮╰╯│─\s]|-{3,})+", " ", stderr.getvalue()).strip()
     text = re.sub(r"^[A-Z][a-z]+ (options|error|argument|choice) (?=\S)", "", text)
+    text = text.replace("Error parsing cfg.", "")
     text = re.sub(r"(Argument helptext:|For full helptext,).*$", "", text).strip()
     raise config.Error(f"{text[:300]} (see pxy {name} --help)") from None
 
@@ -182,7 +183,7 @@ def experiment(path: pathlib.Path, kind):
     value = module.config()
     if isinstance(value, kind):
       # As config.json gives it back: tuples for lists, 1.0 for 1, or an Error.
-      value = config.from_dict(kind, config.to_dict(value))
+      value = records.from_dict(kind, records.to_dict(value))
   except config.Error as error:
     raise config.Error(f"experiment {path}: {error}") from None
   except Exception as error:

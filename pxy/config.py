@@ -3,7 +3,8 @@
 An experiment file returns a `Train` (or `Pretrain`); the command line overrides any
 field (`--data.task`, `--phases.0.lr`). The run folder keeps it as config.json, and
 `digest` names it in every checkpoint. `check` refuses, before anything is loaded, what
-cannot work; the range of a number is part of its type (`Count`, `Share`, ...).
+cannot work; the range of a number is part of its type (records.py). A Term checks
+itself, since it is also what the losses take from other code.
 
 A training run is a tuple of phases. A phase is one or more terms and an optimizer
 setting: NSR-PreRL is one marginal term on negatives, DSRL is that phase followed by
@@ -11,37 +12,24 @@ GRPO.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import re
-import types
-import typing
-from typing import Annotated, Literal
+from typing import Literal
 
+from pxy import records
+from pxy.records import (
+  Count,
+  Decay,
+  Natural,
+  NonNegative,
+  Nucleus,
+  Positive,
+  Seed,
+  Share,
+)
 
-class Error(ValueError):
-  """Something the user can mend. The text is one line: what is wrong, and the cure."""
-
-
-_RANGES = {
-  ">= 0": lambda x: x >= 0,
-  ">= 1": lambda x: x >= 1,
-  "> 0": lambda x: x > 0,
-  "0 to 1": lambda x: 0 <= x <= 1,
-  "0 to below 1": lambda x: 0 <= x < 1,
-  "above 0, at most 1": lambda x: 0 < x <= 1,
-  "0 to 4294967295": lambda x: 0 <= x < 2**32,
-}
-Count = Annotated[int, ">= 1"]
-Natural = Annotated[int, ">= 0"]
-Seed = Annotated[int, "0 to 4294967295"]
-Positive = Annotated[float, "> 0"]
-NonNegative = Annotated[float, ">= 0"]
-Share = Annotated[float, "0 to 1"]
-Decay = Annotated[float, "0 to below 1"]
-Nucleus = Annotated[float, "above 0, at most 1"]
+Error = records.Error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +81,41 @@ class Term:
   """Truncated importance weights for a sampler that differs from the trainer."""
   tis_cap: Positive = 2.0
   """Largest importance weight."""
+
+  def __post_init__(self):
+    """Refuses what is misspelt, out of range, or contradicts itself; Error says why."""
+    records.check_fields(self)
+    marginal = self.space == "marginal"
+    records.need(
+      marginal or self.context == "start",
+      f"context {self.context!r} stands in the prompt's place, so it needs space"
+      " 'marginal'",
+    )
+    records.need(
+      self.context != "mixture" or self.copies >= 2,
+      f"copies {self.copies}: a mixture is over 2 prompts or more",
+    )
+    records.need(
+      not marginal or self.kl == "none",
+      f"kl {self.kl!r} is measured on P(y|x): space must be 'conditional'",
+    )
+    records.need(
+      not marginal or self.tis == "none",
+      f"tis {self.tis!r} compares P(y|x) of trainer and sampler: space must be"
+      " 'conditional'",
+    )
+    records.need(
+      (self.kl == "none") == (self.kl_coef == 0),
+      f"kl {self.kl!r} with kl_coef {self.kl_coef}: give both (kl_coef > 0) or neither",
+    )
+    records.need(
+      self.select != "all" or self.negative == "advantage",
+      "negative 'reward' defines a filter: select must be 'negative' or 'positive'",
+    )
+    records.need(
+      self.dual_clip is None or self.dual_clip > 1,
+      f"dual_clip {self.dual_clip}: must be > 1, or None",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,62 +405,10 @@ class Pretrain:
   waits: Waits = Waits()
 
 
-def to_dict(cfg) -> dict:
-  """A config as plain JSON values, as config.json gives it back."""
-  return json.loads(json.dumps(dataclasses.asdict(cfg)))
-
-
 def digest(cfg) -> str:
   """Twelve hex digits that name the config."""
-  text = json.dumps(to_dict(cfg), sort_keys=True)
+  text = json.dumps(records.to_dict(cfg), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def from_dict(kind, values, path=""):
-  """The dataclass `kind` from JSON values; an unknown, ill-typed or impossible value is
-  an Error."""
-  if not isinstance(values, dict):
-    raise Error(f"{path or 'config'}: expected an object, found {values!r}")
-  hints = typing.get_type_hints(kind, include_extras=True)
-  unknown = sorted(set(values) - set(hints))
-  if unknown:
-    near = difflib.get_close_matches(unknown[0], hints, 1) or sorted(hints)
-    raise Error(
-      f"{path or 'config'}: unknown field {unknown[0]!r}; is it {', '.join(near)}?"
-    )
-  return kind(
-    **{k: _value(hints[k], v, f"{path}.{k}".lstrip(".")) for k, v in values.items()}
-  )
-
-
-def _value(hint, value, path):
-  origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if dataclasses.is_dataclass(hint):
-    return from_dict(hint, value, path)
-  if origin is Annotated:
-    value = _value(args[0], value, path)
-    if not _RANGES[args[1]](value):
-      raise Error(f"{path} {value}: must be {args[1]}")
-    return value
-  if origin is tuple:
-    if not isinstance(value, (list, tuple)):
-      raise Error(f"{path}: expected a list, found {value!r}")
-    return tuple(_value(args[0], v, f"{path}.{i}") for i, v in enumerate(value))
-  if origin is Literal:
-    if value not in args:
-      raise Error(f"{path} {value!r}: must be one of {', '.join(map(str, args))}")
-    return value
-  if origin in (types.UnionType, typing.Union):
-    if value is None and type(None) in args:
-      return None
-    return _value(next(a for a in args if a is not type(None)), value, path)
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
-  if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-    raise Error(f"{path}: expected {hint.__name__}, found {value!r}")
-  if hint is float and not math.isfinite(value):
-    raise Error(f"{path} {value}: must be a finite number")
-  return value
 
 
 def phase_at(cfg: Train, step: int) -> tuple[int, Phase]:
@@ -452,13 +423,13 @@ def phase_at(cfg: Train, step: int) -> tuple[int, Phase]:
 
 def check(cfg: Train | Pretrain) -> None:
   """Refuses a run that cannot work, before anything is loaded; the Error says why."""
-  from_dict(type(cfg), to_dict(cfg))  # names, types and ranges
+  records.from_dict(type(cfg), records.to_dict(cfg))  # names, types and ranges
   sizes = dataclasses.astuple(cfg.mesh)
-  _need(
+  records.need(
     sizes.count(-1) <= 1 and all(n == -1 or n >= 1 for n in sizes),
     "mesh: axis sizes are >= 1, and at most one is -1 (all that are left)",
   )
-  _need(
+  records.need(
     cfg.sampling.temperature > 0,
     "sampling.temperature 0: training needs samples that differ; greedy is for"
     " `pxy sample --greedy`",
@@ -466,23 +437,18 @@ def check(cfg: Train | Pretrain) -> None:
   _check_train(cfg) if isinstance(cfg, Train) else _check_pretrain(cfg)
 
 
-def _need(true, text: str) -> None:
-  if not true:
-    raise Error(text)
-
-
 def _check_pretrain(cfg: Pretrain) -> None:
   micro, context = cfg.compute.micro_rows or cfg.rows, cfg.width.context
-  _need(
+  records.need(
     cfg.rows % micro == 0,
     f"rows {cfg.rows}: must divide by compute.micro_rows {micro}",
   )
-  _need(
+  records.need(
     cfg.row_tokens <= context,
     f"row_tokens {cfg.row_tokens}: must be at most width.context {context}",
   )
   asked = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens
-  _need(
+  records.need(
     asked <= context,
     f"width.context {context}: the evaluation may need {asked} tokens; raise it, or"
     " lower data.max_prompt_tokens or sampling.max_new_tokens",
@@ -491,19 +457,19 @@ def _check_pretrain(cfg: Pretrain) -> None:
 
 def _check_train(cfg: Train) -> None:
   data, sampling = cfg.data, cfg.sampling
-  _need(cfg.phases, "phases: a run needs at least one")
-  _need(
+  records.need(cfg.phases, "phases: a run needs at least one")
+  records.need(
     data.prompts % cfg.updates == 0,
     f"data.prompts {data.prompts} do not divide into {cfg.updates} updates: choose"
     " updates among the divisors of data.prompts",
   )
-  _need(
+  records.need(
     cfg.reward.overlong != "penalty"
     or cfg.reward.overlong_buffer <= sampling.max_new_tokens,
     f"reward.overlong_buffer {cfg.reward.overlong_buffer}: must be 1 to"
     f" sampling.max_new_tokens {sampling.max_new_tokens}",
   )
-  _need(
+  records.need(
     re.fullmatch(r"(avg|pass|maj)(@\d+)?|score/mean", cfg.save.best),
     f"save.best {cfg.save.best!r}: one of avg, maj, pass@K, score/mean",
   )
@@ -512,25 +478,28 @@ def _check_train(cfg: Train) -> None:
   for i, phase in enumerate(cfg.phases):
     at = f"phases.{i}"
     last = i == len(cfg.phases) - 1
-    _need(phase.terms, f"{at}.terms: a phase needs at least one")
-    _need(
+    records.need(phase.terms, f"{at}.terms: a phase needs at least one")
+    records.need(
       phase.steps is not None or last,
       f"{at}.steps: only the last phase may be open-ended; give the others a length",
     )
     for j, term in enumerate(phase.terms):
       here = f"{at}.terms.{j}"
       if term.advantage in ("grpo", "mean", "rloo"):
-        _need(
+        records.need(
           data.responses >= 2,
           f"{here}.advantage {term.advantage!r} compares the responses of a group:"
           " data.responses must be >= 2",
         )
       if term.space == "marginal" and term.context == "shuffled":
-        _need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
+        records.need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
       if term.space == "marginal" and term.context == "mixture":
         copies.add(term.copies)
-        _need(
-          2 <= term.copies <= groups,
+        records.need(
+          term.copies <= groups,
           f"{here}.copies {term.copies}: must be 2 to {groups}, the prompts per update",
         )
-  _need(len(copies) <= 1, "terms: all mixtures of a run need the same number of copies")
+  records.need(
+    len(copies) <= 1,
+    "terms: all mixtures of a run need the same number of copies",
+  )

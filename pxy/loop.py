@@ -28,7 +28,6 @@ from pxy.evaluate import run as evaluate_lib
 from pxy.report import log as log_lib
 from pxy.report import mirror, page
 from pxy.report import progress as progress_lib
-from pxy.rl import surrogate
 from pxy.sampling import engine as engine_lib
 from pxy.train import checkpoint as checkpoint_lib
 
@@ -43,7 +42,6 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   the config differ from the one before.
   """
   config.check(cfg)
-  surrogate.check_phases(cfg.phases)
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen(cfg.save.grace))

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 
-from pxy import batch, config
+from pxy import batch, config, records
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
-from pxy.rl import surrogate
 from pxy.sampling import engine as engine_lib
 from pxy.weights import load
 
@@ -15,7 +14,7 @@ from pxy.weights import load
 def show(cfg: config.Train | config.Pretrain) -> None:
   """Prints the resolved config and the plan."""
   lines = of_train(cfg) if isinstance(cfg, config.Train) else of_pretrain(cfg)
-  print(json.dumps(config.to_dict(cfg), indent=2))
+  print(json.dumps(records.to_dict(cfg), indent=2))
   print("\nplan")
   for name, value in lines.items():
     print(f"  {name:<28}{value}")
@@ -24,7 +23,6 @@ def show(cfg: config.Train | config.Pretrain) -> None:
 def of_train(cfg: config.Train) -> dict[str, str]:
   """The plan of a reinforcement-learning run, a line each."""
   config.check(cfg)
-  surrogate.check_phases(cfg.phases)
   arch = load.arch(cfg.model)
   _fits(cfg, arch)
   shards = (1 if cfg.mesh.data == -1 else cfg.mesh.data) * (

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from pxy import __version__, config, files
+from pxy import __version__, config, files, records
 from pxy.train import checkpoint
 
 
@@ -100,7 +100,7 @@ class RunFolder:
     from pxy.weights import hf
 
     try:
-      files.write_json(self.path / "config.json", config.to_dict(self._cfg))
+      files.write_json(self.path / "config.json", records.to_dict(self._cfg))
       hf.save_arch(self.path / "model", arch, tokenizer)
       tokenizer.save(self.path / "model")
     except OSError as error:
@@ -122,7 +122,7 @@ def _same(held, cfg, path, anyway: bool) -> None:
   """Refuses another config, or only names its differences."""
   free = FREE[type(cfg)]
   fields = sorted(
-    f for f in _differences(held, config.to_dict(cfg)) if f.split(".")[0] not in free
+    f for f in _differences(held, records.to_dict(cfg)) if f.split(".")[0] not in free
   )
   if not fields:
     return

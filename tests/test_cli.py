@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from pxy import cli, config, files, run_folder
+from pxy import cli, config, files, records, run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -56,7 +56,7 @@ def test_dry_run_prints_config_and_plan_and_writes_nothing(tmp_path):
   )  # fmt: skip
   shown = json.loads(out[: out.index("\nplan")])
   assert (shown["steps"], shown["seed"], shown["phases"][1]["lr"]) == (30, 9, 3e-4)
-  assert config.from_dict(config.Train, shown)
+  assert records.from_dict(config.Train, shown)
   for text in ("parameters", "1-20", "21-30", "tokens", "memory"):
     assert text in out[out.index("\nplan") :]
   assert not (tmp_path / "run").exists()
@@ -135,10 +135,10 @@ def test_a_config_that_cannot_work_is_refused_by_field(change, text):
 
 def test_a_config_survives_json_and_lists_become_tuples(tmp_path):
   for cfg in (config.Train(), config.Pretrain()):
-    again = config.from_dict(type(cfg), json.loads(json.dumps(config.to_dict(cfg))))
-    assert again == cfg and config.to_dict(again) == config.to_dict(cfg)
+    again = records.from_dict(type(cfg), json.loads(json.dumps(records.to_dict(cfg))))
+    assert again == cfg and records.to_dict(again) == records.to_dict(cfg)
   with pytest.raises(config.Error, match="is it steps"):
-    config.from_dict(config.Train, {"step": 3})
+    records.from_dict(config.Train, {"step": 3})
   file = tmp_path / "lists.py"
   file.write_text(
     "from pxy.config import *\n"
@@ -162,7 +162,7 @@ class TestRunFolder:
   """New runs and continued ones are told apart, and never mixed up."""
 
   def held(self, tmp_path, cfg, step=None):
-    files.write_json(tmp_path / "config.json", config.to_dict(cfg))
+    files.write_json(tmp_path / "config.json", records.to_dict(cfg))
     if step is not None:
       (tmp_path / "checkpoints" / f"{step:08d}").mkdir(parents=True)
     return tmp_path

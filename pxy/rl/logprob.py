@@ -15,10 +15,11 @@ A chunk takes an equal part of every device's shard of the vocabulary: with `sha
 set, a head that is split over V is never gathered, and only sums per token cross
 devices.
 
-Left out: forward mode (jax.jvp) and second derivatives; a bias on the head.
+The forward pass is plain JAX, so with `forward_mode` it has a jax.jvp in the memory of
+one chunk, tangents included, and no useful gradient. Left out: second derivatives; a
+bias on the head.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -47,6 +48,7 @@ def logprob(
   floor_BT=None,
   chunk: int = 8192,
   shards: int = 1,
+  forward_mode: bool = False,
 ):
   """Log-prob of each target, and entropy, of the distribution over the next token.
 
@@ -63,6 +65,8 @@ def logprob(
       `floor`, a constant. The target itself is always inside: it was drawn.
     chunk: vocabulary entries at a time.
     shards: number of devices over which V is split evenly; affects speed only.
+    forward_mode: differentiate with jax.jvp instead of jax.grad, which would keep the
+      logits of all chunks.
 
   Returns:
     (logp_BT, entropy_BT), float32, in nats.
@@ -78,7 +82,8 @@ def logprob(
   def flat(x):
     return None if x is None else x.reshape(-1, *x.shape[2:])
 
-  logp_N, entropy_N = _logprob(
+  run = _plain if forward_mode else _logprob
+  logp_N, entropy_N = run(
     spec, flat(hidden_BTD), head_DV, flat(targets_BT), flat(floor_BT)
   )
   return logp_N.reshape(targets_BT.shape), entropy_N.reshape(targets_BT.shape)
@@ -115,9 +120,11 @@ def floor(
   return jnp.swapaxes(floor_XBY, 0, 1).reshape(rows, -1)[:, :tokens]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _logprob(spec, hidden_ND, head_DV, targets_N, floor_N):
+def _plain(spec, hidden_ND, head_DV, targets_N, floor_N):
   return _forward(spec, hidden_ND, head_DV, targets_N, floor_N)[0]
+
+
+_logprob = jax.custom_vjp(_plain, nondiff_argnums=(0,))
 
 
 # N counts tokens. One of the W shards of the vocabulary is X columns of the head, the

@@ -7,9 +7,12 @@ few lines each over one path, since they differ only in the view. Weights hold t
 global normaliser (see data/pack.py), so losses and gradients of micro-batches and
 devices add up.
 
-`score(params, packed) -> (logp_BT, entropy_BT)` is the only thing asked of a model.
-When a batch gets exactly one update, the old log-probs are stop_gradient(logp) and cost
-nothing.
+`score(params, packed) -> (logp_BT, entropy_BT)` is the only thing asked of a model;
+score.py makes one of any. When a batch gets exactly one update, the old log-probs are
+stop_gradient(logp) and cost nothing.
+
+Losses of parts of a batch (micro-batches, devices of a shard_map) add up to that of the
+whole when each is given the whole's `total`, the sum of the parts' `weight`.
 
 For `mixture` contexts the log-prob of a response under the mean of C prompts is spread
 over its tokens by the chain rule, log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1)
@@ -30,8 +33,9 @@ from pxy import config, metrics
 from pxy.data import pack
 from pxy.rl import rollout, surrogate, view
 
-CONDITIONAL = config.Term()
-MARGINAL = config.Term(space="marginal", advantage="mean")
+Term = config.Term
+CONDITIONAL = Term()
+MARGINAL = Term(space="marginal", advantage="mean")
 
 Score = Callable[[Any, pack.Packed], tuple[jax.Array, jax.Array]]
 
@@ -65,6 +69,7 @@ def conditional_loss(
   *,
   term: config.Term = CONDITIONAL,
   selected_B=None,
+  total=None,
   old_BT=None,
   ref_BT=None,
 ):
@@ -75,17 +80,21 @@ def conditional_loss(
     params: what to differentiate with respect to.
     rollouts: B responses with their prompts.
     adv_B: advantage of each response.
-    term: clip, reduction, KL and coefficient; static. Its space, context, filter and
-      advantage are the caller's choice of function, context, selected_B and adv_B.
+    term: clip, reduction, KL and coefficient; static. Its space must be this one; its
+      context, filter and advantage are the caller's, in context, selected_B and adv_B.
     selected_B: responses in the mean; None: all.
+    total: what the sum over tokens is divided by; None: the `weight` of these.
     old_BT, ref_BT: log-probs [B, T] of the response tokens before the first of several
       updates, and under a reference model; None where not needed.
 
   Returns:
     (loss, metrics): a scalar, and metrics that know their reduction (pxy.metrics).
   """
+  _belongs(term, "conditional")
+  if (term.kl == "none") != (ref_BT is None):
+    raise config.Error(f"kl {term.kl!r}: ref_BT goes with a KL term, and only with one")
   view_ = view.conditional(rollouts)
-  given = (term, selected_B, old_BT, ref_BT)
+  given = (term, selected_B, total, old_BT, ref_BT)
   return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
 
 
@@ -99,6 +108,7 @@ def marginal_loss(
   context,
   term: config.Term = MARGINAL,
   selected_B=None,
+  total=None,
   old_BT=None,
 ):
   """Loss whose gradient moves log P(y): each response after `context`, prompt unseen.
@@ -109,23 +119,52 @@ def marginal_loss(
 
   The other arguments and the result are those of `conditional_loss`.
   """
+  _belongs(term, "marginal")
   fixed = not isinstance(context, view.View)
   view_ = view.marginal(rollouts, context) if fixed else context
-  given = (term, selected_B, old_BT, None)
+  given = (term, selected_B, total, old_BT, None)
   return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
 
 
-def _of_rollouts(
-  score, params, rollouts, adv_B, view_, on_policy, term, selected_B, old_BT, ref_BT
-):
-  surrogate.check(term)
-  length_B = rollouts.response_len_B
+def weight(term: config.Term, rollouts: rollout.Rollouts, selected_B=None):
+  """What the loss of these responses is divided by: tokens or sequences, a scalar.
+
+  Where it is 0, no response takes part, and loss and gradient are 0.
+  """
+  return _reduction(term, rollouts, selected_B)[1]
+
+
+def _belongs(term, space):
+  if term.space != space:
+    raise config.Error(
+      f"{space}_loss was given a term with space {term.space!r}: the other function is"
+      f" for it, or Term(space={space!r}, ...)"
+    )
+
+
+def _reduction(term, rollouts, selected_B):
+  length_B = jnp.asarray(rollouts.response_len_B)
   if selected_B is not None:
     length_B = jnp.where(selected_B, length_B, 0)
-  weight_B, total = surrogate.reduction(
-    term.reduction, jnp.asarray(length_B), term.constant
-  )
-  weight_B = term.coef * weight_B / jnp.maximum(total, 1e-9)
+  return surrogate.reduction(term.reduction, length_B, term.constant)
+
+
+def _of_rollouts(
+  score,
+  params,
+  rollouts,
+  adv_B,
+  view_,
+  on_policy,
+  term,
+  selected_B,
+  total,
+  old_BT,
+  ref_BT,
+):
+  weight_B, own = _reduction(term, rollouts, selected_B)
+  total = own if total is None else total
+  weight_B = term.coef * weight_B / jnp.where(total > 0, total, 1.0)
   packed = pack.rows(
     view_, rollouts, adv_B, weight_B, on_policy=on_policy, old_BT=old_BT, ref_BT=ref_BT
   )

@@ -43,9 +43,7 @@ def loss(term: config.Term, logp_BT, old_BT, adv_BT, weight_BT, segments_BT=None
     return gspo(logp_BT, old_BT, adv_BT, weight_BT, **clip, segments_BT=segments_BT)
   if term.clip == "cispo":
     return cispo(logp_BT, old_BT, adv_BT, weight_BT, **clip)
-  if term.clip == "none":
-    return reinforce(logp_BT, old_BT, adv_BT, weight_BT)
-  raise config.Error(f"clip: {term.clip!r} is none of none, ppo, gspo, cispo")
+  return reinforce(logp_BT, old_BT, adv_BT, weight_BT)
 
 
 def reinforce(logp_BT, old_BT, adv_BT, weight_BT):
@@ -207,57 +205,6 @@ def reduction(how: str, lengths_n, constant: float = 1.0):
     f"reduction: {how!r} is none of token-mean, seq-mean-token-mean,"
     " seq-mean-token-sum, constant"
   )
-
-
-def check_phases(phases: tuple[config.Phase, ...]) -> None:
-  """`check` of every term of a run."""
-  for phase in phases:
-    for term in phase.terms:
-      check(term)
-
-
-def check(term: config.Term) -> None:
-  """Refuses terms that contradict themselves; config.Error names the fields."""
-
-  def need(true, text):
-    if not true:
-      raise config.Error(text)
-
-  marginal = term.space == "marginal"
-  need(
-    marginal or term.context == "start",
-    f"context {term.context!r} stands in the prompt's place, so it needs space"
-    " 'marginal'",
-  )
-  need(
-    not marginal or term.kl == "none",
-    f"kl {term.kl!r} is measured on P(y|x): space must be 'conditional'",
-  )
-  need(
-    not marginal or term.tis == "none",
-    f"tis {term.tis!r} compares P(y|x) of trainer and sampler: space must be"
-    " 'conditional'",
-  )
-  need(
-    (term.kl == "none") == (term.kl_coef == 0) and term.kl_coef >= 0,
-    f"kl {term.kl!r} with kl_coef {term.kl_coef}: give both (kl_coef > 0) or neither",
-  )
-  need(
-    term.select != "all" or term.negative == "advantage",
-    "negative 'reward' defines a filter: select must be 'negative' or 'positive'",
-  )
-  need(
-    0 <= term.clip_low <= 1 and term.clip_high >= 0,
-    f"clip_low {term.clip_low}, clip_high {term.clip_high}: the ratio is limited to"
-    " [1 - low, 1 + high], with 0 <= low <= 1 and high >= 0",
-  )
-  need(
-    term.dual_clip is None or term.dual_clip > 1,
-    f"dual_clip {term.dual_clip}: must be > 1, or None",
-  )
-  need(term.tis_cap > 0, f"tis_cap {term.tis_cap}: must be > 0")
-  need(term.constant > 0, f"constant {term.constant}: must be > 0")
-  need(term.lam >= 0, f"lam {term.lam}: must be >= 0")
 
 
 def _ratio(logp_BT, old_BT, weight_BT):

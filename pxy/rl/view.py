@@ -42,7 +42,8 @@ def conditional(rollouts: rollout.Rollouts) -> View:
 
 def marginal(rollouts: rollout.Rollouts, context) -> View:
   """Each response after a fixed context of token ids [S], S >= 1: log pi(y | c)."""
-  xp = jnp if isinstance(context, jax.Array) else np
+  traced = any(isinstance(x, jax.Array) for x in jax.tree.leaves(context))
+  xp = jnp if traced else np
   context_S = xp.asarray(context, np.int32).reshape(-1)
   if not context_S.size:
     raise ValueError("the marginal context needs at least one token (a start token)")

@@ -21,54 +21,37 @@ from pxy import config, metrics
 from pxy.data import pack
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
-from pxy.rl import logprob, objective
+from pxy.rl import objective
+from pxy.rl import score as score_lib
 from pxy.train import optim
 from pxy.train import state as state_lib
 
 
 def scorer(
-  arch, compute: config.Compute, sampling: config.Sampling, shards: int = 1
+  arch,
+  compute: config.Compute,
+  sampling: config.Sampling,
+  shards: int = 1,
+  *,
+  forward_mode: bool = False,
 ) -> objective.Score:
   """score(params, packed) of a decoder, under the distribution that is sampled from.
 
-  shards: parts that the vocabulary is split into over the mesh.
+  shards: parts that the vocabulary is split into over the mesh. forward_mode: for
+  jax.jvp (rl/logprob.py).
   """
-
-  def score(params, packed: pack.Packed):
-    hidden_BTD = decoder.forward(
-      arch,
-      params,
-      packed.tokens_BT,
-      packed.positions_BT,
-      packed.segments_BT,
-      remat=compute.remat,
-      dtype=compute.dtype,
-    )
-    head_DV = decoder.head(arch, params).astype(compute.dtype)
-    how = {"temperature": sampling.temperature, "softcap": arch.logit_softcap}
-    floor_BT = None
-    if sampling.top_k or sampling.top_p < 1:
-      floor_BT = logprob.floor(
-        jax.lax.stop_gradient(hidden_BTD),
-        jax.lax.stop_gradient(head_DV),
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        **how,
-      )
-      # What was drawn in another view's truncated distribution is not in this one's.
-      drawn_here_BT = jnp.isfinite(packed.sampler_BT)
-      floor_BT = jnp.where(drawn_here_BT, floor_BT, -jnp.inf)
-    return logprob.logprob(
-      hidden_BTD,
-      head_DV,
-      packed.targets_BT,
-      floor_BT=floor_BT,
-      chunk=compute.vocab_chunk,
-      shards=shards,
-      **how,
-    )
-
-  return score
+  return score_lib.from_hidden(
+    functools.partial(decoder.forward, arch, remat=compute.remat, dtype=compute.dtype),
+    lambda params: decoder.head(arch, params).astype(compute.dtype),
+    inputs=score_lib.segmented,
+    temperature=sampling.temperature,
+    softcap=arch.logit_softcap,
+    top_k=sampling.top_k,
+    top_p=sampling.top_p,
+    chunk=compute.vocab_chunk,
+    shards=shards,
+    forward_mode=forward_mode,
+  )
 
 
 def accumulate(score: objective.Score, terms, params, packed: pack.Packed, used):

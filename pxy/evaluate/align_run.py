@@ -1,0 +1,152 @@
+"""`pxy align`: draws responses to a task, grades them, and measures alignment.
+
+The JSON holds what align.summary says, and a row for each response. Of a run folder it
+is also kept as RUN/align/STEP.json, and RUN's report shows it.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+from rich import console
+from rich import table as rich_table
+
+from pxy import batch, config, files
+from pxy.data import pack
+from pxy.evaluate import align
+from pxy.evaluate import run as run_lib
+from pxy.report import align_plot, page, plot, progress
+from pxy.rl import rollout, view
+from pxy.train import checkpoint
+from pxy.train import step as step_lib
+
+
+def command(options) -> None:
+  """`pxy align`; options are cli.AlignOptions."""
+  term = config.Term(space="marginal", context=options.context)
+  problems = -(-options.n // options.responses)
+  if options.context in ("shuffled", "mixture"):
+    least = term.copies if options.context == "mixture" else 2
+    if problems < least:
+      raise config.Error(
+        f"--context {options.context} needs {least} problems, and --n {options.n} with"
+        f" --responses {options.responses} makes {problems}: raise --n"
+      )
+  for name in ("json", "plot"):
+    if getattr(options, name) is not None:
+      files.writable(getattr(options, name), f"--{name} {getattr(options, name)}")
+  policy, _, found = run_lib.examine(options, problems, options.responses)
+  answers, tokenizer = found.answers, policy.tokenizer
+  rollouts = rollout.stack(
+    [group[0].prompt.ids for group in answers],
+    [[a.sample.ids for a in group] for group in answers],
+    [[a.sample.logp for a in group] for group in answers],
+  )
+  contexts = {"start": [tokenizer.start_id], "document": [tokenizer.document_id]}
+  ones_B = np.ones(len(rollouts.response_len_B))
+  marginal = batch.view_of(term, rollouts, contexts, jax.random.key(options.seed))
+  views = [
+    pack.rows(view.conditional(rollouts), rollouts, ones_B, ones_B),
+    pack.rows(marginal, rollouts, ones_B, ones_B, on_policy=False),
+  ]
+  sampling = config.Sampling(temperature=options.temperature, top_p=options.top_p)
+  scorers = [
+    step_lib.scorer(policy.arch, config.Compute(), sampling, forward_mode=forward)
+    for forward in ((False, True) if options.one_gradient else (False,))
+  ]
+  meter = align.Meter(*scorers, step=options.step_size)
+  flat = [a for group in answers for a in group][: options.n]
+  params, rows = jax.device_put(policy.params), []
+  with progress.counting("align", len(flat)) as count:
+    for b in range(len(flat)):
+      one = [jax.tree.map(lambda x, b=b: x[b : b + 1], packed) for packed in views]
+      rows.append(meter(params, *one))
+      count(b + 1)
+  report = {
+    "model": options.model,
+    "task": options.task,
+    "split": options.split,
+    "context": options.context,
+    "temperature": options.temperature,
+    "top_p": options.top_p,
+    "seed": options.seed,
+    "step_size": options.step_size,
+    **align.summary(rows, [(a.prompt.uid, a.outcome.score) for a in flat]),
+    "responses": [_row(a, row) for a, row in zip(flat, rows, strict=True)],
+  }
+  show(report)
+  _write(options, report)
+
+
+def _row(answer, row) -> dict:
+  """A response's numbers as JSON; those of its tokens are in the bins."""
+  score = answer.outcome.score
+  numbers = ("inner", "cosine", "norm_conditional", "norm_marginal")
+  numbers += ("eta", "predicted", "measured")
+  tokens = row["tokens"]
+  return {
+    "uid": answer.prompt.uid,
+    "outcome": answer.outcome.status,
+    "score": score if np.isfinite(score) else None,
+    "tokens": tokens,
+    "logp_conditional": float(row["logp_conditional"].mean()) if tokens else None,
+    "logp_marginal": float(row["logp_marginal"].mean()) if tokens else None,
+    **{name: row[name] for name in numbers},
+    "inner_sum": row["inner"] * tokens**2,
+    "blocks": row["blocks"],
+  }
+
+
+def _write(options, report) -> None:
+  if options.json is not None:
+    files.write_json(options.json, report)
+  if options.plot is not None:
+    panels = align_plot.panels([("", report)])
+    files.write_bytes(options.plot, plot.png([], panels))
+  folder = pathlib.Path(options.model) / "checkpoints"
+  if options.model.startswith("builtin:") or not folder.is_dir():
+    return
+  step = options.step if options.step is not None else max(checkpoint.steps(folder))
+  files.write_json(folder.parent / "align" / f"{step:08d}.json", report)
+  if (folder.parent / "metrics.jsonl").is_file():
+    print(f"report: {page.write([folder.parent], folder.parent)}")
+
+
+def show(report: dict) -> None:
+  """Prints the summary: a column for all, correct and wrong responses."""
+  splits = report["splits"]
+  table = rich_table.Table(
+    f"log P(y) and log P(y|x), context {report['context']}",
+    *(f"{name} ({found['responses']})" for name, found in splits.items()),
+  )
+  for name, label in ROWS.items():
+    table.add_row(label, *(_cell(name, found[name]) for found in splits.values()))
+  console.Console().print(table)
+  step, splits = report["one_step"], report["splits"]
+  if step["slope"] is not None:
+    print(
+      f"one step of {report['step_size']:g} nats per token: log P(y|x) changed"
+      f" {step['slope']:.3f} times as much as the first order says"
+    )
+
+
+ROWS = {
+  "inner": "inner product, per token",
+  "inner_sum": "inner product, summed",
+  "cosine": "cosine",
+  "negative": "share negative",
+  "logp_conditional": "log P(y|x) per token",
+  "logp_marginal": "log P(y) per token",
+  "gap": "log-prob gap per token",
+}
+
+
+def _cell(name: str, score: dict) -> str:
+  value, se = score["value"], score["se"]
+  if value is None:
+    return "-"
+  if name == "negative":
+    return f"{100 * value:.1f} %"
+  error = "" if se is None else f" ± {se:.2g}"
+  span = "" if "logp" in name else f"  [{score['min']:.3g}, {score['max']:.3g}]"
+  return f"{value:.3g}{error}{span}"

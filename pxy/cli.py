@@ -27,6 +27,7 @@ COMMANDS = {
   "pretrain": "train a tokenizer and a base model from scratch",
   "train": "reinforcement learning on P(y|x) and P(y)",
   "eval": "avg@k, pass@k, maj@k, lengths and thoughts of a model on a task",
+  "align": "gradients of log P(y) and log P(y|x), and what a step on one does",
   "sample": "responses of a model to a prompt",
   "report": "report.md and report.html of one or several runs",
   "data": "`pxy data check FILE`: validate every row of a data file",
@@ -201,8 +202,8 @@ def experiment(path: pathlib.Path, kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalOptions:
-  """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts."""
+class OnTask:
+  """What `pxy eval` and `pxy align` have in common: responses of a model to a task."""
 
   model: tyro.conf.Positional[str]
   """`builtin:tiny`, an HF-style folder, or a run folder."""
@@ -210,10 +211,6 @@ class EvalOptions:
   """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
   split: str = config.Eval().split
   """`train`, `validation` or `test`, or a split that the file's rows name."""
-  samples: int = config.Eval().samples
-  """Responses to each problem: the k of avg@k and the largest of pass@k."""
-  problems: int = config.Eval().problems
-  """The first of the split."""
   max_new_tokens: int = config.Sampling().max_new_tokens
   """A response without a stop token ends here."""
   max_prompt_tokens: int = config.Data().max_prompt_tokens
@@ -235,7 +232,43 @@ class EvalOptions:
   step: int | None = None
   """Checkpoint of a run folder; default: the newest."""
   json: pathlib.Path | None = None
-  """Also write the scores there."""
+  """Also write the numbers there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions(OnTask):
+  """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts."""
+
+  samples: int = config.Eval().samples
+  """Responses to each problem: the k of avg@k and the largest of pass@k."""
+  problems: int = config.Eval().problems
+  """The first of the split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignOptions(OnTask):
+  """Gradients of log P(y) and log P(y|x): `pxy align MODEL --task TASK --n 64`.
+
+  For each sampled response the inner product and cosine of the two gradients, by block
+  of parameters and split by right and wrong; the gap between the two log-probs by
+  position and entropy; and what a small step on log P(y) really does to log P(y|x). A
+  run folder keeps the result and shows it in its report.
+  """
+
+  n: int = 64
+  """Responses that are measured."""
+  responses: int = 4
+  """Responses to each problem."""
+  context: Literal["start", "document", "shuffled", "mixture"] = config.Term().context
+  """What log P(y) sees: the chat start token, the document separator, another prompt,
+  or the mean over 4 prompts."""
+  step_size: float = 1e-3
+  """Step that is taken: first-order change of log P(y), in nats per token."""
+  one_gradient: tyro.conf.FlagCreatePairsOff[bool] = False
+  """Hold one gradient at a time, for models of which two do not fit; without numbers
+  by block."""
+  plot: pathlib.Path | None = None
+  """Also draw the plots there (.png)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,6 +318,13 @@ def _eval(argv):
   from pxy.evaluate import run
 
   run.command(options)
+
+
+def _align(argv):
+  options = _parse(AlignOptions, argv)
+  from pxy.evaluate import align_run
+
+  align_run.command(options)
 
 
 def _sample(argv):

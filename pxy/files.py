@@ -29,12 +29,17 @@ def writable(path: pathlib.Path, name: str) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes `text` to `path` atomically."""
+  write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+  """Writes `data` to `path` atomically."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
   try:
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-      file.write(text)
+    with os.fdopen(handle, "wb") as file:
+      file.write(data)
       file.flush()
       os.fsync(file.fileno())
     os.chmod(temporary, 0o644)

@@ -17,6 +17,7 @@ with `one_gradient`, only one: then the inner product is a forward-mode derivati
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -296,7 +297,7 @@ def _binned(rows, where: Callable[[dict], np.ndarray], edges) -> list[dict]:
   x = np.concatenate([where(row) for row in rows]) if rows else np.zeros(0)
   y = np.concatenate([gap(row) for row in rows]) if rows else np.zeros(0)
   out = []
-  for low, high in zip(edges, edges[1:], strict=False):
+  for low, high in itertools.pairwise(edges):
     inside = (x >= low) & (x < high)
     if inside.any():
       top = None if math.isinf(high) else high

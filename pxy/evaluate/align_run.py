@@ -23,6 +23,9 @@ from pxy.train import step as step_lib
 
 def command(options) -> None:
   """`pxy align`; options are cli.AlignOptions."""
+  for name in ("n", "responses", "step_size"):
+    if not getattr(options, name) > 0:
+      raise config.Error(f"--{name.replace('_', '-')}: must be > 0")
   term = config.Term(space="marginal", context=options.context)
   problems = -(-options.n // options.responses)
   if options.context in ("shuffled", "mixture"):
@@ -49,7 +52,8 @@ def command(options) -> None:
     pack.rows(view.conditional(rollouts), rollouts, ones_B, ones_B),
     pack.rows(marginal, rollouts, ones_B, ones_B, on_policy=False),
   ]
-  sampling = config.Sampling(temperature=options.temperature, top_p=options.top_p)
+  # Of whole distributions: top-p's set of tokens is another in each view.
+  sampling = config.Sampling(temperature=options.temperature or 1.0)
   scorers = [
     step_lib.scorer(policy.arch, config.Compute(), sampling, forward_mode=forward)
     for forward in ((False, True) if options.one_gradient else (False,))

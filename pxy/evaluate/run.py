@@ -121,8 +121,14 @@ def _cell(name: str, score: dict) -> str:
   return f"{scale * value:.{digits}f}{error}{unit}"
 
 
-def command(options) -> None:
-  """`pxy eval`."""
+def examine(options, count: int, samples: int):
+  """Draws and grades `samples` responses to each of the first `count` problems.
+
+  options: those that `pxy eval` and `pxy align` share (cli.OnTask).
+
+  Returns:
+    (policy, problems, Evaluation).
+  """
   data = config.Data(
     task=options.task,
     grader=options.grader,
@@ -132,15 +138,13 @@ def command(options) -> None:
   )
   cfg = config.Eval(
     split=options.split,
-    problems=options.problems,
-    samples=options.samples,
+    problems=count,
+    samples=samples,
     temperature=options.temperature,
     top_p=options.top_p,
   )
   limits = config.Sampling(max_new_tokens=options.max_new_tokens, slots=options.slots)
   config.check(config.Train(data=data, sampling=limits, eval=cfg, seed=options.seed))
-  if options.json is not None:
-    files.writable(options.json, f"--json {options.json}")
   policy = load.load(options.model, options.step)
   chosen = problems(data, cfg, policy.tokenizer)
   with contextlib.ExitStack() as stack:
@@ -153,19 +157,25 @@ def command(options) -> None:
       )
     )
     pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
-    bar = stack.enter_context(
-      progress.counting("evaluate", len(chosen) * options.samples)
-    )
+    bar = stack.enter_context(progress.counting("evaluate", len(chosen) * samples))
     found = evaluate(
       engine,
       pool,
       policy.tokenizer,
       policy.params,
       chosen,
-      options.samples,
+      samples,
       seed=options.seed,
       on_answer=bar,
     )
+  return policy, chosen, found
+
+
+def command(options) -> None:
+  """`pxy eval`."""
+  if options.json is not None:
+    files.writable(options.json, f"--json {options.json}")
+  _, chosen, found = examine(options, options.problems, options.samples)
   scores = scores_lib.to_json(found.scores)
   show({f"{options.model} on {options.task} ({options.split})": scores})
   if options.json is not None:

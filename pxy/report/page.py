@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 
 from pxy import config, files
-from pxy.report import curve, log, plot, progress, runs, sheet
+from pxy.report import align_plot, curve, log, plot, progress, runs, sheet
 
 SAMPLES = 6
 SHOWN = 3000
@@ -39,7 +39,7 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
   """
   groups = runs.group([runs.read(pathlib.Path(folder)) for folder in folders])
   out = pathlib.Path(out)
-  panels = plot.available(groups)
+  panels = plot.available(groups) + _aligned(groups)
   try:
     out.mkdir(parents=True, exist_ok=True)
     if panels:
@@ -50,6 +50,13 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
   except OSError as error:
     raise config.Error(f"{out}: {error.strerror or error}") from error
   return out / "report.html"
+
+
+def _aligned(groups) -> list[plot.Panel]:
+  """Panels of what `pxy align` measured last, in the first run of each group."""
+  newest = [(g.name, list(g.runs[0].alignments.values())[-1:]) for g in groups]
+  measured = [(name, found[0]) for name, found in newest if found]
+  return align_plot.panels(measured) if measured else []
 
 
 # Sentences and numbers.
@@ -214,6 +221,27 @@ def _facts(groups: Sequence[runs.Group]) -> list[str]:
   return facts
 
 
+def _alignment(group: runs.Group) -> list[str]:
+  """A sentence per measurement of `pxy align`."""
+  out = []
+  for run in group.runs:
+    for step, found in run.alignments.items():
+      split = found["splits"]["all"]
+      if not split["responses"]:
+        continue
+      text = (
+        f"Alignment at step {step}, {_count(split['responses'], 'response')}: the"
+        f" gradients of log P(y) and log P(y|x) have a cosine of"
+        f" {split['cosine']['value']:.2f} (mean) and an inner product below zero for"
+        f" {100 * split['negative']['value']:.0f} % of the responses"
+      )
+      slope = found["one_step"]["slope"]
+      if slope is not None:
+        text += f"; a step on log P(y) moved log P(y|x) {slope:.2f} times as predicted"
+      out.append(f"{text}.")
+  return out
+
+
 def _broken(group: runs.Group) -> list[str]:
   """A sentence per run that was interrupted; the last few interruptions."""
   return [
@@ -270,7 +298,8 @@ def _html(groups, panels) -> str:
   if one:
     parts.append(f'<p class="lead">{_text(headline(groups[0]))}</p>')
     parts.append(f'<p class="facts">{_text(" · ".join(_facts(groups)))}</p>')
-    parts += [f'<p class="note">{_text(text)}</p>' for text in _broken(groups[0])]
+    notes = [*_broken(groups[0]), *_alignment(groups[0])]
+    parts += [f'<p class="note">{_text(text)}</p>' for text in notes]
     parts.append(_html_one(groups[0]))
   else:
     items = (f"<b>{_text(g.name)}</b>: {_text(headline(g))}" for g in groups)
@@ -417,7 +446,7 @@ def _markdown(groups, panels) -> str:
   if len(groups) == 1:
     group = groups[0]
     parts += [_md(headline(group)), _md(" · ".join(_facts(groups)))]
-    parts += map(_md, _broken(group))
+    parts += map(_md, [*_broken(group), *_alignment(group)])
     rows = [r for _, rows in _one_table(group)[:1] for r in rows]
     rest = [(f"{h}: {r[0]}", *r[1:]) for h, rows in _one_table(group)[1:] for r in rows]
     if rows or rest:

@@ -53,6 +53,8 @@ class Run:
   summary: dict
   interruptions: tuple[str, ...] = ()
   """How each process but the last ended, and where the next went on."""
+  alignments: dict[int, dict] = dataclasses.field(default_factory=dict)
+  """What `pxy align` measured, by step."""
 
   @functools.cached_property
   def phases(self) -> list[Phase]:
@@ -153,6 +155,10 @@ def read(folder: pathlib.Path) -> Run:
     summary = {}
     if (folder / "summary.json").is_file():
       summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    alignments = {
+      int(path.stem): json.loads(path.read_text(encoding="utf-8"))
+      for path in sorted((folder / "align").glob("*.json"))
+    }
   except (OSError, ValueError) as error:
     raise config.Error(f"{folder}: damaged run folder: {error}") from error
   return Run(
@@ -162,6 +168,7 @@ def read(folder: pathlib.Path) -> Run:
     {r["step"]: r["eval"] for r in records if "eval" in r},
     summary,
     interruptions,
+    alignments,
   )
 
 

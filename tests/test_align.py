@@ -56,7 +56,7 @@ def test_it_measures_what_the_definitions_say(one_gradient):
   params = worlds.params()
   grad = jax.jit(jax.grad(mean_logp))
   for conditional, marginal in rows():
-    found = meter(one_gradient)(params, conditional, marginal)
+    (found,) = meter(one_gradient)(params, conditional, marginal)
     g_c, g_m = grad(params, conditional), grad(params, marginal)
     flat_c, flat_m = (
       np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]).astype(np.float64)
@@ -85,7 +85,7 @@ def test_it_measures_what_the_definitions_say(one_gradient):
 
 def test_blocks_add_up_and_layers_are_apart():
   params = worlds.params()
-  found = meter()(params, *rows()[0])
+  (found,) = meter()(params, *rows()[0])
   names = ["embed", "layers.0", "layers.1", "norm"]
   assert sorted(found["blocks"]) == names
   total = sum(block["inner"] for block in found["blocks"].values())
@@ -95,13 +95,14 @@ def test_blocks_add_up_and_layers_are_apart():
   pairs = zip(*(jax.tree.leaves(pick(g["layers"])) for g in (g_c, g_m)), strict=True)
   second = sum(float(np.vdot(x, y)) for x, y in pairs)
   np.testing.assert_allclose(found["blocks"]["layers.1"]["inner"], second, rtol=1e-3)
-  assert meter(one_gradient=True)(params, *rows()[0])["blocks"] == {}
+  (lean,) = meter(one_gradient=True)(params, *rows()[0])
+  assert lean["blocks"] == {}
 
 
 def test_with_the_prompt_as_context_everything_agrees():
   params = worlds.params()
   for conditional, _ in rows():
-    found = meter()(params, conditional, conditional)
+    (found,) = meter()(params, conditional, conditional)
     np.testing.assert_allclose(found["cosine"], 1, rtol=1e-5)
     np.testing.assert_allclose(found["predicted"], 1e-3, rtol=1e-4)
     np.testing.assert_allclose(found["measured"], 1e-3, rtol=0.02)
@@ -115,7 +116,8 @@ def test_a_mixture_is_measured_as_a_mixture():
     pack.rows(v, given, ones_B, ones_B)
     for v in (view.conditional(given), view.mixture(given, [1, 2]))
   ]
-  found = meter()(params, *(jax.tree.map(lambda x: x[:1], p) for p in both))
+  found, *others = meter()(params, *both)
+  assert len(others) == 5
   logs = []
   for v in (view.conditional(given), view.shuffled(given, 1), view.shuffled(given, 2)):
     packed = jax.tree.map(lambda x: x[:1], pack.rows(v, given, ones_B, ones_B))

@@ -19,7 +19,7 @@ with `one_gradient`, only one: then the inner product is a forward-mode derivati
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -64,15 +64,25 @@ class Meter:
       self._forward = functools.partial(_mean, forward_score)
       self._programs = jax.jit(self._marginal), jax.jit(self._conditional)
 
-  def __call__(self, params, conditional: pack.Packed, marginal: pack.Packed) -> dict:
-    """Measures one response, given as one row [1, T] in each view.
+  def __call__(
+    self, params, conditional: pack.Packed, marginal: pack.Packed
+  ) -> Iterator[dict]:
+    """Measures the response of each row [B, T]; both views have the same rows.
 
-    Returns:
-      tokens; logp_conditional, logp_marginal and entropy, one number per token;
-      inner, cosine and norms of the length-averaged log-probs' gradients; eta,
+    Yields:
+      for each row: tokens; logp_conditional, logp_marginal and entropy, one number per
+      token; inner, cosine and norms of the length-averaged log-probs' gradients; eta,
       predicted and measured change of 1/T log pi(y|x) in a step along g_m; blocks:
       {name: {"inner", "cosine"}}, empty with one gradient.
     """
+
+    def row(packed, b):
+      return jax.tree.map(lambda x: x[b : b + 1], packed)
+
+    for b in range(conditional.mask_BT.shape[0]):
+      yield self._row(params, row(conditional, b), row(marginal, b))
+
+  def _row(self, params, conditional, marginal) -> dict:
     found: dict = {}
     for program in self._programs:
       found |= jax.device_get(program(params, conditional, marginal))

@@ -60,12 +60,12 @@ def command(options) -> None:
   ]
   meter = align.Meter(*scorers, step=options.step_size)
   flat = [a for group in answers for a in group][: options.n]
-  params, rows = jax.device_put(policy.params), []
+  views = [jax.tree.map(lambda x: x[: len(flat)], packed) for packed in views]
+  rows = []
   with progress.counting("align", len(flat)) as count:
-    for b in range(len(flat)):
-      one = [jax.tree.map(lambda x, b=b: x[b : b + 1], packed) for packed in views]
-      rows.append(meter(params, *one))
-      count(b + 1)
+    for row in meter(jax.device_put(policy.params), *views):
+      rows.append(row)
+      count(len(rows))
   report = {
     "model": options.model,
     "task": options.task,

@@ -1,17 +1,45 @@
 """`pxy` and `python -m pxy`: listens for signals first, then imports the rest."""
 
+import contextlib
+import os
 import sys
 
 from pxy import interrupt
 
 
 def main() -> None:
-  """Entry point; see cli.main."""
-  if sys.argv[1:2] in (["train"], ["pretrain"]):
-    interrupt.start()
-  from pxy import cli
+  """Entry point; see cli.main. Ends the process itself.
 
-  cli.main()
+  All that has an end of its own is a context manager, and closed by then. The rest of
+  an interpreter's shutdown has ended in a crash or not at all: it waits for threads
+  that a failed save has left (orbax-checkpoint 0.12), unloads XLA under its own threads
+  after a Ctrl-C, and takes signals again that a finished run should not die of.
+  """
+  code = _run()
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError, ValueError):
+      stream.flush()
+  os._exit(code)
+
+
+def _run() -> int:
+  try:
+    if sys.argv[1:2] in (["train"], ["pretrain"]):
+      interrupt.start()
+    from pxy import cli
+
+    cli.main()
+  except SystemExit as end:
+    if isinstance(end.code, str):
+      print(end.code, file=sys.stderr)
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
+  except KeyboardInterrupt:
+    print("pxy: interrupted", file=sys.stderr)
+    return 130
+  except BaseException:
+    sys.excepthook(*sys.exc_info())
+    return 1
+  return 0
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def shape(cfg: config.Train, row_shards: int) -> Shape:
     )
   groups = cfg.data.prompts // cfg.updates
   sequences = groups * cfg.data.responses * most_terms
-  micro_rows = cfg.compute.micro_rows or -(-sequences // 8)
+  micro_rows = min(cfg.compute.micro_rows or -(-sequences // 8), sequences)
   micro_rows = -(-micro_rows // row_shards) * row_shards
   return Shape(-(-sequences // micro_rows), micro_rows, row_tokens)
 

@@ -65,9 +65,6 @@ def main(argv: list[str] | None = None) -> None:
     where = f"{error.filename}: " if error.filename else ""
     print(f"pxy: {where}{error.strerror or error}", file=sys.stderr)
     raise SystemExit(2) from None
-  except KeyboardInterrupt:
-    print("pxy: interrupted", file=sys.stderr)
-    raise SystemExit(130) from None
 
 
 def _run(command: str, argv: list[str]) -> None:

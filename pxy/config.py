@@ -21,12 +21,14 @@ from pxy import records
 from pxy.records import (
   Count,
   Decay,
+  Few,
   Natural,
   NonNegative,
   Nucleus,
   Positive,
   Seed,
   Share,
+  Temperature,
 )
 
 Error = records.Error
@@ -159,7 +161,7 @@ class Data:
 class Sampling:
   """The distribution that responses are drawn from, and its limits."""
 
-  temperature: NonNegative = 1.0
+  temperature: Temperature = 1.0
   """Logits are divided by it."""
   top_k: Natural = 0
   """Keep the k likeliest tokens; 0 keeps all."""
@@ -187,7 +189,7 @@ class Reward:
   """Truncated responses: an ordinary score, excluded, or a linear penalty."""
   overlong_buffer: Count = 16
   """penalty: tokens before max_new_tokens over which it grows from 0 to 1."""
-  refill: Natural = 0
+  refill: Few = 0
   """Dynamic sampling: extra rounds of prompts for groups without contrast; 0 is off."""
 
 
@@ -248,7 +250,7 @@ class Eval:
   """The first of the split; fewer if it has fewer."""
   samples: Count = 16
   """Responses to each problem: the k of avg@k and the largest of pass@k."""
-  temperature: NonNegative = 1.0
+  temperature: Temperature = 1.0
   """Of the evaluation's own distribution; 0 is greedy."""
   top_p: Nucleus = 1.0
   """Of the evaluation's own distribution."""

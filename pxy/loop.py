@@ -45,6 +45,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen(cfg.save.grace))
+    stack.enter_context(folder)
     place = rescue.Rescue(folder.ended)
     stack.enter_context(stop.rescued(place))
     run = run_lib.Run(cfg, folder, stop, stack)
@@ -59,6 +60,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
     log = stack.enter_context(
       log_lib.Log(folder.path, resume=kept, evaluated=evaluated, also=also)
     )
+    folder.whole(meta.get("records"), log.mark())
     bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"]))
     run.introduce(bar)
     stack.enter_context(folder.attempt(lambda: meta["step"]))
@@ -78,6 +80,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
           saved = step
         if step >= cfg.steps:
           break
+        folder.present()
         state, line = run.step(state, meta, log, bar)
         place.keep(checkpoints, log, state, meta)
         guard.refuse_drift(cfg, line)
@@ -89,14 +92,18 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       except engine_lib.Stopped:
         pass
       except config.Error:
-        if meta["step"] != saved and not meta["bad"]:
-          run.save(checkpoints, state, meta, log)
+        with contextlib.suppress(config.Error):  # what ends the run is the news
+          if meta["step"] != saved and not meta["bad"]:
+            folder.present()
+            run.save(checkpoints, state, meta, log)
         raise
       if stop():
         if meta["step"] != saved:
           run.save(checkpoints, state, meta, log)
         bar.say(f"stopped at step {meta['step']}; continue with --resume auto")
         return None
+    checkpoints.wait()
+    folder.present()
     summary = run.summary(meta)
     files.write_json(folder.path / "summary.json", summary)
   page.write([folder.path], folder.path)

@@ -111,6 +111,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
   model, started = folder.path / "model", time.time()
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen())
+    stack.enter_context(folder)
     place = rescue.Rescue(folder.ended)
     stack.enter_context(stop.rescued(place))
     watch = stack.enter_context(watchdog.Watchdog(folder.path, cfg.waits))
@@ -137,6 +138,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         evaluated=meta["step"] < cfg.steps,
       )
     )
+    folder.whole(meta.get("records"), log.mark())
     bad = 0
     stack.enter_context(folder.attempt(lambda: meta["step"]))
     with progress.counting("pretrain", cfg.steps) as bar:
@@ -163,9 +165,11 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
         if due or ending or meta["step"] == cfg.steps:
           with stop.whole, watch("save"):
             log.flush()
-            checkpoints.save(meta["step"], state, meta)
+            folder.present()
+            checkpoints.save(meta["step"], state, meta | {"records": log.mark()})
         if ending:
           return None
+    checkpoints.wait()
     hf.save(model, arch, jax.device_get(state.params), tokenizer=tokenizer)
     try:
       total = cfg.eval.problems * cfg.eval.samples

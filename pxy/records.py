@@ -20,19 +20,24 @@ class Error(ValueError):
 
 _RANGES = {
   ">= 0": lambda x: x >= 0,
-  ">= 1": lambda x: x >= 1,
+  "0 to 2147483647": lambda x: 0 <= x < 2**31,
+  "1 to 2147483647": lambda x: 1 <= x < 2**31,
+  "0 to 16": lambda x: 0 <= x <= 16,
+  "0, or 0.01 to 100": lambda x: x == 0 or 0.01 <= x <= 100,
   "> 0": lambda x: x > 0,
   "0 to 1": lambda x: 0 <= x <= 1,
   "0 to below 1": lambda x: 0 <= x < 1,
   "above 0, at most 1": lambda x: 0 < x <= 1,
   "0 to 4294967295": lambda x: 0 <= x < 2**32,
 }
-Count = Annotated[int, ">= 1"]
-Natural = Annotated[int, ">= 0"]
+Count = Annotated[int, "1 to 2147483647"]
+Natural = Annotated[int, "0 to 2147483647"]
+Few = Annotated[int, "0 to 16"]
 Seed = Annotated[int, "0 to 4294967295"]
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 Share = Annotated[float, "0 to 1"]
+Temperature = Annotated[float, "0, or 0.01 to 100"]
 Decay = Annotated[float, "0 to below 1"]
 Nucleus = Annotated[float, "above 0, at most 1"]
 

@@ -62,5 +62,5 @@ class Rescue:
           return "an update outlasts the grace time: stopped"
         time.sleep(0.05)
     log.flush()
-    checkpoints.save(meta["step"], arrays, meta)
+    checkpoints.save(meta["step"], arrays, meta | {"records": log.mark()})
     return "stopped"

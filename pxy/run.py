@@ -359,6 +359,7 @@ class Run:
     # The clock's part is in the record of the next step.
     with self.stop.whole, self.watch("save"), self.clock("save_checkpoint"):
       log.flush()
+      meta["records"] = log.mark()
       checkpoints.save(meta["step"], state, dict(meta), best)
 
   def summary(self, meta) -> dict:

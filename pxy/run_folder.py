@@ -4,7 +4,9 @@ line when it begins and one when it ends), and at the end summary.json and the r
 """
 
 import contextlib
+import fcntl
 import json
+import os
 import pathlib
 import platform
 import sys
@@ -13,25 +15,32 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 
 from pxy import __version__, config, files, records
-from pxy.train import checkpoint
+from pxy.parallel import process
+from pxy.train import checkpoint, manifest
 
 
 class RunFolder:
   """Decides between a new run and a continued one, and refuses a mix-up.
 
+  A context manager: while it is open, no other process works on the folder.
+
   Raises:
     config.Error: resume is `never` and the folder holds a run, or `must` and it holds
       no checkpoint, or it holds a run of another config and resume is not `anyway`, or
-      it cannot be written.
+      it cannot be written, or another process works on it.
   """
 
   def __init__(self, path: pathlib.Path, cfg, resume: str):
     self.path = pathlib.Path(path)
+    if self.path == pathlib.Path():
+      raise config.Error("--out: name a folder, such as runs/first")
     self.checkpoints = self.path / "checkpoints"
-    self._cfg = cfg
+    self._cfg, self._anyway = cfg, resume == "anyway"
     file = self.path / "config.json"
     if self.path.exists() and not self.path.is_dir():
       raise config.Error(f"--out {self.path}: a file is in the way; name a folder")
+    if self.checkpoints.exists() and not self.checkpoints.is_dir():
+      raise config.Error(f"{self.checkpoints}: a file is in the way; remove it")
     files.writable(file, f"--out {self.path}")
     saved = checkpoint.steps(self.checkpoints)
     self._held = held = file.is_file()
@@ -51,12 +60,73 @@ class RunFolder:
         " with --resume auto"
       )
     if held:
-      _same(read_json(file), cfg, self.path, resume == "anyway")
-    if saved and saved[-1] > cfg.steps:
+      _same(read_json(file), cfg, self.path, self._anyway)
+    if saved and saved[-1] > cfg.steps and not _empty(self.checkpoints, saved[-1]):
       raise config.Error(
         f"--steps {cfg.steps}: the run in {self.path} is at step {saved[-1]} already;"
         " give as many or more, or another --out"
       )
+
+  def __enter__(self) -> "RunFolder":
+    with contextlib.ExitStack() as stack:
+      if process.main():
+        with self._refused():
+          self.path.mkdir(parents=True, exist_ok=True)
+          self._lock = os.open(self.path, os.O_RDONLY)
+        stack.callback(os.close, self._lock)
+        self._take()
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._stack.close()
+
+  def _take(self) -> None:
+    """Locks the folder; the lock goes with the process, however it ends."""
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise config.Error(
+        f"--out {self.path}: another process works on this run; wait for its end, or"
+        " give another folder"
+      ) from None
+    except OSError:  # a file system without locks
+      pass
+
+  def present(self) -> None:
+    """Refuses to go on when the folder was moved or removed under the run."""
+    if not process.main():
+      return
+    try:
+      there = os.path.samestat(os.stat(self.path), os.fstat(self._lock))
+    except OSError:
+      there = False
+    if not there:
+      raise config.Error(
+        f"--out {self.path}: the folder was moved or removed while the run went on;"
+        " move it back, and continue with --resume auto"
+      )
+
+  def whole(self, marks: dict | None, found: dict[str, int]) -> None:
+    """Refuses a run whose records are not those that its checkpoint was saved with.
+
+    Args:
+      marks: Log.mark when the checkpoint was saved; None in those of a new run.
+      found: Log.mark now, after the records of later steps were dropped.
+    """
+    differ = [name for name in found if marks and found[name] != marks.get(name)]
+    if not differ:
+      return
+    text = f"{self.path}: " + ", ".join(
+      f"{name} has {found[name]} of the {marks.get(name)} records up to the checkpoint"
+      for name in differ
+    )
+    if not self._anyway:
+      raise config.Error(
+        f"{text}: bring the file back, give another --out, or go on with what is there"
+        " with --resume anyway"
+      )
+    print(f"pxy: {text}: going on", file=sys.stderr)
 
   def keep(self, step: int) -> int | None:
     """The step up to which records are kept (report/log.py); None in a new run."""
@@ -65,7 +135,10 @@ class RunFolder:
   def returns(self) -> list[dict]:
     """Each return to an earlier checkpoint, as {"from": step, "to": step}."""
     file = self.path / "returns.json"
-    return read_json(file) if file.is_file() else []
+    held = read_json(file) if file.is_file() else []
+    if not isinstance(held, list):
+      raise config.Error(f"{file}: no list of returns; bring it back or remove it")
+    return held
 
   def returned(self, step: int, to: int) -> None:
     """Notes a return."""
@@ -99,10 +172,15 @@ class RunFolder:
     """Writes what names the run: its config, architecture and tokenizer."""
     from pxy.weights import hf
 
-    try:
+    with self._refused():
       files.write_json(self.path / "config.json", records.to_dict(self._cfg))
       hf.save_arch(self.path / "model", arch, tokenizer)
       tokenizer.save(self.path / "model")
+
+  @contextlib.contextmanager
+  def _refused(self) -> Iterator[None]:
+    try:
+      yield
     except OSError as error:
       raise config.Error(
         f"--out {self.path}: {error.strerror or error}; choose a folder that can be"
@@ -116,6 +194,11 @@ def read_json(path: pathlib.Path):
     return json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
     raise config.Error(f"{path}: {error}") from error
+
+
+def _empty(checkpoints: pathlib.Path, step: int) -> bool:
+  """Whether the folder of a checkpoint holds none."""
+  return not (checkpoints / f"{step:08d}" / manifest.NAME).is_file()
 
 
 def _same(held, cfg, path, anyway: bool) -> None:

@@ -93,8 +93,10 @@ class Watchdog:
 
   def _end(self, name: str) -> None:
     path = self._folder / "stacks.txt"
-    with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
-      faulthandler.dump_traceback(file, all_threads=True)
+    with contextlib.suppress(OSError):
+      self._folder.mkdir(parents=True, exist_ok=True)
+      with open(path, "w", encoding="utf-8") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
     with contextlib.suppress(OSError, ValueError):
       faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
     with contextlib.suppress(OSError, ValueError):

@@ -242,6 +242,7 @@ def test_a_damaged_one_is_named_and_passed_over(tmp_path, capfd):
 def test_only_complete_ones_are_seen(tmp_path):
   _, state, abstract = world((1, 1, 1))
   folder = tmp_path / "deep" / "checkpoints"
+  folder.parent.mkdir()
   with opened(folder) as checkpoints:
     assert checkpoints.latest() is None
     with pytest.raises(config.Error, match="no checkpoint yet"):
@@ -256,6 +257,37 @@ def test_only_complete_ones_are_seen(tmp_path):
     with pytest.raises(config.Error, match=r"no checkpoint of step 6; there are: 5"):
       checkpoints.restore(6, abstract)
   assert names(folder) == ["00000005", "notes"], "what a dead process left is removed"
+
+
+STORM = """
+import pathlib, shutil, sys, time
+import numpy as np
+from pxy import config
+from pxy.train import checkpoint
+folder, state = pathlib.Path(sys.argv[1]), {}
+for i in range(40):
+  state[str(i)] = np.random.default_rng(i).normal(size=(300, 400))
+for i in range(6):
+  try:
+    with checkpoint.Checkpointer(folder, 2, "") as checkpoints:
+      checkpoints.save(i, state, {})
+      time.sleep(0.01 * i)
+      shutil.rmtree(folder)
+  except (config.Error, OSError) as error:
+    print(error, file=sys.stderr)
+"""
+
+
+def test_a_folder_that_vanishes_under_a_save_is_no_storm_of_tracebacks(tmp_path):
+  child = subprocess.run(
+    [sys.executable, "-c", STORM, tmp_path / "checkpoints"],
+    env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent.parent)},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert child.returncode == 0 and "could not be saved" in child.stderr, child.stderr
+  assert "Traceback" not in child.stderr and "Event loop" not in child.stderr
 
 
 def test_another_model_is_refused_by_name(tmp_path):

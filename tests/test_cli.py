@@ -2,18 +2,19 @@
 codes."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from pxy import cli, config, files, records, run_folder
+from pxy import cli, config, records
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -74,6 +75,20 @@ def test_every_experiment_file_says_how_to_run_it(file):
       config.check(cfg)
 
 
+@pytest.mark.parametrize("wait", [0.3, 4.0])
+def test_ctrl_c_is_one_line_and_code_130(wait):
+  command = [sys.executable, "-m", "pxy", "eval", "builtin:tiny"]
+  child = subprocess.Popen(
+    [*command, "--problems", "4096"], env=os.environ | {"PYTHONPATH": str(ROOT)},
+    stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  time.sleep(wait)
+  child.send_signal(signal.SIGINT)
+  _, err = child.communicate(timeout=60)
+  assert child.returncode == 130, err
+  assert "pxy: interrupted" in err and "Traceback" not in err
+
+
 def test_errors_of_a_process_end_it_with_code_2():
   out, err = pxy("sample", "builtin:huge", "--prompt", "x", code=2)
   assert not out and err == "pxy: model 'builtin:huge': pxy ships builtin:tiny\n"
@@ -98,7 +113,7 @@ def test_wrong_words_are_one_line_with_the_cure(tmp_path):
   "argv, text",
   [
     (["--temperature", "nan"], "finite"),
-    (["--temperature", "-1"], "sampling.temperature -1.0: must be >= 0"),
+    (["--temperature", "-1"], "sampling.temperature -1.0: must be 0, or 0.01 to 100"),
     (["--top-p", "0"], "above 0, at most 1"),
     (["--top-k", "-1"], "top_k -1"),
     (["--n", "0"], "--n 0: must be >= 1"),
@@ -123,9 +138,12 @@ def test_sample_refuses(argv, text):
     ({"phases": ()}, "phases"),
     ({"phases": (config.Phase(lr=float("nan")),)}, "phases.0.lr nan"),
     ({"phases": (config.Phase(lr=0.0),)}, "phases.0.lr 0.0: must be > 0"),
+    ({"steps": 10**20}, "steps 100000000000000000000: must be 0 to 2147483647"),
+    ({"reward": config.Reward(refill=10**6)}, "reward.refill 1000000: must be 0 to 16"),
+    ({"sampling": config.Sampling(temperature=1e-300)}, "must be 0, or 0.01 to 100"),
     ({"mesh": config.Mesh(data=-1)}, "at most one is -1"),
     ({"sampling": config.Sampling(temperature=0.0)}, "--greedy"),
-    ({"eval": config.Eval(samples=0)}, "eval.samples 0: must be >= 1"),
+    ({"eval": config.Eval(samples=0)}, "eval.samples 0: must be 1 to 2147483647"),
   ],
 )
 def test_a_config_that_cannot_work_is_refused_by_field(change, text):
@@ -156,60 +174,6 @@ def test_every_field_is_explained(command, capsys):
   text = re.sub(r"[^\x20-\x7e]|\s", " ", capsys.readouterr().out)
   bare = re.findall(r"(--[\w.-]+) +\S+ +\(default", text)
   assert "--seed" in text and not bare, f"no docstring: {', '.join(bare)}"
-
-
-class TestRunFolder:
-  """New runs and continued ones are told apart, and never mixed up."""
-
-  def held(self, tmp_path, cfg, step=None):
-    files.write_json(tmp_path / "config.json", records.to_dict(cfg))
-    if step is not None:
-      (tmp_path / "checkpoints" / f"{step:08d}").mkdir(parents=True)
-    return tmp_path
-
-  def refused(self, path, cfg, resume="auto"):
-    with pytest.raises(config.Error) as error:
-      run_folder.RunFolder(path, cfg, resume)
-    return str(error.value)
-
-  def test_the_same_config_goes_on_and_steps_may_grow(self, tmp_path):
-    cfg = config.Train(steps=10)
-    path = self.held(tmp_path, cfg, 10)
-    for more in ({}, {"steps": 20}, {"save_every": 3}, {"eval_every": 5}):
-      folder = run_folder.RunFolder(path, dataclasses.replace(cfg, **more), "must")
-      assert folder.keep(10) == 10
-    assert "step 10 already" in self.refused(path, config.Train(steps=5))
-
-  def test_another_config_is_refused_by_field(self, tmp_path):
-    path = self.held(tmp_path, config.Train(), 10)
-    other = config.Train(seed=3, phases=(config.Phase(lr=1e-3),))
-    text = self.refused(path, other)
-    assert "(phases.0.lr, seed differ)" in text
-    assert "corpus" in self.refused(path, config.Pretrain())
-
-  def test_steps_of_pretraining_shape_its_learning_rate(self, tmp_path):
-    path = self.held(tmp_path, config.Pretrain())
-    assert "(steps differ)" in self.refused(path, config.Pretrain(steps=700))
-
-  def test_never_and_must(self, tmp_path):
-    cfg = config.Train()
-    assert "no checkpoint" in self.refused(tmp_path, cfg, "must")
-    assert run_folder.RunFolder(tmp_path, cfg, "never").keep(0) is None
-    self.held(tmp_path, cfg)
-    assert "--resume auto" in self.refused(tmp_path, cfg, "never")
-    assert "no checkpoint" in self.refused(tmp_path, cfg, "must"), "none was saved"
-    (tmp_path / "checkpoints" / "00000010").mkdir(parents=True)
-    (tmp_path / "config.json").unlink()
-    assert "no config.json" in self.refused(tmp_path, cfg)
-
-  def test_a_place_that_cannot_be_written(self, tmp_path):
-    (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "run", "/proc/nowhere/run"):
-      assert f"--out {out}" in self.refused(out, config.Train())
-    with pytest.raises(config.Error, match="a folder is in the way"):
-      files.writable(tmp_path, "--json")
-    files.writable(tmp_path / "a" / "b.json", "--json")
-    assert not (tmp_path / "a").exists(), "looking makes nothing"
 
 
 def test_an_experiment_that_fails_is_one_line(tmp_path):

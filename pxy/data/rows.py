@@ -15,6 +15,7 @@ import dataclasses
 import datetime
 import decimal
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 
@@ -69,6 +70,8 @@ def read(
       yield _row(values, path.stem, need_answer)
     except config.Error as error:
       yield config.Error(f"{path}, {where}: {error}")
+    except RecursionError:
+      yield config.Error(f"{path}, {where}: nested too deep; drop the column")
 
 
 def _jsonl(path: pathlib.Path):
@@ -203,6 +206,8 @@ def _answer(values: dict, reference: str | None, need: bool) -> str:
     value = int(value)  # pandas turns a column of integers with gaps into floats
   if isinstance(value, bool) or not isinstance(value, (str, int, float)):
     raise _wrong(name, "text or a number", value, "write one answer as text")
+  if isinstance(value, float) and not math.isfinite(value):
+    raise _wrong(name, "text or a number", value, "write the right answer, as text")
   text = str(value)
   if name in (None, "solution"):
     boxed = answer_lib.boxed(text)

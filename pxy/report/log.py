@@ -13,9 +13,12 @@ none stands twice, wherever the run was cut:
   cut leaves completions/; `completions` reads either, and a resumed run takes up both.
   The joined file names the last part that it holds, so a cut `close` doubles nothing.
 
-nan and infinities are null in JSON: `metrics` gives them back as None.
+nan and infinities are null in JSON: `metrics` gives them back as None. `mark` counts
+what is there; a checkpoint holds the counts of its step, so that a run whose records
+were damaged since is noticed.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -28,6 +31,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pxy import config
 
 SCHEMA = pa.schema(
   [
@@ -63,6 +68,10 @@ class Log:
     evaluated: whether the evaluation of that step is among it: one that came after the
       checkpoint has its line, but perhaps not its completions, and is made again.
     also: called with every record, e.g. to mirror it elsewhere.
+
+  Raises:
+    config.Error: from any method, when the disk does not let it do its work, or holds
+      records that cannot be read.
   """
 
   def __init__(
@@ -76,7 +85,8 @@ class Log:
     self._folder = pathlib.Path(folder)
     self._also = tuple(also)
     self._lock = threading.Lock()  # rescue.py flushes from another thread
-    self._folder.mkdir(parents=True, exist_ok=True)
+    with _named(self._folder):
+      self._folder.mkdir(parents=True, exist_ok=True)
     self._open(-1 if resume is None else resume, evaluated)
 
   def rewind(self, step: int) -> None:
@@ -88,13 +98,21 @@ class Log:
   def _open(self, keep_to: int, evaluated: bool) -> None:
     self._rows: list[dict] = []
     self._bytes = 0
-    path = self._folder / "metrics.jsonl"
-    _truncate_metrics(path, keep_to, evaluated)
-    _truncate_parts(self._folder, keep_to, evaluated)
+    self._path = self._folder / "metrics.jsonl"
+    with _named(self._path):
+      _truncate_metrics(self._path, keep_to, evaluated)
+    with _named(self._folder / "completions"):
+      self._count = _truncate_parts(self._folder, keep_to, evaluated)
     held = metrics(self._folder)
+    self._lines = len(held)
     self._evaluated = {record["step"] for record in held if "eval" in record}
     self._trained = max((r["step"] for r in held if "eval" not in r), default=-1)
-    self._file = open(path, "a", encoding="utf-8")
+    with _named(self._path):
+      self._file = open(self._path, "a", encoding="utf-8")
+
+  def mark(self) -> dict[str, int]:
+    """How many records and completions there are so far."""
+    return {"metrics.jsonl": self._lines, "completions": self._count}
 
   def write(self, record: dict, completions: Sequence[dict] = ()) -> None:
     """Appends one record and its rows of SCHEMA.
@@ -116,8 +134,10 @@ class Log:
     line = json.dumps(_plain(record), allow_nan=False)
     given = {"step": step, "split": kind, "phase": record.get("phase")}
     rows = [_row(given | row) for row in completions]
-    self._file.write(line + "\n")
-    self._file.flush()
+    with _named(self._path):
+      self._file.write(line + "\n")
+      self._file.flush()
+    self._lines += 1
     for also in self._also:
       also(record)
     if kind == "eval":
@@ -126,6 +146,7 @@ class Log:
       self._trained = step
     with self._lock:
       self._rows += rows
+      self._count += len(rows)
       self._bytes += sum(
         len(str(r["prompt"])) + len(str(r["completion"])) for r in rows
       )
@@ -135,43 +156,54 @@ class Log:
   def flush(self) -> None:
     """Everything written so far is on the disk when this returns."""
     with self._lock:
-      self._file.flush()
-      os.fsync(self._file.fileno())
+      with _named(self._path):
+        self._file.flush()
+        os.fsync(self._file.fileno())
       self._publish()
 
   def close(self) -> None:
     """Flushes, and joins the completions into one file."""
     if self._file.closed:
       return
-    self.flush()
-    self._file.close()
+    try:
+      self.flush()
+    finally:
+      with _named(self._path):
+        self._file.close()
     parts = _parts(self._folder)
     single = self._folder / "completions.parquet"
     if any(part != single for part in parts):
-      _write(single, _batches(parts), through=_number(parts[-1]))
+      with _named(single):
+        _write(single, _batches(parts), through=_number(parts[-1]))
     shutil.rmtree(self._folder / "completions", ignore_errors=True)
 
   def __enter__(self) -> "Log":
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, kind, *_) -> None:
+    # What ends the run is the news, not that its records could not be joined then.
+    with contextlib.suppress(*[config.Error] if kind else []):
+      self.close()
 
   def _publish(self) -> None:
     if not self._rows:
       return
     table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
     folder = self._folder / "completions"
-    folder.mkdir(exist_ok=True)
-    number = 1 + max(map(_number, _parts(self._folder)), default=0)
-    _write(folder / f"{number:08d}.parquet", table.to_batches())
+    with _named(folder):
+      folder.mkdir(exist_ok=True)
+      number = 1 + max(map(_number, _parts(self._folder)), default=0)
+      _write(folder / f"{number:08d}.parquet", table.to_batches())
     self._rows, self._bytes = [], 0
 
 
 def metrics(folder: str | os.PathLike) -> list[dict]:
-  """All whole records of a run, in order; a torn last line is left out."""
+  """All whole records of a run, in order; a torn last line is left out.
+
+  Raises config.Error, with file and line, where a line is no record.
+  """
   path = pathlib.Path(folder) / "metrics.jsonl"
-  return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
+  return [record for _, record in _records(path)] if path.exists() else []
 
 
 def completions(
@@ -181,11 +213,34 @@ def completions(
   yield from _batches(_parts(pathlib.Path(folder)), columns)
 
 
-def _whole_lines(path: pathlib.Path) -> Iterator[str]:
-  with open(path, encoding="utf-8") as file:
-    for line in file:
-      if line.endswith("\n"):
-        yield line
+def _records(path: pathlib.Path) -> Iterator[tuple[str, dict]]:
+  """Each whole line, and the record that it holds."""
+  with open(path, encoding="utf-8", errors="replace") as file:
+    for number, line in enumerate(file, 1):
+      if not line.endswith("\n"):
+        return
+      record = None
+      with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(line)
+      if not isinstance(record, dict) or type(record.get("step")) is not int:
+        raise config.Error(
+          f"{path}, line {number}: no record of a step ({line[:40]!r}); take the line"
+          " out or bring the file back"
+        )
+      yield line, record
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+  """What the disk refuses, or cannot give back, as an Error that names the file."""
+  try:
+    yield
+  except (OSError, pa.ArrowException) as error:
+    why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    raise config.Error(
+      f"{path}: {why}; make it readable and writable, with room on its disk, and"
+      " continue with --resume auto"
+    ) from error
 
 
 def _parts(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -201,7 +256,9 @@ def _number(path: pathlib.Path) -> int:
   """A part's number; the joined file's is that of the last part in it."""
   if path.stem.isdigit():
     return int(path.stem)
-  return int((pq.read_metadata(path).metadata or {}).get(b"through", b"0"))
+  with _named(path):
+    found = (pq.read_metadata(path).metadata or {}).get(b"through", b"0")
+  return int(found) if found.isdigit() else 0
 
 
 def _truncate_metrics(path: pathlib.Path, step: int, evaluated: bool) -> None:
@@ -210,11 +267,13 @@ def _truncate_metrics(path: pathlib.Path, step: int, evaluated: bool) -> None:
     return at < step or (at == step and (evaluated or "eval" not in record))
 
   if path.exists():
-    keep = [line for line in _whole_lines(path) if stays(json.loads(line))]
+    keep = [line for line, record in _records(path) if stays(record)]
     _replace(path, lambda temp: temp.write_text("".join(keep), encoding="utf-8"))
 
 
-def _truncate_parts(folder: pathlib.Path, step: int, evaluated: bool) -> None:
+def _truncate_parts(folder: pathlib.Path, step: int, evaluated: bool) -> int:
+  """Returns how many rows stay."""
+
   def stays(batch):
     at = batch["step"].to_numpy()
     train = np.array([s != "eval" for s in batch["split"].to_pylist()], bool)
@@ -223,6 +282,7 @@ def _truncate_parts(folder: pathlib.Path, step: int, evaluated: bool) -> None:
   parts = _parts(folder)
   for stale in set((folder / "completions").glob("*")) - set(parts):
     stale.unlink()
+  count = 0
   # The joined file goes last: it tells which parts are stale.
   for path in reversed(parts):
     rows = functools.partial(_batches, [path])
@@ -232,11 +292,13 @@ def _truncate_parts(folder: pathlib.Path, step: int, evaluated: bool) -> None:
     elif not all(k.all() for k in keep):
       kept = (b.filter(pa.array(stays(b))) for b in rows())
       _write(path, kept, through=_number(path))
+    count += sum(int(k.sum()) for k in keep)
+  return count
 
 
 def _batches(paths, columns=None) -> Iterator[pa.RecordBatch]:
   for path in paths:
-    with pq.ParquetFile(path) as file:
+    with _named(path), pq.ParquetFile(path) as file:
       yield from file.iter_batches(columns=columns)
 
 

@@ -48,7 +48,7 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
     files.write_text(out / "report.md", _markdown(groups, panels))
     files.write_text(out / "report.html", _html(groups, panels))
   except OSError as error:
-    raise config.Error(f"{out}: {error.strerror or error}") from error
+    raise config.Error(f"{error.filename or out}: {error.strerror or error}") from error
   return out / "report.html"
 
 

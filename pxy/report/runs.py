@@ -177,9 +177,10 @@ def _interruptions(path: pathlib.Path) -> tuple[str, ...]:
   if not path.is_file():
     return ()
   notes, found = [], []
-  for line in path.read_text(encoding="utf-8").splitlines():
+  for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
     with contextlib.suppress(ValueError):  # torn, as the process died
-      notes.append(json.loads(line))
+      note = json.loads(line)
+      notes += [note] if isinstance(note, dict) else []
   for before, after in itertools.pairwise(notes):
     if "begin" not in after or before.get("how") == "finished":
       continue

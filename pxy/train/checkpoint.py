@@ -23,6 +23,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import shutil
 import sys
 import threading
@@ -68,9 +69,11 @@ class Checkpointer:
     process.barrier("checkpoints")
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, kind, *_):
     try:
-      self.wait()
+      # What ends the run is the news, not that its last save failed then.
+      with contextlib.suppress(*[config.Error] if kind else []):
+        self.wait()
     finally:
       if self._orbax is not None:
         self._orbax.close()
@@ -221,7 +224,11 @@ def steps(folder: pathlib.Path) -> list[int]:
   folder = pathlib.Path(folder)
   if not folder.is_dir():
     return []
-  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+  return sorted(
+    int(path.name)
+    for path in folder.iterdir()
+    if re.fullmatch(r"[0-9]{8,}", path.name) and path.is_dir() and not path.is_symlink()
+  )
 
 
 def params(folder: pathlib.Path, abstract, step: int | None = None):
@@ -319,9 +326,9 @@ def _score(best: str, scores: dict | None) -> float | None:
 
 def _room(partial, size: int) -> None:
   """Makes an empty folder to write into, where the disk has room for it."""
-  partial.parent.mkdir(parents=True, exist_ok=True)
-  *_, free = shutil.disk_usage(partial.parent)
-  if free < size:
+  partial.parent.mkdir(exist_ok=True)
+  total, _, free = shutil.disk_usage(partial.parent)
+  if total and free < size:  # some file systems do not say
     raise OSError(f"it takes {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} left")
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir()
@@ -329,7 +336,9 @@ def _room(partial, size: int) -> None:
 
 def _remove(path) -> None:
   """Removes a folder; it is gone from the list at once, whenever the process dies."""
-  if path.exists():
+  if path.is_symlink() or path.is_file():
+    path.unlink()
+  elif path.exists():
     hidden = path.with_name(f".{path.name}.old")
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(path, hidden)
@@ -345,4 +354,13 @@ def _orbax():
     return "orbax" not in record.pathname
 
   logging.getLogger("absl").addFilter(not_orbax)
+  # When a write fails, orbax-checkpoint 0.12 closes its event loop under the other
+  # writes; each of them then ends in a traceback from tensorstore's threads.
+  otherwise = sys.unraisablehook
+
+  def hook(unraisable):
+    if str(unraisable.exc_value) != "Event loop is closed":
+      otherwise(unraisable)
+
+  sys.unraisablehook = hook
   return orbax.checkpoint

@@ -26,6 +26,8 @@ def damage(folder: pathlib.Path) -> str:
   """What is wrong with the files that were sealed; empty if nothing is."""
   try:
     listed = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    if not listed:
+      return f"{NAME} names no file"
     for name, (size, digest) in listed.items():
       path = folder / name
       if not path.is_file():

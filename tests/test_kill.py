@@ -161,3 +161,63 @@ def test_before_there_is_a_run_the_end_is_at_once(cache, tmp_path):
   assert child.until("imports")
   assert child.kill(signal.SIGTERM) < 1
   assert child.process.returncode == 0
+
+
+def test_another_process_on_the_same_folder_is_refused(whole, cache, tmp_path):
+  first = Child(cache, tmp_path / "run", 1, hang=1)
+  assert first.until("draw", 2), first.err
+  second = Child(cache, tmp_path / "run", 1)
+  assert second.wait() != 0
+  assert "another process works on this run" in second.err
+  first.kill(signal.SIGKILL)
+  last = Child(cache, tmp_path / "run", 1)
+  assert last.wait() == 0, last.err
+  same(tmp_path / "run", whole)
+
+
+PRETRAIN = """
+from pxy import config as c
+
+def config():
+  return c.Pretrain(
+    corpus=c.Corpus(documents=400),
+    width=c.Width(layers=1, d_model=32, heads=2, head_dim=16, d_ff=32),
+    steps=60, rows=8, row_tokens=128, warmup=5, save_every=10,
+    data=c.Data(max_prompt_tokens=32), sampling=c.Sampling(max_new_tokens=8),
+    eval=c.Eval(problems=2, samples=2),
+  )
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_pretraining_goes_on_to_the_same_weights(number, cache, tmp_path):
+  experiment = tmp_path / "small.py"
+  experiment.write_text(PRETRAIN)
+  dice = random.Random(number)
+
+  def child(out):
+    command = [sys.executable, "-m", "pxy", "pretrain", experiment, "--out", out]
+    env = os.environ | {"PYTHONPATH": str(TESTS.parent), "XLA_FLAGS": ""}
+    env["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    return subprocess.Popen(
+      command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+  def ended(process):
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err
+
+  code, err = ended(child(tmp_path / "whole"))
+  assert code == 0, err
+  for _ in range(3):
+    process = child(tmp_path / "run")
+    time.sleep(dice.uniform(0.5, 6.0))  # Python itself takes a moment to listen
+    process.send_signal(number)
+    code, err = ended(process)
+    assert number == signal.SIGKILL or code == 0, err
+  code, err = ended(child(tmp_path / "run"))
+  assert code == 0, err
+  files = [tmp_path / x / "model" / "model.safetensors" for x in ("whole", "run")]
+  assert files[0].read_bytes() == files[1].read_bytes(), "the weights differ"
+  steps = [r["step"] for r in log_lib.metrics(tmp_path / "run") if "eval" not in r]
+  assert steps == list(range(1, 61)), "a step is missing or stands twice"

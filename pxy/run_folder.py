@@ -148,7 +148,8 @@ class RunFolder:
   @contextlib.contextmanager
   def attempt(self, at: Callable[[], int]) -> Iterator[None]:
     """Notes that the run goes on from step `at()`, and how and where that ends."""
-    self._note({"begin": at(), "versions": versions()})
+    with self._refused():
+      self._note({"begin": at(), "versions": versions()})
     how = "stopped"
     try:
       yield

@@ -103,10 +103,9 @@ def decoded(arch, params, ids_BT, length_B, room=12):
   width = int(length_B.max())
   hidden_BD, cache = prefill(arch, params, ids_BT[:, :width], length_B)
   yield length_B - 1, hidden_BD
-  pad = [(0, 0), (0, 0), (0, room - width), (0, 0), (0, 0)]
   # Rubbish behind the valid part must not be read.
-  k, v = (jnp.pad(x, pad, constant_values=7.0) for x in (cache.k_LBSKH, cache.v_LBSKH))
-  cache = kv.Cache(k, v, cache.length_B)
+  full = jax.tree.map(lambda x: jnp.full_like(x, 7), kv.empty(arch, len(ids_BT), room))
+  cache = kv.copy(full, jnp.arange(len(ids_BT)), cache, jnp.arange(len(ids_BT)))
   row_B = jnp.arange(len(ids_BT))
   for _ in range(5):
     position_B = cache.length_B
@@ -211,18 +210,19 @@ def test_bfloat16_stays_close_and_logits_are_float32():
   error = np.abs(np.float32(hidden_BTD) - want_BTD).mean() / np.abs(want_BTD).mean()
   assert error < 0.03, f"mean relative error {error:.3f}"
   _, cache = decoder.prefill(arch, params, ids_BT, jnp.array([9, 3]), dtype="bfloat16")
-  assert cache.k_LBSKH.dtype == jnp.bfloat16
+  assert cache.k_LBKHS.dtype == jnp.bfloat16
 
 
 def test_a_full_cache_row_is_left_alone():
   arch, params = model()
   cache = kv.empty(arch, 2, 3)
-  cache = kv.Cache(cache.k_LBSKH, cache.v_LBSKH, jnp.array([3, 1]))
+  cache = kv.Cache(cache.k_LBKHS, cache.v_LBKSH, jnp.array([3, 1]))
   _, after = decode(arch, params, jnp.array([1, 2]), cache)
   np.testing.assert_array_equal(after.length_B, [4, 2])
-  assert not np.asarray(after.k_LBSKH[:, 0]).any(), "a full row was written to"
-  written = np.asarray(after.k_LBSKH[:, 1]).any((0, 2, 3))
-  np.testing.assert_array_equal(written, [False, True, False])
+  for x, others in ((after.k_LBKHS, (0, 1, 2)), (after.v_LBKSH, (0, 1, 3))):
+    assert not np.asarray(x[:, 0]).any(), "a full row was written to"
+    written = np.asarray(x[:, 1]).any(others)
+    np.testing.assert_array_equal(written, [False, True, False])
 
 
 def test_parameters_are_described_before_they_exist():

@@ -80,19 +80,19 @@ def _masked(q_BKGTH, k_BKSH, v_BKSH, seen_BTS, softcap):
 
 
 def cached(
-  q_BNH, k_BKH, v_BKH, k_BSKH, v_BSKH, length_B, *, scale, softcap=None, window=None
+  q_BNH, k_BKH, v_BKH, k_BKHS, v_BKSH, length_B, *, scale, softcap=None, window=None
 ):
   """Attention of one new token at position `length_B` over the cache and itself.
 
-  q_BNH, k_BKH, v_BKH are the new token's; k_BSKH, v_BSKH the cache, of which the first
+  q_BNH, k_BKH, v_BKH are the new token's; k_BKHS, v_BKSH the cache, of which the first
   `length_B` positions count. Returns out_BNH.
   """
   rows, heads, width = q_BNH.shape
   kv_heads = k_BKH.shape[1]
   q = (q_BNH * scale).reshape(rows, kv_heads, heads // kv_heads, width)
-  old = jnp.einsum("bkgh,bskh->bkgs", q, k_BSKH, preferred_element_type=jnp.float32)
+  old = jnp.einsum("bkgh,bkhs->bkgs", q, k_BKHS, preferred_element_type=jnp.float32)
   new = jnp.einsum("bkgh,bkh->bkg", q, k_BKH, preferred_element_type=jnp.float32)
-  s = jnp.arange(k_BSKH.shape[1])
+  s = jnp.arange(k_BKHS.shape[3])
   seen_BS = s[None, :] < length_B[:, None]
   if window is not None:
     seen_BS &= length_B[:, None] - s[None, :] < window
@@ -101,9 +101,9 @@ def cached(
   top = jnp.maximum(old.max(-1, keepdims=True), new)
   old, new = jnp.exp(old - top), jnp.exp(new - top)
   out = jnp.einsum(
-    "bkgs,bskh->bkgh",
-    old.astype(v_BSKH.dtype),
-    v_BSKH,
+    "bkgs,bksh->bkgh",
+    old.astype(v_BKSH.dtype),
+    v_BKSH,
     preferred_element_type=jnp.float32,
   )
   out += new * v_BKH[:, :, None, :]

@@ -201,7 +201,7 @@ def prefill(arch: Arch, params, tokens_BT, length_B, *, dtype="float32"):
     remat="none", dtype=dtype, keep=True,
   )  # fmt: skip
   hidden_BD = jnp.take_along_axis(hidden_BTD, (length_B - 1)[:, None, None], 1)[:, 0]
-  return hidden_BD, kv.Cache(k, v, length_B.astype(jnp.int32))
+  return hidden_BD, kv.of(k, v, length_B.astype(jnp.int32))
 
 
 def decode(arch: Arch, params, tokens_B, cache: kv.Cache, *, dtype="float32"):
@@ -221,7 +221,7 @@ def decode(arch: Arch, params, tokens_B, cache: kv.Cache, *, dtype="float32"):
 
   hidden_B1D, (k, v) = _scan(
     arch, params, _embed(arch, params, tokens_B[:, None], dtype), angles, attend,
-    remat="none", extra=(cache.k_LBSKH, cache.v_LBSKH),
+    remat="none", extra=(cache.k_LBKHS, cache.v_LBKSH),
   )  # fmt: skip
   hidden_BD = hidden_B1D[:, 0]
   # Zero, but not to XLA: the write has to wait for the last layer to have read. Left

@@ -282,7 +282,7 @@ class _Batch:
       uid_A[lane], reply_A[lane] = self.uids[p], r
       self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]))
       drafts.append(self.busy[slot])
-    width = self.ready.cache.k_LBSKH.shape[2]
+    width = self.ready.cache.room
     longest = max(draft.start for draft in drafts)
     self._grow(max(width, longest + min(self.stretch, self.rule.limit)))
     self.slots, first = step.admit(

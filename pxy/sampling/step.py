@@ -84,10 +84,9 @@ class Rule:
 @functools.partial(jax.jit, static_argnames=("arch", "rows", "length", "dtype", "mesh"))
 def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
   """`rows` idle slots with room for `length` tokens each."""
-  shape = (arch.layers, rows, length, arch.kv_heads, arch.head_dim)
   zero_B = jnp.zeros(rows, jnp.int32)
   slots = Slots(
-    cache=kv.Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), zero_B),
+    cache=kv.empty(arch, rows, length, dtype),
     token_B=zero_B,
     key_B=jax.random.split(jax.random.key(0), rows),
     drawn_B=zero_B,
@@ -122,17 +121,8 @@ def admit(slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, *, rule, mesh=N
   def put(slots_B, values_A):
     return slots_B.at[slot_A].set(values_A, mode="drop")
 
-  def put_cache(to_LBSKH, from_LPTKH):
-    width = from_LPTKH.shape[2]
-    return to_LBSKH.at[:, slot_A, :width].set(from_LPTKH[:, prompt_A], mode="drop")
-
-  cache = kv.Cache(
-    put_cache(slots.cache.k_LBSKH, prompts.cache.k_LBSKH),
-    put_cache(slots.cache.v_LBSKH, prompts.cache.v_LBSKH),
-    put(slots.cache.length_B, prompts.cache.length_B[prompt_A]),
-  )
   slots = Slots(
-    cache=cache,
+    cache=kv.copy(slots.cache, slot_A, prompts.cache, prompt_A),
     token_B=put(slots.token_B, id_A),
     key_B=put(slots.key_B, key_A),
     drawn_B=put(slots.drawn_B, zero_A + 1),
@@ -188,14 +178,7 @@ def decode(arch, params, slots, enough, *, rule, tokens, dtype, mesh=None):
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
 def resize(slots, row_B, *, length, mesh=None) -> Slots:
   """Slots `row_B` in that order, each with room for `length` tokens."""
-
-  def take(x_LBSKH):
-    x_LBSKH = x_LBSKH[:, row_B, :length]
-    missing = length - x_LBSKH.shape[2]
-    return jnp.pad(x_LBSKH, ((0, 0), (0, 0), (0, missing), (0, 0), (0, 0)))
-
-  cache = slots.cache
-  cache = kv.Cache(take(cache.k_LBSKH), take(cache.v_LBSKH), cache.length_B[row_B])
+  cache = kv.resize(slots.cache, row_B, length)
   rest = (x[row_B] for x in (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B))
   return _pin(Slots(cache, *rest), mesh)
 
@@ -241,7 +224,7 @@ def _rows(x, mesh, axis=0, heads=None):
 
 
 def _pin_cache(cache, mesh):
-  k, v = (_rows(x, mesh, axis=1, heads=3) for x in (cache.k_LBSKH, cache.v_LBSKH))
+  k, v = (_rows(x, mesh, axis=1, heads=2) for x in (cache.k_LBKHS, cache.v_LBKSH))
   return kv.Cache(k, v, _rows(cache.length_B, mesh))
 
 

@@ -304,6 +304,8 @@ def _about(path) -> dict:
     raise config.Error(f"{file}: {error}") from error
   if not isinstance(about, dict) or not {"score", "meta", "arrays"} <= about.keys():
     raise config.Error(f"{file}: not that of a checkpoint")
+  if about.get("step") != int(path.name):
+    raise config.Error(f"{file}: of step {about.get('step')}; remove the folder")
   return about
 
 

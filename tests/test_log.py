@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import config
-from pxy.report import log, progress
+from pxy.report import completions, log, progress
 
 
 def rows(step, n=3):
@@ -27,7 +27,7 @@ def train(writer, steps, save=()):
 def kept(folder):
   """Steps of the training records, and of the completions."""
   lines = [r["step"] for r in log.metrics(folder) if "eval" not in r]
-  table = [s for b in log.completions(folder) for s in b["step"].to_pylist()]
+  table = [s for b in completions.read(folder) for s in b["step"].to_pylist()]
   return lines, table
 
 
@@ -47,7 +47,7 @@ def test_a_whole_run(tmp_path):
     train(writer, range(1, 6), save=(2, 4))
   check(tmp_path, 5)
   table = pq.read_table(tmp_path / "completions.parquet")
-  assert table.schema.equals(log.SCHEMA)
+  assert table.schema.equals(completions.SCHEMA)
   assert table["completion"].to_pylist()[-1] == "c5"
   assert table["split"].to_pylist() == ["train"] * 15
   assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -100,7 +100,7 @@ def test_a_new_run_keeps_nothing(tmp_path):
 
 
 def test_a_full_buffer_is_published_between_checkpoints(tmp_path, monkeypatch):
-  monkeypatch.setattr(log, "BUFFER_BYTES", 20)
+  monkeypatch.setattr(completions, "BUFFER_BYTES", 20)
   writer = log.Log(tmp_path)
   train(writer, range(1, 8))
   assert len(list((tmp_path / "completions").iterdir())) > 1

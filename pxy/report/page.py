@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 
 from pxy import config, files
-from pxy.report import align_plot, curve, log, plot, progress, runs, sheet
+from pxy.report import align_plot, completions, curve, plot, progress, runs, sheet
 
 SAMPLES = 6
 SHOWN = 3000
@@ -251,7 +251,7 @@ def _broken(group: runs.Group) -> list[str]:
   ]
 
 
-# Completions.
+# What it wrote.
 
 
 def samples(run: runs.Run) -> tuple[list[int], list[dict[int, dict]]]:
@@ -264,7 +264,7 @@ def samples(run: runs.Run) -> tuple[list[int], list[dict[int, dict]]]:
     steps = sorted(run.evals) if split == "eval" else [r["step"] for r in run.steps]
     steps = list(dict.fromkeys([*steps[:1], *steps[-1:]]))
     found: dict[tuple[int, int], dict] = {}
-    for batch in log.completions(run.path):
+    for batch in completions.read(run.path):
       keep = pc.and_(pc.equal(batch["split"], split), pc.equal(batch["response"], 0))
       for row in batch.filter(keep).to_pylist():
         if row["step"] in steps:

@@ -82,7 +82,7 @@ def test_a_finished_run_goes_on(tmp_path):
 def test_a_cut_while_closing_doubles_nothing(tmp_path, monkeypatch):
   writer = log.Log(tmp_path)
   train(writer, range(1, 5), save=(2, 4))
-  monkeypatch.setattr(log.shutil, "rmtree", lambda *_, **__: None)
+  monkeypatch.setattr(completions.shutil, "rmtree", lambda *_, **__: None)
   writer.close()
   assert len(list((tmp_path / "completions").iterdir())) == 2
   check(tmp_path, 4)

@@ -6,6 +6,7 @@ so leaving the others out changes no number.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def prepare(
     phase: its terms are applied in order; term i is written as term_BT == i.
     rewards_PR: scores after the overlong rule; ignored where not valid.
     valid_PR: samples that take part at all.
-    contexts: ids of the fixed contexts, `start` and `document`.
+    contexts: ids of the fixed contexts by name, of `contexts`.
     key: JAX key that draws the other prompts of `shuffled` and `mixture`.
     groups: those of one of several updates; advantages are computed over all.
   """
@@ -123,6 +124,18 @@ def prepare(
     scored=sum(int(part.mask_BT.any(1).sum()) for part in parts),
     scored_tokens=sum(int(part.mask_BT.sum()) for part in parts),
   )
+
+
+def contexts(tokenizer, terms: Sequence[config.Term]) -> dict[str, list[int]]:
+  """Ids of the fixed contexts that the terms ask for, by name.
+
+  Raises config.Error when the tokenizer has no such token.
+  """
+  tokens = {"start": "start_id", "document": "document_id"}
+  used = {term.context for term in terms if term.space == "marginal"}
+  return {
+    name: [getattr(tokenizer, field)] for name, field in tokens.items() if name in used
+  }
 
 
 def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:

@@ -57,10 +57,8 @@ class Run:
     self._order()
     self.problems = evaluate_lib.problems(cfg.data, cfg.eval, policy.tokenizer)
     self.shape = batch_lib.shape(cfg, mesh_lib.row_shards(self.mesh))
-    self.contexts = {
-      "start": [policy.tokenizer.start_id],
-      "document": [policy.tokenizer.document_id],
-    }
+    terms = [term for phase in cfg.phases for term in phase.terms]
+    self.contexts = batch_lib.contexts(policy.tokenizer, terms)
     self.stepper = step_lib.Stepper(
       policy.arch, cfg.compute, cfg.sampling, cfg.optim, self.mesh
     )

@@ -242,7 +242,10 @@ def test_the_report_of_a_run_shows_its_alignment(measured, tmp_path):
   [
     (["--n", "0"], "--n: must be > 0"),
     (["--step-size", "0"], "--step-size: must be > 0"),
-    (["--n", "8", "--context", "mixture"], "--context mixture needs 4 problems"),
+    (
+      ["--n", "8", "--context", "mixture"],
+      "--context mixture needs 4 problems, there are 2: raise --n",
+    ),
     (["--context", "nothing"], "invalid choice 'nothing'"),
     (["--json", "/nowhere/x/a.json", "--n", "x"], "invalid"),
   ],

@@ -28,24 +28,29 @@ def command(options) -> None:
       raise config.Error(f"--{name.replace('_', '-')}: must be > 0")
   term = config.Term(space="marginal", context=options.context)
   problems = -(-options.n // options.responses)
-  if options.context in ("shuffled", "mixture"):
-    least = term.copies if options.context == "mixture" else 2
-    if problems < least:
+  least = {"shuffled": 2, "mixture": term.copies}
+
+  def enough(there: int) -> None:
+    if there < least.get(options.context, 1):
       raise config.Error(
-        f"--context {options.context} needs {least} problems, and --n {options.n} with"
-        f" --responses {options.responses} makes {problems}: raise --n"
+        f"--context {options.context} needs {least[options.context]} problems, there"
+        f" are {there}: raise --n (there are {options.responses} --responses to each), or"
+        " name a task with more"
       )
+
+  enough(problems)
   for name in ("json", "plot"):
     if getattr(options, name) is not None:
       files.writable(getattr(options, name), f"--{name} {getattr(options, name)}")
   policy, _, found = run_lib.examine(options, problems, options.responses)
-  answers, tokenizer = found.answers, policy.tokenizer
+  answers = found.answers
+  enough(len(answers))
   rollouts = rollout.stack(
     [group[0].prompt.ids for group in answers],
     [[a.sample.ids for a in group] for group in answers],
     [[a.sample.logp for a in group] for group in answers],
   )
-  contexts = {"start": [tokenizer.start_id], "document": [tokenizer.document_id]}
+  contexts = batch.contexts(policy.tokenizer, [term])
   ones_B = np.ones(len(rollouts.response_len_B))
   marginal = batch.view_of(term, rollouts, contexts, jax.random.key(options.seed))
   views = [

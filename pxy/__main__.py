@@ -26,6 +26,8 @@ def _run() -> int:
   try:
     if sys.argv[1:2] in (["train"], ["pretrain"]):
       interrupt.start()
+    else:
+      interrupt.at_once()
     from pxy import cli
 
     cli.main()
@@ -33,9 +35,6 @@ def _run() -> int:
     if isinstance(end.code, str):
       print(end.code, file=sys.stderr)
     return end.code if isinstance(end.code, int) else int(end.code is not None)
-  except KeyboardInterrupt:
-    print("pxy: interrupted", file=sys.stderr)
-    return 130
   except BaseException:
     sys.excepthook(*sys.exc_info())
     return 1

@@ -29,6 +29,7 @@ COMMANDS = {
   "eval": "avg@k, pass@k, maj@k, lengths and thoughts of a model on a task",
   "align": "gradients of log P(y) and log P(y|x), and what a step on one does",
   "sample": "responses of a model to a prompt",
+  "export": "a Hugging Face folder of a model, for transformers and vLLM",
   "report": "report.md and report.html of one or several runs",
   "data": "`pxy data check FILE`: validate every row of a data file",
 }
@@ -274,10 +275,13 @@ class SampleOptions:
 
   model: tyro.conf.Positional[str]
   """`builtin:tiny`, an HF-style folder, or a run folder."""
-  prompt: str
+  prompt: str | None = None
   """The user's message."""
+  messages: pathlib.Path | None = None
+  """Instead of --prompt, chats: a .json file with a list of messages (role, content),
+  or a .jsonl file with a row for each, of any kind that is trained on."""
   n: int = 1
-  """Responses."""
+  """Responses to each."""
   greedy: tyro.conf.FlagCreatePairsOff[bool] = False
   """Always the likeliest token."""
   temperature: float = config.Sampling().temperature
@@ -298,6 +302,24 @@ class SampleOptions:
   """Checkpoint of a run folder; default: the newest."""
   json: tyro.conf.FlagCreatePairsOff[bool] = False
   """One JSON object per response: prompt_ids, ids, text, logps, stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+  """A Hugging Face folder of a model: `pxy export runs/dsrl --out exported`.
+
+  It holds config.json, safetensors, tokenizer, chat template, generation_config.json
+  and a model card; it is read again and compared before it appears.
+  """
+
+  model: tyro.conf.Positional[str]
+  """`builtin:tiny`, an HF-style folder, or a run folder."""
+  out: pathlib.Path
+  """The folder to make; it must not be there yet."""
+  dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+  """Of the tensors in the files."""
+  step: int | None = None
+  """Checkpoint of a run folder; default: the newest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,6 +351,13 @@ def _sample(argv):
   from pxy.sampling import sample
 
   sample.command(options)
+
+
+def _export(argv):
+  options = _parse(ExportOptions, argv)
+  from pxy.weights import export
+
+  export.command(options)
 
 
 def _report(argv):

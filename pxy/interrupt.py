@@ -113,6 +113,14 @@ class Interrupt:
 _open: Interrupt | None = None
 
 
+def at_once() -> None:
+  """Ctrl-C ends the process with code 130, for commands that have nothing to save.
+
+  Raised as KeyboardInterrupt inside an import, it would come out as an ImportError.
+  """
+  signal.signal(signal.SIGINT, lambda *_: _leave(130, "interrupted"))
+
+
 def start(grace: float = GRACE) -> Interrupt:
   """Listens until the process is over; for the command line, before its imports."""
   global _open

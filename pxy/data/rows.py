@@ -110,6 +110,16 @@ def _parquet(path: pathlib.Path):
     raise config.Error(f"{path}: not a readable parquet file ({reason})") from None
 
 
+def parse(values, name: str) -> Row:
+  """One row without need of an answer; config.Error begins with `name`."""
+  try:
+    return _row(values, name, False)
+  except config.Error as error:
+    raise config.Error(f"{name}: {error}") from None
+  except RecursionError:
+    raise config.Error(f"{name}: nested too deep") from None
+
+
 def _row(values, task: str, need_answer: bool) -> Row:
   if not isinstance(values, dict):
     raise _wrong("row", "an object", values, f"write {_EXAMPLE}")

@@ -34,8 +34,8 @@ def command(options) -> None:
     if there < least.get(options.context, 1):
       raise config.Error(
         f"--context {options.context} needs {least[options.context]} problems, there"
-        f" are {there}: raise --n (there are {options.responses} --responses to each), or"
-        " name a task with more"
+        f" are {there}: raise --n (--responses {options.responses} to each), or name a"
+        " task with more"
       )
 
   enough(problems)

@@ -130,6 +130,7 @@ class Engine:
     uids: Sequence[int] | None = None,
     version: int = 0,
     on_finish: Callable[[int, int, Sample], None] | None = None,
+    on_draw: Callable[[int, int, np.ndarray], None] | None = None,
     greedy: bool = False,
     stop: Callable[[], bool] | None = None,
   ) -> list[list[Sample]]:
@@ -137,7 +138,8 @@ class Engine:
 
     Response r to prompt p draws with fold_in(fold_in(key, uids[p]), r); uids default to
     the prompts' numbers. `on_finish(p, r, sample)` is called soon after a response has
-    ended, while others are still being decoded. `stop` is polled between dispatches.
+    ended, while others are still being decoded, and `on_draw(p, r, ids)` with the ids
+    that each dispatch has added to a response. `stop` is polled between dispatches.
 
     Raises:
       config.Error: an empty or over-long prompt.
@@ -156,7 +158,7 @@ class Engine:
       fetch = batch.dispatch()
       _hand_on(ended, on_finish)
       ended = []
-      for p, r, ids, logp in batch.retire(jax.device_get(fetch)):
+      for p, r, ids, logp in batch.retire(jax.device_get(fetch), on_draw):
         reason = "stop" if ids[-1] in self.stop_ids else "length"
         samples[p][r] = Sample(ids, logp, reason, version)
         ended.append((p, r, samples[p][r]))
@@ -246,7 +248,7 @@ class _Batch:
     )
     return first, drawn
 
-  def retire(self, fetched):
+  def retire(self, fetched, on_draw=None):
     """Take over what was drawn; yields (p, r, ids, logp) of responses that ended."""
     first, (ids_TB, logp_TB, new_B, going_B, steps) = fetched
     for drafts, (id_A, logp_A) in zip(self.fresh, first, strict=True):
@@ -258,7 +260,10 @@ class _Batch:
     ids_BT, logp_BT = np.ascontiguousarray(ids_TB.T), np.ascontiguousarray(logp_TB.T)
     for slot, draft in list(self.busy.items()):
       new = new_B[slot]
+      fresh = len(draft.ids) == 1  # its first token came with its admission
       draft.add(ids_BT[slot, :new], logp_BT[slot, :new])
+      if on_draw is not None:
+        on_draw(draft.p, draft.r, np.concatenate(draft.ids[-1 - fresh :]))
       self.stats.busy_steps += int(new)
       if not going_B[slot]:
         del self.busy[slot]

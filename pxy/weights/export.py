@@ -1,0 +1,155 @@
+"""`pxy export`: MODEL as a Hugging Face folder that transformers and vLLM serve.
+
+    config.json  generation_config.json  *.safetensors  tokenizer files
+    chat_template.jinja  README.md (the model card: where it comes from, config, scores)
+
+The folder is made beside its place, read again by pxy, compared number by number with
+what was to be written, and only then renamed: what stands at DIR is whole and right.
+The chat template is the one that the model was trained with, also where the tokenizer
+brought none.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import ml_dtypes
+import numpy as np
+
+from pxy import __version__, config, files
+from pxy.text import template
+from pxy.text import tokenizer as tokenizer_lib
+from pxy.weights import hf, load
+
+_PROBE = [{"role": "user", "content": "What is 1 + 2?\n<|im_end|> \u00e9\u4f60"}]
+
+
+def command(options) -> None:
+  """`pxy export`; options are cli.ExportOptions."""
+  export(options.model, options.out, dtype=options.dtype, step=options.step)
+  size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+  print(f"{options.out}: {size / 1e6:,.1f} MB, read again and compared")
+
+
+def export(
+  model: str, out: pathlib.Path, *, dtype: str = "float32", step: int | None = None
+) -> None:
+  """Writes MODEL to the folder `out`, which must not be there yet.
+
+  Args:
+    dtype: of the tensors in the files.
+    step: checkpoint of a run folder; None: the newest.
+
+  Raises:
+    config.Error: `out` is there or cannot be written, MODEL cannot be read, or what was
+      written does not read back as it should.
+  """
+  out = pathlib.Path(out)
+  if out.exists():
+    raise config.Error(f"--out {out}: it is there already; name a new folder")
+  files.writable(out / "config.json", f"--out {out}")
+  policy = load.load(model, step)
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+  except OSError as error:
+    raise config.Error(f"--out {out}: {error.strerror or error}") from error
+  try:
+    hf.save(
+      partial, policy.arch, policy.params, dtype=dtype, tokenizer=policy.tokenizer
+    )
+    source = policy.tokenizer.chat_template
+    if source is None and "<|im_start|>" in policy.tokenizer.controls:
+      source = template.CHATML
+    if source is not None:
+      files.write_text(partial / "chat_template.jinja", source)
+    files.write_text(partial / "README.md", card(model, policy, dtype, step))
+    _compare(partial, policy, dtype)
+    os.chmod(partial, 0o755)
+    os.rename(partial, out)
+  except OSError as error:
+    raise config.Error(f"--out {out}: {error.strerror or error}") from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _compare(folder: pathlib.Path, policy: load.Policy, dtype: str) -> None:
+  """Reads the folder as a stranger would, and refuses what differs."""
+  arch, params = hf.load(folder)
+  if arch != policy.arch:
+    raise config.Error(f"{folder}: config.json reads back as another architecture")
+  kind = {"bfloat16": ml_dtypes.bfloat16}.get(dtype, dtype)
+  flat = _flat(policy.params)
+  again = _flat(params)
+  for name in flat.keys() | again.keys():
+    want = np.asarray(flat[name], np.float32).astype(kind).astype(np.float32)
+    if not np.array_equal(want, again[name], equal_nan=True):
+      raise config.Error(f"{folder}: {name} reads back as other numbers")
+  tokenizer = tokenizer_lib.load(folder)
+  pair = [template.render(t, _PROBE) for t in (tokenizer, policy.tokenizer)]
+  if pair[0] != pair[1] or tokenizer.stop_ids != policy.tokenizer.stop_ids:
+    raise config.Error(f"{folder}: the tokenizer reads back as another one")
+
+
+def _flat(tree, at="") -> dict:
+  if not isinstance(tree, dict):
+    return {at: tree}
+  return {
+    name: leaf
+    for key, part in tree.items()
+    for name, leaf in _flat(part, f"{at}.{key}".lstrip(".")).items()
+  }
+
+
+def card(model: str, policy: load.Policy, dtype: str, step: int | None) -> str:
+  """The model card: what it is, and of a run its config and scores."""
+  arch = policy.arch
+  lines = [
+    "---",
+    "library_name: transformers",
+    "pipeline_tag: text-generation",
+    "tags: [pxy, reinforcement-learning]",
+    "---",
+    f"# {pathlib.Path(model).resolve().name if '/' in model else model}",
+    "",
+    f"Exported by pxy {__version__} from `{_name(model)}`"
+    + ("" if step is None else f", checkpoint {step}")
+    + f": {arch.layers} layers of width {arch.d_model}, vocabulary {arch.vocab_size:,},"
+    f" context {arch.context:,}, {dtype}.",
+  ]
+  run = pathlib.Path(model)
+  held = {}
+  for name in ("config", "summary"):
+    with contextlib.suppress(OSError, ValueError):
+      held[name] = json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
+  settings, summary = held.get("config"), held.get("summary")
+  if isinstance(settings, dict) and "phases" in settings:
+    phases = ", then ".join(str(phase["name"]) for phase in settings["phases"])
+    lines += ["", f"Trained from `{_name(settings['model'])}` with {phases}."]
+  last = isinstance(summary, dict) and step in (None, summary.get("steps"))
+  if last and isinstance(summary.get("after"), dict):
+    lines += ["", "| score | before | after |", "|---|---:|---:|"]
+    for name, after in summary["after"].items():
+      before = (summary.get("before") or {}).get(name)
+      lines.append(f"| {name} | {_cell(before)} | {_cell(after)} |")
+  if isinstance(settings, dict):
+    text = json.dumps(settings, indent=2, ensure_ascii=False)
+    lines += ["", "<details><summary>Config</summary>", "", "```json", text, "```"]
+    lines += ["", "</details>"]
+  return "\n".join(lines) + "\n"
+
+
+def _name(model) -> str:
+  """Where a model comes from, without the folders of this machine."""
+  text = str(model)
+  return text if text.startswith(("builtin:", "hf://")) else pathlib.Path(text).name
+
+
+def _cell(score) -> str:
+  if not score or score.get("value") is None:
+    return "–"
+  error = "" if score.get("se") is None else f" ± {score['se']:.3g}"
+  return f"{score['value']:.4g}{error}"

@@ -1,0 +1,101 @@
+"""A model goes out as a Hugging Face folder, and comes back the same."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pxy import cli, config
+from pxy.text import template
+from pxy.weights import export, load
+
+TINY = load.BUILTIN / "tiny"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+  out = tmp_path_factory.mktemp("export") / "model"
+  export.export("builtin:tiny", out, dtype="float32")
+  return out
+
+
+def test_the_export_of_a_load_is_byte_equal_in_every_tensor(exported):
+  once = exported.with_name("again")
+  export.export(str(exported), once, dtype="float32")
+  a, b = (
+    safetensors.numpy.load_file(x / "model.safetensors") for x in (exported, once)
+  )
+  assert a.keys() == b.keys()
+  assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def test_it_is_the_same_model(exported):
+  before, after = load.load("builtin:tiny"), load.load(str(exported))
+  assert before.arch == after.arch
+  pairs = zip(*map(jax.tree.leaves, (before.params, after.params)), strict=True)
+  for x, y in pairs:
+    np.testing.assert_array_equal(x, y)
+  chat = [{"role": "user", "content": "What is 1 + 2? <|im_end|>"}]
+  ids = [template.render(p.tokenizer, chat) for p in (before, after)]
+  assert ids[0] == ids[1]
+
+
+def test_it_brings_what_others_need(exported):
+  names = {path.name for path in exported.iterdir()}
+  assert names >= {
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.model",
+    "tokenizer_config.json", "chat_template.jinja", "README.md",
+  }  # fmt: skip
+  tokenizer = load.load(str(exported)).tokenizer
+  generation = json.loads((exported / "generation_config.json").read_text())
+  assert generation["eos_token_id"] == list(tokenizer.stop_ids)
+  # The template that it was trained with, though its own tokenizer brought none.
+  assert (exported / "chat_template.jinja").read_text() == template.CHATML
+
+
+def test_half_precision_is_rounded_once(tmp_path):
+  export.export("builtin:tiny", tmp_path / "half", dtype="bfloat16")
+  full, half = (
+    load.load("builtin:tiny").params,
+    load.load(str(tmp_path / "half")).params,
+  )
+  for x, y in zip(*map(jax.tree.leaves, (full, half)), strict=True):
+    np.testing.assert_array_equal(np.asarray(x, jax.numpy.bfloat16), y)
+
+
+def test_the_card_tells_of_a_run_and_of_no_folder_of_this_machine(tmp_path):
+  run = tmp_path / "secret" / "run"
+  shutil.copytree(TINY, run / "model")
+  cfg = {"model": str(tmp_path / "base"), "phases": [{"name": "grpo"}]}
+  (run / "config.json").write_text(json.dumps(cfg))
+  score = {"avg@16": {"value": 0.868, "se": 0.012}}
+  summary = {"before": None, "after": score, "steps": 7}
+  (run / "summary.json").write_text(json.dumps(summary))
+  policy = load.load("builtin:tiny")
+  text = export.card(str(run), policy, "bfloat16", None)
+  assert "Trained from `base` with grpo." in text and "0.868 ± 0.012" in text
+  assert "avg@16" not in export.card(str(run), policy, "bfloat16", 3)
+
+
+def test_what_is_there_is_not_written_over_and_nothing_half_is_left(
+  exported, tmp_path, monkeypatch, capsys
+):
+  with pytest.raises(config.Error, match="there already"):
+    export.export("builtin:tiny", exported)
+  with pytest.raises(SystemExit):
+    cli.main(["export", "builtin:tiny", "--out", str(exported), "--dtype", "int8"])
+  assert "invalid choice 'int8'" in capsys.readouterr().err
+  real = export.hf.load
+
+  def other(folder):
+    arch, params = real(folder)
+    params["embed"][3, 5] += 1e-3
+    return arch, params
+
+  monkeypatch.setattr(export.hf, "load", other)
+  with pytest.raises(config.Error, match="embed reads back as other numbers"):
+    export.export(str(exported), tmp_path / "out")
+  assert not list(tmp_path.iterdir())

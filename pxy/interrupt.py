@@ -162,14 +162,14 @@ def _read(signals: int, seconds: float | None) -> int | None:
       return byte[0] if byte else 0
 
 
-def _say(text: str) -> None:
+def _say(text: str, file=None) -> None:
   with contextlib.suppress(OSError, ValueError):
-    print(f"pxy: {text}", file=sys.stderr, flush=True)
+    print(f"pxy: {text}", file=file or sys.stderr, flush=True)
 
 
 def _leave(code: int, text: str) -> None:
   """Ends the process from a thread; what the main thread does is given up."""
-  _say(text)
+  _say(text, sys.__stderr__)  # sys.stderr may be caught by whoever parses options
   with contextlib.suppress(OSError, ValueError):
     if sys.stderr.isatty():
       sys.stderr.write("\x1b[?25h")  # a progress bar hides the cursor

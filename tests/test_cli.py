@@ -75,7 +75,7 @@ def test_every_experiment_file_says_how_to_run_it(file):
       config.check(cfg)
 
 
-@pytest.mark.parametrize("wait", [0.3, 4.0])
+@pytest.mark.parametrize("wait", [0.8, 4.0])
 def test_ctrl_c_is_one_line_and_code_130(wait):
   command = [sys.executable, "-m", "pxy", "eval", "builtin:tiny"]
   child = subprocess.Popen(

@@ -46,6 +46,9 @@ def _layer(arch, layer, w, x):
 
 def _attention(arch, layer, w, x):
   width = arch.head_dim
+  local = arch.window is not None
+  if local and arch.local_pattern:
+    local = arch.local_pattern[layer % len(arch.local_pattern)]
   heads = {}
   for name in "qkv":
     y = x @ w[f"self_attn.{name}_proj.weight"].T
@@ -55,10 +58,9 @@ def _attention(arch, layer, w, x):
   for name in "qk":
     if arch.qk_norm:
       heads[name] = _norm(arch, heads[name], w[f"self_attn.{name}_norm.weight"])
-    heads[name] = np.stack([_rotate(arch, h, t) for t, h in enumerate(heads[name])])
-  local = arch.window is not None
-  if local and arch.local_pattern:
-    local = arch.local_pattern[layer % len(arch.local_pattern)]
+    heads[name] = np.stack(
+      [_rotate(arch, h, t, local) for t, h in enumerate(heads[name])]
+    )
   scale = width**-0.5 if arch.attn_scale is None else arch.attn_scale
   out = np.zeros_like(heads["q"])
   for n in range(arch.heads):
@@ -72,15 +74,34 @@ def _attention(arch, layer, w, x):
   return out.reshape(len(x), -1) @ w["self_attn.o_proj.weight"].T
 
 
-def _rotate(arch, h, t):
+def _rotate(arch, h, t, local):
   half = arch.head_dim // 2
   out = np.empty_like(h)
   for i in range(half):
-    angle = t * arch.rope_theta ** (-2 * i / arch.head_dim)
+    angle = t * _frequency(arch, i, local)
     pair = h[:, i] + 1j * h[:, i + half]
     pair = pair * complex(math.cos(angle), math.sin(angle))
     out[:, i], out[:, i + half] = pair.real, pair.imag
   return out
+
+
+def _frequency(arch, i, local):
+  if local and arch.rope_local_theta is not None:
+    return arch.rope_local_theta ** (-2 * i / arch.head_dim)
+  plain = arch.rope_theta ** (-2 * i / arch.head_dim)
+  if arch.rope_scaling is None:
+    return plain
+  slow = plain / arch.rope_scaling.factor
+  if arch.rope_scaling.ramp is None:
+    return slow
+  low, high, context = arch.rope_scaling.ramp
+  wavelength = 2 * math.pi / plain
+  if wavelength > context / low:
+    return slow
+  if wavelength < context / high:
+    return plain
+  smooth = (context / wavelength - low) / (high - low)
+  return (1 - smooth) * slow + smooth * plain
 
 
 def _norm(arch, x, scale):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pxy import config, testing
+from pxy.model import arch as arch_lib
 from pxy.model import attention, decoder
 from pxy.model import cache as kv
 from pxy.parallel import mesh as mesh_lib
@@ -33,6 +34,19 @@ FLAGS = {
   "gelu": {"activation": "gelu_tanh"},
   "attn_scale": {"attn_scale": 0.9},
   "rope_theta": {"rope_theta": 50.0},
+  "rope_linear": {"rope_scaling": arch_lib.Scaling(3.0)},
+  "rope_llama3": {
+    "rope_scaling": arch_lib.Scaling(4.0, (0.5, 2.0, 10)),
+    "rope_theta": 50.0,
+  },
+  "rope_local": {
+    "window": 5,
+    "local_pattern": (True, False),
+    "layers": 3,
+    "rope_scaling": arch_lib.Scaling(3.0),
+    "rope_local_theta": 7.0,
+  },
+  "rope_all_local": {"window": 5, "rope_local_theta": 7.0},
   "one_kv_head": {"kv_heads": 1},
   "all_kv_heads": {"kv_heads": 4},
   "deep": {"layers": 6},
@@ -87,7 +101,7 @@ def test_forward_agrees_with_the_oracle(name):
 # What the cached path does by itself; the rest of a layer is the same code.
 @pytest.mark.parametrize(
   "name",
-  ["plain", "attn_softcap", "local_pattern", "one_kv_head", "everything"],
+  ["plain", "attn_softcap", "rope_local", "one_kv_head", "everything"],
 )
 def test_decoding_is_teacher_forcing(name):
   arch, params = model(**FLAGS[name])

@@ -12,7 +12,7 @@ import safetensors.numpy
 from pxy import config, testing
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
-from pxy.weights import hf
+from pxy.weights import families, hf
 
 import reference_decoder
 
@@ -20,6 +20,21 @@ FAMILIES = {
   "llama": {"tied": False, "rope_theta": 5e5},
   "qwen2": {"qkv_bias": True},
   "qwen3": {"qk_norm": True, "context": 40_960, "norm_eps": 1e-6},
+  "gemma3_text": {
+    "layers": 4,
+    "qk_norm": True,
+    "post_norm": True,
+    "norm_plus_one": True,
+    "embed_scale": True,
+    "activation": "gelu_tanh",
+    "attn_scale": 24**-0.5,
+    "logit_softcap": 30.0,
+    "window": 3,
+    "local_pattern": (True, True, False),
+    "rope_theta": 1e6,
+    "rope_local_theta": 1e4,
+    "rope_scaling": arch_lib.Scaling(8.0),
+  },
 }
 ARCH = testing.arch(vocab_size=11, d_model=8, d_ff=12, head_dim=6)
 
@@ -56,6 +71,82 @@ def test_round_trip_is_exact(family, tmp_path):
   got_arch, got = hf.load(tmp_path)
   assert got_arch == hf.arch(tmp_path) == arch
   jax.tree.map(np.testing.assert_array_equal, got, params)
+
+
+LLAMA3 = arch_lib.Scaling(32.0, (1.0, 4.0, 8192))
+VARIANTS = {
+  "llama3": ("llama", {"rope_scaling": LLAMA3}),
+  "linear": ("qwen3", {"rope_scaling": arch_lib.Scaling(2.5)}),
+  "qwen2_window": ("qwen2", {"window": 4, "local_pattern": (False, True)}),
+  "qwen3_all_local": ("qwen3", {"window": 4}),
+  "gemma_all_global": (
+    "gemma3_text",
+    {"window": None, "local_pattern": (), "rope_local_theta": None},
+  ),
+  "gemma_all_local": ("gemma3_text", {"local_pattern": ()}),
+  "gemma_one_theta": ("gemma3_text", {"rope_scaling": None, "rope_local_theta": None}),
+  "gemma_scale": ("gemma3_text", {"attn_scale": None, "tied": False}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_config_json_is_read_as_it_was_written(variant):
+  family, flags = VARIANTS[variant]
+  arch = dataclasses.replace(ARCH, **FAMILIES[family] | flags)
+  values = families.write(arch)
+  assert values["model_type"] == family
+  assert families.read(json.loads(json.dumps(values))) == arch
+
+
+def test_of_archs_that_compute_the_same_one_is_read_back():
+  arch = dataclasses.replace(ARCH, **FAMILIES["gemma3_text"])
+  long = dataclasses.replace(arch, local_pattern=(True, True, False, True, True))
+  assert families.read(families.write(long)) == arch
+  assert families.canonical(long) == arch
+
+
+def test_both_spellings_of_rotations():
+  base = families.write(dataclasses.replace(ARCH, **FAMILIES["gemma3_text"]))
+  want = families.read(base)
+  new = {k: v for k, v in base.items() if not k.startswith("rope_")}
+  local = {"rope_type": "default", "rope_theta": 1e4}
+  full = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+  new["rope_parameters"] = {"full_attention": full, "sliding_attention": local}
+  assert families.read(new) == want
+  old = base | {"rope_scaling": {"type": "linear", "factor": 8.0}}
+  old |= {"sliding_window_pattern": 3, "layer_types": None}
+  assert families.read(old) == want
+  llama = families.write(dataclasses.replace(ARCH, rope_theta=5e5, rope_scaling=LLAMA3))
+  new = {k: v for k, v in llama.items() if not k.startswith("rope_")}
+  new["rope_parameters"] = llama["rope_scaling"] | {"rope_theta": 5e5}
+  assert families.read(new) == families.read(llama)
+  with pytest.raises(config.Error, match="in rope_parameters 500000"):
+    families.read(new | {"rope_theta": 1e4})
+  with pytest.raises(config.Error, match="beside rope_parameters"):
+    families.read(new | {"rope_scaling": llama["rope_scaling"]})
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+    ({"hidden_act": "silu"}, "hidden_act"),
+    ({"head_dim": None}, "head_dim"),
+    ({"layer_types": ["sliding_attention"]}, "layer_types"),
+    ({"layer_types": ["chunked_attention"] * 4}, "layer_types"),
+    ({"sliding_window": 0}, "window is 0"),
+    ({"layer_types": None, "num_hidden_layers": 10**9}, "num_hidden_layers"),
+    ({"layer_types": None, "sliding_window_pattern": 10**9}, "sliding_window_pattern"),
+    ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor must be"),
+    ({"rope_parameters": {"full_attention": {}}, "rope_scaling": None}, "rope_param"),
+  ],
+)
+def test_what_gemma_asks_for_and_pxy_lacks_is_refused(changes, message):
+  values = families.write(dataclasses.replace(ARCH, **FAMILIES["gemma3_text"]))
+  with pytest.raises(config.Error, match=message):
+    families.read(values | changes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -173,6 +264,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(fault, folder):
     ({"num_experts": 8}, "num_experts"),
     ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling"),
     ({"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "rope_parameters"),
+    ({"rope_scaling": {"rope_type": "dynamic", "factor": 8}}, "rope_scaling"),
     ({"attention_bias": True}, "attention_bias"),
     ({"mlp_bias": True}, "mlp_bias"),
     ({"hidden_act": "relu"}, "hidden_act"),
@@ -218,7 +310,7 @@ def test_an_interrupted_save_leaves_no_model(folder, monkeypatch):
 
 
 def test_an_arch_without_a_family_is_refused_before_writing(folder):
-  arch = dataclasses.replace(ARCH, embed_scale=True)
+  arch = dataclasses.replace(ARCH, embed_scale=True)  # of Gemma, without its norms
   with pytest.raises(config.Error, match="no HF family"):
     hf.save(folder, arch, testing.params(arch))
   hf.load(folder)  # What was there is still there.
@@ -237,10 +329,10 @@ def test_configs_of_published_models():
     "tie_word_embeddings": True, "torch_dtype": "bfloat16",
     "transformers_version": "4.42.3", "use_cache": True, "vocab_size": 49152,
   }  # fmt: skip
-  assert arch_lib.from_hf(smol) == arch_lib.Arch(
+  assert families.read(smol) == arch_lib.Arch(
     49152, 30, 576, 9, 3, 64, 1536, 8192, rope_theta=1e5, norm_eps=1e-5
   )
-  assert decoder.size(arch_lib.from_hf(smol)) == 134_515_008
+  assert decoder.size(families.read(smol)) == 134_515_008
   qwen = {
     "architectures": ["Qwen3ForCausalLM"], "attention_bias": False,
     "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645,
@@ -253,6 +345,35 @@ def test_configs_of_published_models():
     "transformers_version": "4.51.0", "use_cache": True, "use_sliding_window": False,
     "vocab_size": 151936,
   }  # fmt: skip
-  got = arch_lib.from_hf(qwen)
+  got = families.read(qwen)
   assert got.qk_norm and got.head_dim == 128 and got.rope_theta == 1e6
   assert decoder.size(got) == 4_022_468_096
+  gemma = {
+    "architectures": ["Gemma3ForCausalLM"], "attention_bias": False,
+    "attention_dropout": 0.0, "attn_logit_softcapping": None, "bos_token_id": 2,
+    "cache_implementation": "hybrid", "eos_token_id": [1, 106],
+    "final_logit_softcapping": None, "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152,
+    "initializer_range": 0.02, "intermediate_size": 6912,
+    "max_position_embeddings": 32768, "model_type": "gemma3_text",
+    "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1,
+    "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
+    "rope_local_base_freq": 10000, "rope_scaling": None, "rope_theta": 1000000,
+    "sliding_window": 512, "sliding_window_pattern": 6, "torch_dtype": "bfloat16",
+    "transformers_version": "4.50.0.dev0", "use_cache": True, "vocab_size": 262144,
+  }  # fmt: skip
+  got = families.read(gemma)
+  assert got.local_pattern == (True,) * 5 + (False,) and got.window == 512
+  assert (got.rope_theta, got.rope_local_theta, got.scale) == (1e6, 1e4, 1 / 16)
+  assert decoder.size(got) == 999_885_952
+  llama = smol | {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32,
+    "num_hidden_layers": 16, "num_key_value_heads": 8, "head_dim": 64,
+    "max_position_embeddings": 131072, "rope_theta": 500000.0, "vocab_size": 128256,
+    "rope_scaling": {
+      "factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+      "original_max_position_embeddings": 8192, "rope_type": "llama3",
+    },
+  }  # fmt: skip
+  assert families.read(llama).rope_scaling == LLAMA3
+  assert decoder.size(families.read(llama)) == 1_235_814_400

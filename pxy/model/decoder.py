@@ -119,7 +119,7 @@ def _pin(x, sharding):
 
 
 def _scan(
-  arch, params, x_BTD, angles, attend, *, remat, rows=None, extra=None, keep=True
+  arch, params, x_BTD, positions_BT, attend, *, remat, rows=None, extra=None, keep=True
 ):
   """x_BTD through all layers -> (hidden_BTD, stacked keys and values or None).
 
@@ -129,9 +129,16 @@ def _scan(
   windows = arch.windows()
   same = len(set(windows)) == 1
   window_L = None if same else jnp.array([w or _FAR for w in windows], jnp.int32)
+  # The angles of every layer alike, or two tables of which each layer takes one.
+  kinds = sorted({w is not None for w in windows})  # layers without a window first
+  kinds = kinds if arch.rope_local_theta is not None else kinds[:1]
+  tables = [layers.rope(positions_BT, layers.frequencies(arch, k)) for k in kinds]
 
   def step(x_BTD, inputs):
     values, extra, window = inputs
+    angles = tables[0]
+    if len(tables) == 2:
+      angles = jax.tree.map(functools.partial(jnp.where, window == _FAR), *tables)
     window = windows[0] if same else window
     layer = _merge(graph, values)
     x_BTD, pair = layer(
@@ -152,7 +159,6 @@ def _scan(
 def _read(
   arch, params, tokens_BT, positions_BT, segments_BT, *, remat, dtype, keep, rows=None
 ):
-  angles = layers.rope(positions_BT, arch.head_dim, arch.rope_theta)
 
   def attend(q, k, v, extra, window):
     return attention.packed(
@@ -160,7 +166,9 @@ def _read(
     )
 
   x_BTD = _embed(arch, params, tokens_BT, dtype, rows)
-  return _scan(arch, params, x_BTD, angles, attend, remat=remat, rows=rows, keep=keep)
+  return _scan(
+    arch, params, x_BTD, positions_BT, attend, remat=remat, rows=rows, keep=keep
+  )
 
 
 def forward(
@@ -210,7 +218,6 @@ def decode(arch: Arch, params, tokens_B, cache: kv.Cache, *, dtype="float32"):
   Returns its hidden_BD, and the cache with the token in it, one longer.
   """
   length_B = cache.length_B
-  angles = layers.rope(length_B[:, None], arch.head_dim, arch.rope_theta)
 
   def attend(q, k, v, extra, window):
     out_BNH = attention.cached(
@@ -220,8 +227,8 @@ def decode(arch: Arch, params, tokens_B, cache: kv.Cache, *, dtype="float32"):
     return out_BNH[:, None]
 
   hidden_B1D, (k, v) = _scan(
-    arch, params, _embed(arch, params, tokens_B[:, None], dtype), angles, attend,
-    remat="none", extra=(cache.k_LBKHS, cache.v_LBKSH),
+    arch, params, _embed(arch, params, tokens_B[:, None], dtype), length_B[:, None],
+    attend, remat="none", extra=(cache.k_LBKHS, cache.v_LBKSH),
   )  # fmt: skip
   hidden_BD = hidden_B1D[:, 0]
   # Zero, but not to XLA: the write has to wait for the last layer to have read. Left

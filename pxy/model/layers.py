@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from pxy.model.arch import Arch
@@ -41,12 +42,29 @@ def linear(x, w: nnx.Param, inputs: int = 1):
   return y.reshape(x.shape[: x.ndim - inputs] + out)
 
 
-def rope(positions_BT, head_dim: int, theta: float):
-  """cos_BTh, sin_BTh of position * theta^(-2i / H), h = H / 2 pairs."""
-  pairs = jnp.arange(head_dim // 2, dtype=jnp.float32)
-  angles = positions_BT.astype(jnp.float32)[..., None] * (
-    theta ** (-2.0 * pairs / head_dim)
-  ).reshape(1, 1, -1)
+def frequencies(arch: Arch, local: bool):
+  """Radians per token of the h = H / 2 rotations, theta^(-2i / H), scaled.
+
+  local: of the layers with a window.
+  """
+  theta, scaling = arch.rope_theta, arch.rope_scaling
+  if local and arch.rope_local_theta is not None:
+    theta, scaling = arch.rope_local_theta, None
+  out_h = theta ** (-2.0 * np.arange(arch.head_dim // 2) / arch.head_dim)
+  if scaling is None:
+    return out_h
+  kept_h = np.zeros_like(out_h)
+  if scaling.ramp is not None:
+    low, high, context = scaling.ramp
+    turns_h = context * out_h / (2 * math.pi)
+    kept_h = np.clip((turns_h - low) / (high - low), 0, 1)
+  return out_h * (kept_h + (1 - kept_h) / scaling.factor)
+
+
+def rope(positions_BT, frequencies_h):
+  """cos_BTh, sin_BTh of the rotations' angles, position * frequency."""
+  frequencies_h = jnp.asarray(frequencies_h, jnp.float32)
+  angles = positions_BT.astype(jnp.float32)[..., None] * frequencies_h[None, None]
   return jnp.cos(angles), jnp.sin(angles)
 
 

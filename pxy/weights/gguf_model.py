@@ -1,0 +1,162 @@
+"""A language model in a GGUF file: its metadata to Arch, its tensors to params.
+
+The list of an HF checkpoint's tensors (names.py) is walked under llama.cpp's names, so
+the same rules hold: every tensor is used once, every parameter is set once, and names
+and shapes are compared with the metadata before anything is allocated.
+
+In files of architecture `llama`, llama.cpp keeps the rows of each query and key head in
+the order of rotated pairs (x_0, x_H/2, x_1, x_H/2+1, ...); they are put back into HF's
+(x_0, ..., x_H/2-1, x_H/2, ...).
+
+Sources: llama.cpp's convert_hf_to_gguf.py, ggml's docs/gguf.md. Left out: scaled rotary
+embeddings, experts, sliding windows, adapters, files in parts.
+"""
+
+import re
+
+import jax
+import numpy as np
+
+from pxy import config
+from pxy.model import decoder
+from pxy.model.arch import Arch
+from pxy.weights import gguf_file, names
+
+_FAMILIES = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}
+
+# Fields that are read only to make sure that they ask for nothing.
+_OFF = {
+  "rope.scaling.type": ("none",),
+  "rope.scaling.factor": (0.0, 1.0),
+  "rope.scale_linear": (1.0,),
+  "expert_count": (0,),
+  "expert_used_count": (0,),
+  "attention.sliding_window": (0,),
+}
+_ONE_FILE = {"general.type": "model", "split.count": 1}
+
+_NAMES = {
+  "model.embed_tokens.weight": "token_embd.weight",
+  "model.norm.weight": "output_norm.weight",
+  "lm_head.weight": "output.weight",
+}
+_LAYER_NAMES = {
+  "input_layernorm": "attn_norm",
+  "self_attn.q_proj": "attn_q",
+  "self_attn.k_proj": "attn_k",
+  "self_attn.v_proj": "attn_v",
+  "self_attn.o_proj": "attn_output",
+  "self_attn.q_norm": "attn_q_norm",
+  "self_attn.k_norm": "attn_k_norm",
+  "post_attention_layernorm": "ffn_norm",
+  "mlp.gate_proj": "ffn_gate",
+  "mlp.up_proj": "ffn_up",
+  "mlp.down_proj": "ffn_down",
+}
+
+
+def arch(file: gguf_file.File) -> Arch:
+  """The Arch of a file's metadata; config.Error names what is not supported."""
+  for name, value in _ONE_FILE.items():
+    found = _take(dict(file.fields), name, type(value), value)
+    if found != value:
+      raise config.Error(f"{name} is {found!r}, only {value!r} can be read")
+  family = _take(dict(file.fields), "general.architecture", str)
+  if family not in _FAMILIES:
+    raise config.Error(
+      f"general.architecture {family!r} is not supported; {', '.join(_FAMILIES)} are"
+    )
+  if "token_embd.weight" not in file.tensors:
+    raise config.Error("tensor token_embd.weight is missing")
+  left = {
+    name.removeprefix(f"{family}."): value
+    for name, value in file.fields.items()
+    if name.startswith(f"{family}.")
+  }
+  vocab = file.tensors["token_embd.weight"].shape[0]
+  heads, width = (
+    _take(left, name, int) for name in ("attention.head_count", "embedding_length")
+  )
+  head_dim = _take(left, "attention.key_length", int, width // max(heads, 1))
+  model = Arch(
+    vocab_size=_take(left, "vocab_size", int, vocab),
+    layers=_take(left, "block_count", int),
+    d_model=width,
+    heads=heads,
+    kv_heads=_take(left, "attention.head_count_kv", int, heads),
+    head_dim=head_dim,
+    d_ff=_take(left, "feed_forward_length", int),
+    context=_take(left, "context_length", int),
+    rope_theta=_take(left, "rope.freq_base", float, 10_000.0),
+    norm_eps=_take(left, "attention.layer_norm_rms_epsilon", float),
+    tied="output.weight" not in file.tensors,
+    **_FAMILIES[family],
+  )
+  for name in ("attention.value_length", "rope.dimension_count"):
+    if _take(left, name, int, head_dim) != head_dim:
+      raise config.Error(f"{family}.{name} is not {head_dim}, the width of a head")
+  for name, value in left.items():
+    # An array has no one truth value, so its type is looked at first.
+    plain = isinstance(value, str | int | float)
+    if not (plain and name in _OFF and value in _OFF[name]):
+      raise config.Error(f"field {family}.{name} ({value!r}) is not supported")
+  return model
+
+
+def params(file: gguf_file.File, model: Arch) -> dict:
+  """Parameters (float32, on the host); config.Error: they are not those of `model`."""
+  if "rope_freqs.weight" in file.tensors:
+    raise config.Error(
+      "tensor rope_freqs.weight: scaled rotary embeddings are not supported"
+    )
+  # Before the list is made: its length is what the metadata claims.
+  if len(file.tensors) < model.layers:
+    raise config.Error(
+      f"block_count says {model.layers} layers, the file has {len(file.tensors)}"
+      " tensors"
+    )
+  wanted = {_name(tensor.name): tensor for tensor in names.tensors(model)}
+  for name, tensor in wanted.items():
+    if name not in file.tensors:
+      raise config.Error(f"tensor {name} is missing")
+    found = file.tensors[name].shape
+    if found != tensor.shape:
+      raise config.Error(f"tensor {name} is {found}, the metadata imply {tensor.shape}")
+  for name in file.tensors:
+    if name not in wanted:
+      raise config.Error(f"tensor {name!r} is not known")
+  swapped = file.fields["general.architecture"] == "llama"
+  out = jax.tree.map(
+    lambda leaf: np.empty(leaf.shape, np.float32), decoder.abstract(model)
+  )
+  for name, tensor in wanted.items():
+    value = file.read(name)
+    if swapped and tensor.path[1:] in (("attn", "q"), ("attn", "k")):
+      value = _halves(value, model.head_dim)
+    leaf = out
+    for key in tensor.path:
+      leaf = leaf[key]
+    leaf[... if tensor.layer is None else tensor.layer] = tensor.read(value)
+  return out
+
+
+def _name(theirs: str) -> str:
+  """llama.cpp's name of an HF tensor."""
+  match = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", theirs)
+  if match is None:
+    return _NAMES[theirs]
+  return f"blk.{match[1]}.{_LAYER_NAMES[match[2]]}.{match[3]}"
+
+
+def _halves(value, head_dim: int):
+  """Rows of each head from rotated pairs to first and second halves."""
+  pairs = value.reshape(-1, head_dim // 2, 2, value.shape[-1])
+  return pairs.swapaxes(1, 2).reshape(value.shape)
+
+
+def _take(fields: dict, name: str, kind: type, *default):
+  """Removes a field and checks its type; without it, the default if there is one."""
+  value = fields.pop(name, default[0] if default else None)
+  if type(value) is not kind:
+    raise config.Error(f"field {name} is {value!r}, expected {kind.__name__}")
+  return value

@@ -52,7 +52,7 @@ class Run:
     self.started = time.time()
     self.watch = stack.enter_context(watchdog.Watchdog(folder.path, cfg.waits))
     self.mesh = mesh_lib.make(cfg.mesh)
-    self.policy = policy = load.load(cfg.model)
+    self.policy = policy = load.about(cfg.model)
     self.tokenizer = policy.tokenizer
     self._order()
     self.problems = evaluate_lib.problems(cfg.data, cfg.eval, policy.tokenizer)
@@ -63,7 +63,7 @@ class Run:
       policy.arch, cfg.compute, cfg.sampling, cfg.optim, self.mesh
     )
     kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
-    self.reference = self.stepper.place(policy.params) if kl else None
+    self.reference = self._weights() if kl else None
     self.compiles = stack.enter_context(record.Compiles())
     self.pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.grader))
     self.engine = stack.enter_context(self._engine(cfg.sampling))
@@ -81,6 +81,10 @@ class Run:
       prompts_lib.load(cfg.data, self.tokenizer, "train", first + round)
       for round in range(rounds)
     ]
+
+  def _weights(self):
+    """The model's, on the mesh; read anew each time, for they are rarely needed."""
+    return load.params(self.cfg.model, self.stepper.abstract.params)
 
   def _engine(self, sampling: config.Sampling) -> engine_lib.Engine:
     return engine_lib.Engine(
@@ -116,7 +120,7 @@ class Run:
     """State and place: of the newest checkpoint, or of the start."""
     if checkpoints.latest() is not None:
       return checkpoints.restore(None, self.stepper.abstract)
-    state = self.stepper.init(self.policy.params)
+    state = self.stepper.init(self._weights())
     meta = {
       "step": 0,
       "updates": 0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import jax
 import ml_dtypes
@@ -12,7 +13,8 @@ import safetensors.numpy
 from pxy import config, testing
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
-from pxy.weights import families, hf
+from pxy.parallel import mesh as mesh_lib
+from pxy.weights import families, hf, load
 
 import reference_decoder
 
@@ -224,6 +226,65 @@ def test_shards_by_index(folder):
   hf.save(folder, ARCH, params)  # A stale index must not win over the new weights.
   assert not index.exists()
   hf.load(folder)
+
+
+def test_saving_in_shards(tmp_path):
+  hf.save(tmp_path, ARCH, testing.params(ARCH), dtype="float16")
+  whole = tensors(tmp_path)
+  for most in (300, 700, 10**6, 300):
+    hf.save(tmp_path, ARCH, testing.params(ARCH), dtype="float16", shard_bytes=most)
+    index = tmp_path / "model.safetensors.index.json"
+    there = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    if most == 10**6:
+      assert there == ["model.safetensors"] and not index.exists()
+      continue
+    said = json.loads(index.read_text())
+    assert sorted(set(said["weight_map"].values())) == there
+    assert there[-1] == f"model-{len(there):05d}-of-{len(there):05d}.safetensors"
+    total = 0
+    for name in there:
+      part = safetensors.numpy.load_file(tmp_path / name)
+      size = sum(value.nbytes for value in part.values())
+      assert size <= most or len(part) == 1
+      total += size
+      for tensor, value in part.items():
+        assert said["weight_map"][tensor] == name
+        np.testing.assert_array_equal(value, whole[tensor])
+    assert said["metadata"] == {"total_size": total}
+    hf.load(tmp_path)
+
+
+def test_each_parameter_is_put_in_its_place_once(folder):
+  mesh = mesh_lib.make(config.Mesh(data=1, fsdp=2, tensor=1))
+  shapes = decoder.abstract(ARCH)
+  where = mesh_lib.shardings(mesh, decoder.axes(ARCH), shapes)
+  seen = []
+
+  def put(path, value):
+    seen.append(path)
+    return value
+
+  hf.load(folder, put)
+  assert len(seen) == len(set(seen)) == len(jax.tree.leaves(shapes))
+  sharded = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, where
+  )
+  got = load.params(str(folder), sharded)
+  jax.tree.map(np.testing.assert_array_equal, got, testing.params(ARCH))
+  assert jax.tree.map(lambda x: x.sharding, got) == where
+
+
+def test_the_host_holds_one_parameter_at_a_time(tmp_path):
+  arch = testing.arch(layers=8, d_model=256, d_ff=1024)
+  hf.save(tmp_path, arch, testing.params(arch), dtype="bfloat16")
+  largest = max(4 * x.size for x in jax.tree.leaves(decoder.abstract(arch)))
+  whole = 4 * decoder.size(arch)
+  assert whole > 3 * largest
+  tracemalloc.start()  # of Python and numpy, not of what put has moved elsewhere
+  hf.load(tmp_path, lambda path, value: None)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 1.5 * largest, f"{peak:,} bytes for a parameter of {largest:,}"
 
 
 def test_what_only_repeats_is_let_through(folder):

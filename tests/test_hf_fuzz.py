@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pxy import config, testing
-from pxy.weights import hf
+from pxy.weights import families, hf
 
 ARCH = testing.arch(vocab_size=11, d_model=8, d_ff=12, head_dim=6, layers=1)
 
@@ -168,6 +168,66 @@ def test_wild_configs(sound, change, new):
   names = sorted(values)
   wild = {names[number % len(names)]: value for number, value in change.items()}
   outcome(values | wild | new, file(header, data))
+
+
+GEMMA = {
+  "head_dim": 8, "hidden_size": 16, "intermediate_size": 8, "layer_types": None,
+  "max_position_embeddings": 64, "model_type": "gemma3_text", "num_attention_heads": 2,
+  "num_hidden_layers": 3, "num_key_value_heads": 1, "query_pre_attn_scalar": 8,
+  "rope_local_base_freq": 1e4, "rope_scaling": None, "rope_theta": 1e6,
+  "sliding_window": 4, "sliding_window_pattern": 2, "vocab_size": 11,
+  "final_logit_softcapping": None, "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+}  # fmt: skip
+QWEN = GEMMA | {
+  "model_type": "qwen3", "use_sliding_window": True, "max_window_layers": 1,
+}  # fmt: skip
+for name in ("query_pre_attn_scalar", "rope_local_base_freq", "sliding_window_pattern"):
+  del QWEN[name]
+del QWEN["final_logit_softcapping"]
+TURNS = st.fixed_dictionaries(
+  {},
+  optional={
+    "rope_type": st.sampled_from(["default", "linear", "llama3", "yarn", None, 3]),
+    "type": st.sampled_from(["linear", "llama3", []]),
+    "rope_theta": WILD,
+    "factor": st.one_of(st.floats(1, 64), WILD),
+    "low_freq_factor": st.one_of(st.floats(0.1, 2), WILD),
+    "high_freq_factor": st.one_of(st.floats(2, 8), WILD),
+    "original_max_position_embeddings": st.one_of(st.integers(1, 64), WILD),
+  },
+)
+WILDER = st.one_of(
+  WILD,
+  TURNS,
+  st.fixed_dictionaries({"full_attention": TURNS, "sliding_attention": TURNS}),
+  st.lists(st.sampled_from(["full_attention", "sliding_attention", 1]), max_size=4),
+)
+
+
+@settings("config")
+@hypothesis.given(
+  sound=st.sampled_from([GEMMA, QWEN]),
+  change=st.dictionaries(
+    st.sampled_from([*sorted(GEMMA), "rope_parameters", "max_window_layers"]),
+    WILDER,
+    min_size=1,
+    max_size=3,
+  ),
+)
+def test_wild_windows_and_rotations(sound, change):
+  """They are written out per layer, so they too must be refused before that."""
+  assert families.read(sound), "the sound config is refused"
+  tracemalloc.start()
+  try:
+    arch = families.read(sound | change)
+  except config.Error:
+    arch = None
+  finally:
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < MEMORY, f"{peak:,} bytes for a config.json"
+  if arch is not None:
+    assert families.read(families.write(arch)) == arch
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def command(options) -> None:
   views = [jax.tree.map(lambda x: x[: len(flat)], packed) for packed in views]
   rows = []
   with progress.counting("align", len(flat)) as count:
-    for row in meter(jax.device_put(policy.params), *views):
+    for row in meter(policy.params, *views):
       rows.append(row)
       count(len(rows))
   report = {

@@ -82,7 +82,7 @@ class Arch:
     for name in (*sizes, "rope_theta", "norm_eps"):
       if not 0 < getattr(self, name) < math.inf:
         raise config.Error(f"arch: {name} is {getattr(self, name)}, must be positive")
-    for name in ("rope_local_theta", "attn_softcap", "logit_softcap"):
+    for name in ("rope_local_theta", "attn_softcap", "logit_softcap", "attn_scale"):
       if not 0 < (1 if getattr(self, name) is None else getattr(self, name)) < math.inf:
         raise config.Error(f"arch: {name} is {getattr(self, name)}, must be positive")
     if not 0 < (1 if self.window is None else self.window) < 2**30:

@@ -8,7 +8,6 @@ Left out: biases of the output and MLP projections, quantised weights, images.
 """
 
 import dataclasses
-import math
 
 from pxy import config
 from pxy.model.arch import Arch
@@ -114,7 +113,7 @@ def read(values: dict) -> Arch:
       local=take("rope_local_base_freq", float, None) if gemma else None,
       two=gemma,
     ),
-    **(_caps(fields, head_dim) if gemma else {}),
+    **(_caps(fields) if gemma else {}),
     **_FAMILIES[family],
   )
   for name, value in left.items():
@@ -166,11 +165,11 @@ def _windows(fields: _Fields, family: str, layers: int):
   return window, pattern if window is not None else ()
 
 
-def _caps(fields: _Fields, head_dim: int) -> dict:
+def _caps(fields: _Fields) -> dict:
   """What Gemma has besides: the soft cap of logits, and the scale of attention."""
-  scalar = fields.take("query_pre_attn_scalar", float, 256.0)
-  if not 0 < scalar < math.inf:
-    raise config.Error(f"config.json: query_pre_attn_scalar {scalar} is not positive")
+  scalar = fields.take("query_pre_attn_scalar", int, 256)
+  if not 0 < scalar < 2**20:  # so far the scale says which number it is of
+    raise config.Error(f"config.json: query_pre_attn_scalar is {scalar}")
   return {
     "logit_softcap": fields.take("final_logit_softcapping", float, None),
     "attn_scale": scalar**-0.5,

@@ -12,13 +12,11 @@ Sources: llama.cpp's convert_hf_to_gguf.py, ggml's docs/gguf.md. Left out: scale
 embeddings, experts, sliding windows, adapters, files in parts.
 """
 
+import contextlib
+import functools
 import re
 
-import jax
-import numpy as np
-
 from pxy import config
-from pxy.model import decoder
 from pxy.model.arch import Arch
 from pxy.weights import gguf_file, names
 
@@ -103,8 +101,10 @@ def arch(file: gguf_file.File) -> Arch:
   return model
 
 
-def params(file: gguf_file.File, model: Arch) -> dict:
-  """Parameters (float32, on the host); config.Error: they are not those of `model`."""
+def params(
+  file: gguf_file.File, model: Arch, put: names.Put = lambda path, value: value
+) -> dict:
+  """Parameters, each through `put` as in hf.load; config.Error: not those of `model`."""
   if "rope_freqs.weight" in file.tensors:
     raise config.Error(
       "tensor rope_freqs.weight: scaled rotary embeddings are not supported"
@@ -126,18 +126,15 @@ def params(file: gguf_file.File, model: Arch) -> dict:
     if name not in wanted:
       raise config.Error(f"tensor {name!r} is not known")
   swapped = file.fields["general.architecture"] == "llama"
-  out = jax.tree.map(
-    lambda leaf: np.empty(leaf.shape, np.float32), decoder.abstract(model)
-  )
-  for name, tensor in wanted.items():
-    value = file.read(name)
+
+  def read(tensor):
+    value = file.read(_name(tensor.name))
     if swapped and tensor.path[1:] in (("attn", "q"), ("attn", "k")):
       value = _halves(value, model.head_dim)
-    leaf = out
-    for key in tensor.path:
-      leaf = leaf[key]
-    leaf[... if tensor.layer is None else tensor.layer] = tensor.read(value)
-  return out
+    return value
+
+  reading = functools.partial(contextlib.nullcontext, read)
+  return names.gather(wanted.values(), reading, put)
 
 
 def _name(theirs: str) -> str:

@@ -6,13 +6,18 @@ anything is allocated. A folder counts as a model once it has config.json, which
 therefore removed first and written last: a save that is killed leaves no model, never
 half of one.
 
-Left out: pickled weights, quantised tensors, writing in shards.
+Both ways go parameter by parameter: on the host is, besides what is read or written,
+one parameter (of all layers) or one shard.
+
+Left out: pickled weights, quantised tensors.
 """
 
 import contextlib
 import json
+import math
 import os
 import pathlib
+import re
 
 import ml_dtypes
 import numpy as np
@@ -31,6 +36,7 @@ _DTYPES = {
   "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {"F32", "F16", "BF16"}
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
 def arch(folder) -> Arch:
@@ -42,8 +48,11 @@ def arch(folder) -> Arch:
     raise config.Error(f"{path.parent}: {_line(error)}") from None
 
 
-def load(folder) -> tuple[Arch, dict]:
-  """Arch and params (float32, on the host) of a folder.
+def load(folder, put: names.Put = lambda path, value: value) -> tuple[Arch, dict]:
+  """Arch and params of a folder.
+
+  put(path, value) is given each parameter, float32 and with all its layers, as soon as
+  it is whole, and what it returns stands in params: values on a device, say.
 
   Raises config.Error where a tensor is missing, unknown, or of another shape or type
   than config.json implies.
@@ -63,11 +72,15 @@ def load(folder) -> tuple[Arch, dict]:
       _check(folder, held, name, tensor.shape)
     for name in sorted(set(held) - set(wanted)):
       _check_superfluous(folder, model, held, name)
-    params: dict = {}
-    for name, tensor in wanted.items():
-      value = tensor.read(held[name].get_tensor(name)).astype(np.float32)
-      _put(params, tensor, value, model.layers)
-  return model, params
+
+  @contextlib.contextmanager
+  def reading():
+    # Opened for each anew: what was read of a file stays mapped until it is closed.
+    with contextlib.ExitStack() as stack:
+      held = _open(folder, stack)
+      yield lambda tensor: held[tensor.name].get_tensor(tensor.name)
+
+  return model, names.gather(wanted.values(), reading, put)
 
 
 def save_arch(folder, model: Arch, tokenizer=None, dtype: str = "float32") -> None:
@@ -80,11 +93,19 @@ def save_arch(folder, model: Arch, tokenizer=None, dtype: str = "float32") -> No
 
 
 def save(
-  folder, model: Arch, params, *, dtype: str = "float32", tokenizer=None
+  folder,
+  model: Arch,
+  params,
+  *,
+  dtype: str = "float32",
+  tokenizer=None,
+  shard_bytes: int = 5 * 10**9,
 ) -> None:
   """Writes a folder that HF software can load; with `tokenizer`, also that.
 
-  params: arrays this process can read whole. dtype: of the tensors in the file.
+  params: arrays this process can read whole. dtype: of the tensors in the files.
+  shard_bytes: no file has more in tensors, but one of a single tensor; where one file
+  is not enough, an index says which has what.
   """
   if dtype not in _DTYPES:
     raise config.Error(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
@@ -93,31 +114,83 @@ def save(
   folder.mkdir(parents=True, exist_ok=True)
   (folder / _CONFIG).unlink(missing_ok=True)
   (folder / _INDEX).unlink(missing_ok=True)
-  host: dict = {}
-  out = {}
-  for tensor in names.tensors(model):
-    if tensor.path not in host:
-      host[tensor.path] = np.asarray(_get(params, tensor.path))
-    value = host[tensor.path]
-    value = value if tensor.layer is None else value[tensor.layer]
-    if value.shape != tensor.ours:
-      raise config.Error(f"{tensor.name}: {value.shape} is not {tensor.ours}")
-    out[tensor.name] = np.ascontiguousarray(tensor.export(value), dtype=_DTYPES[dtype])
-  temporary = folder / f".{_WEIGHTS}.{os.getpid()}"
-  try:
-    safetensors.numpy.save_file(out, temporary, metadata={"format": "pt"})
-    os.chmod(temporary, 0o644)
-    with open(temporary, "rb") as file:
-      os.fsync(file.fileno())
-    os.replace(temporary, folder / _WEIGHTS)
-  finally:
-    temporary.unlink(missing_ok=True)
+  shards = _shards(model, _DTYPES[dtype].itemsize, shard_bytes)
+  for path in folder.glob("model*.safetensors"):
+    if path.name == _WEIGHTS or _SHARD.fullmatch(path.name):
+      if path.name not in shards:
+        path.unlink()
+  whole = _Whole(params)
+  for name, tensors in shards.items():
+    out = {tensor.name: _export(whole, tensor, dtype) for tensor in tensors}
+    _write(folder / name, out)
+  if len(shards) > 1:
+    weight_map = {t.name: name for name, tensors in shards.items() for t in tensors}
+    sizes = [math.prod(t.shape) for tensors in shards.values() for t in tensors]
+    total = {"total_size": sum(sizes) * _DTYPES[dtype].itemsize}
+    files.write_json(folder / _INDEX, {"metadata": total, "weight_map": weight_map})
   if tokenizer is not None:
     tokenizer.save(folder)
     files.write_json(
       folder / "generation_config.json", {"do_sample": True} | _ids(tokenizer)
     )
   save_arch(folder, model, tokenizer, dtype)
+
+
+def _shards(model, itemsize: int, most: int) -> dict[str, list[names.Tensor]]:
+  """The tensors of each file, in order."""
+  parts: list[list[names.Tensor]] = [[]]
+  size = 0
+  for tensor in names.tensors(model):
+    more = math.prod(tensor.shape) * itemsize
+    if parts[-1] and size + more > most:
+      parts.append([])
+      size = 0
+    parts[-1].append(tensor)
+    size += more
+  if len(parts) == 1:
+    return {_WEIGHTS: parts[0]}
+  count = len(parts)
+  return {
+    f"model-{i:05d}-of-{count:05d}.safetensors": part for i, part in enumerate(parts, 1)
+  }
+
+
+class _Whole:
+  """Parameters as numpy arrays, of which the last one asked for is kept."""
+
+  def __init__(self, params):
+    self._params, self._path, self._value = params, None, None
+
+  def __call__(self, path):
+    if path != self._path:
+      self._value = None
+      tree = self._params
+      for key in path:
+        tree = tree[key]
+      self._path, self._value = path, np.asarray(tree)
+    return self._value
+
+
+def _export(whole, tensor: names.Tensor, dtype: str):
+  value = whole(tensor.path)
+  value = value if tensor.layer is None else value[tensor.layer]
+  if value.shape != tensor.ours:
+    raise config.Error(f"{tensor.name}: {value.shape} is not {tensor.ours}")
+  # A copy, for a shard outlives the parameter it is cut from.
+  return np.array(tensor.export(value), dtype=_DTYPES[dtype], order="C")
+
+
+def _write(path: pathlib.Path, tensors: dict) -> None:
+  """Writes a file of tensors that is there whole or not at all."""
+  temporary = path.with_name(f".{path.name}.{os.getpid()}")
+  try:
+    safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    os.chmod(temporary, 0o644)
+    with open(temporary, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def _ids(tokenizer) -> dict:
@@ -197,21 +270,3 @@ def _line(text) -> str:
   """What a file says, fit for a terminal: one line, not long, no control characters."""
   text = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
   return text if len(text) <= 400 else text[:400] + " ..."
-
-
-def _get(tree, path):
-  for key in path:
-    tree = tree[key]
-  return tree
-
-
-def _put(tree, tensor, value, layers) -> None:
-  for key in tensor.path[:-1]:
-    tree = tree.setdefault(key, {})
-  key = tensor.path[-1]
-  if tensor.layer is None:
-    tree[key] = value
-    return
-  if key not in tree:
-    tree[key] = np.empty((layers, *tensor.ours), np.float32)
-  tree[key][tensor.layer] = value

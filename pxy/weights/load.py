@@ -5,16 +5,23 @@ GGUF file, or the folder of a run, whose newest complete checkpoint is taken. A 
 folder keeps the architecture and the tokenizer under `model/`, so it can be read when
 its base is gone. `builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to
 $PXY_MODELS, or ./models.
+
+Weights go parameter by parameter to where they belong: the host never holds more than
+one of them besides what its own devices do.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
 
+import jax
+
 from pxy import config
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
+from pxy.parallel import process
 from pxy.text import gguf_tokenizer
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import gguf_file, gguf_model, hf
@@ -28,15 +35,21 @@ FETCHED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
-  """A language model: all that sampling and scoring need."""
+class About:
+  """What MODEL is, without its weights."""
 
   arch: arch_lib.Arch
-  params: Any
   tokenizer: tokenizer_lib.Tokenizer
   name: str
   folder: pathlib.Path
   """Where its tokenizer, and so its chat template, stands; or its GGUF file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy(About):
+  """A language model: all that sampling and scoring need."""
+
+  params: Any
 
 
 def place(model: str) -> pathlib.Path:
@@ -44,7 +57,7 @@ def place(model: str) -> pathlib.Path:
   if model.startswith("builtin:"):
     return _builtin(model.removeprefix("builtin:"))
   path = pathlib.Path(model)
-  if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+  if model and (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
     return path
   raise config.Error(
     f"model {model!r}: no such folder or file; give builtin:tiny, an HF-style folder"
@@ -86,31 +99,60 @@ def arch(model: str) -> arch_lib.Arch:
   return hf.arch(path / "model" if _is_run(path) else path)
 
 
-def load(model: str, step: int | None = None) -> Policy:
-  """Reads MODEL; `step` picks a checkpoint of a run folder (default: the newest)."""
+def params(model: str, sharded: Any, step: int | None = None) -> Any:
+  """The parameters of MODEL where they belong, each put there when it has been read.
+
+  Args:
+    sharded: tree of jax.ShapeDtypeStruct with shardings, as decoder.abstract.
+    step: a checkpoint of a run folder (default: the newest).
+  """
   path = place(model)
   if _is_run(path):
     from pxy.train import checkpoint  # Orbax takes a second to import
 
-    sizes = hf.arch(path / "model")
-    params = checkpoint.params(path / "checkpoints", decoder.abstract(sizes), step)
-    path = path / "model"
-  elif step is not None:
+    return checkpoint.params(path / "checkpoints", sharded, step)
+  if step is not None:
     raise config.Error(
       f"--step {step}: {model} is no run folder, so it has no checkpoints; leave it out"
     )
-  elif path.is_file():
+
+  def put(keys, value):
+    there = functools.reduce(lambda tree, key: tree[key], keys, sharded)
+    # Waits, else all of them could be on the host at the same time.
+    return jax.block_until_ready(process.put(value, there.sharding))
+
+  if path.is_file():
+    with gguf_file.named(path):
+      file = gguf_file.File(path)
+      return gguf_model.params(file, gguf_model.arch(file), put)
+  return hf.load(path, put)[1]
+
+
+def about(model: str) -> About:
+  """What MODEL is; config.Error if its parts do not belong together."""
+  path = place(model)
+  if path.is_file():
     with gguf_file.named(path):
       file = gguf_file.File(path)
       sizes, tokenizer = gguf_model.arch(file), gguf_tokenizer.read(file.fields)
-      params = gguf_model.params(file, sizes)
   else:
-    sizes, params = hf.load(path)
-  if path.is_dir():
-    tokenizer = tokenizer_lib.load(path)
+    path = path / "model" if _is_run(path) else path
+    sizes, tokenizer = hf.arch(path), tokenizer_lib.load(path)
   if tokenizer.vocab_size > sizes.vocab_size:
     raise config.Error(
       f"model {model!r}: its tokenizer has {tokenizer.vocab_size} tokens, its"
       f" embedding {sizes.vocab_size}: they do not belong together"
     )
-  return Policy(sizes, params, tokenizer, model, path)
+  return About(sizes, tokenizer, model, path)
+
+
+def load(model: str, step: int | None = None) -> Policy:
+  """Reads MODEL onto one device; `step` as in `params`."""
+  what = about(model)
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  placed = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+    decoder.abstract(what.arch),
+  )
+  weights = params(model, placed, step)
+  return Policy(what.arch, what.tokenizer, model, what.folder, weights)

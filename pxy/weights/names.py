@@ -7,10 +7,13 @@ walk the same list, so one is the inverse of the other.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
+import numpy as np
 
 from pxy.model import decoder
 from pxy.model.arch import Arch
@@ -95,6 +98,33 @@ def tensors(arch: Arch) -> Iterator[Tensor]:
     name, inputs = layer[path[1:]]
     for i in range(arch.layers):
       yield Tensor(f"model.layers.{i}.{name}", path, i, leaf.shape[1:], inputs)
+
+
+Put = Callable[[tuple[str, ...], np.ndarray], Any]
+
+
+def gather(parts: Iterable[Tensor], reading, put: Put) -> dict:
+  """Our tree from their tensors, as `tensors` lists them; one parameter at a time.
+
+  Args:
+    reading: called for each parameter; a context manager that gives a function from a
+      Tensor to their array.
+    put: (path, value) is given each parameter, float32 and with all its layers, and what
+      it returns stands in the tree: values on a device, say.
+  """
+  out: dict = {}
+  for path, group in itertools.groupby(parts, lambda tensor: tensor.path):
+    tensors_ = list(group)
+    stacked = tensors_[0].layer is not None
+    value = np.empty((len(tensors_),) * stacked + tensors_[0].ours, np.float32)
+    with reading() as read:
+      for tensor in tensors_:
+        value[tensor.layer if stacked else ...] = tensor.read(read(tensor))
+    tree = out
+    for key in path[:-1]:
+      tree = tree.setdefault(key, {})
+    tree[path[-1]] = put(path, value)
+  return out
 
 
 def superfluous(arch: Arch, name: str) -> str | None:

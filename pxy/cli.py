@@ -204,7 +204,7 @@ class OnTask:
   """What `pxy eval` and `pxy align` have in common: responses of a model to a task."""
 
   model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
   task: str = config.Data().task
   """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
   split: str = config.Eval().split
@@ -274,7 +274,7 @@ class SampleOptions:
   """Responses of a model to a prompt: the same sampler as in training."""
 
   model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
   prompt: str | None = None
   """The user's message."""
   messages: pathlib.Path | None = None
@@ -313,7 +313,7 @@ class ExportOptions:
   """
 
   model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
   out: pathlib.Path
   """The folder to make; it must not be there yet."""
   dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"

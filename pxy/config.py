@@ -309,7 +309,7 @@ class Train:
   """A reinforcement-learning run."""
 
   model: str = "builtin:tiny"
-  """`builtin:tiny`, an HF-style folder, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
   phases: tuple[Phase, ...] = (Phase(),)
   """Objectives, one after the other."""
   steps: Natural = 60

@@ -104,7 +104,7 @@ def arch(file: gguf_file.File) -> Arch:
 def params(
   file: gguf_file.File, model: Arch, put: names.Put = lambda path, value: value
 ) -> dict:
-  """Parameters, each through `put` as in hf.load; config.Error: not those of `model`."""
+  """Parameters, each through `put`; config.Error: they are not those of `model`."""
   if "rope_freqs.weight" in file.tensors:
     raise config.Error(
       "tensor rope_freqs.weight: scaled rotary embeddings are not supported"

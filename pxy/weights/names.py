@@ -109,8 +109,8 @@ def gather(parts: Iterable[Tensor], reading, put: Put) -> dict:
   Args:
     reading: called for each parameter; a context manager that gives a function from a
       Tensor to their array.
-    put: (path, value) is given each parameter, float32 and with all its layers, and what
-      it returns stands in the tree: values on a device, say.
+    put: (path, value) is given each parameter, float32 and with all its layers, and
+      what it returns stands in the tree: values on a device, say.
   """
   out: dict = {}
   for path, group in itertools.groupby(parts, lambda tensor: tensor.path):

@@ -336,7 +336,7 @@ REFUSED = {
   "tensor blk.0.ffn_down.weight is (32, 64), the metadata imply (32, 65)": {
     "llama.feed_forward_length": 65
   },
-  "tensor token_embd.weight is (269, 32), the metadata imply (268, 32)": {
+  "its tokenizer has 269 tokens, its embedding 268: they do not belong": {
     "llama.vocab_size": 268
   },
   "rope_freqs.weight: scaled rotary": {"+rope_freqs.weight": f32(4)},

@@ -114,16 +114,20 @@ def gather(parts: Iterable[Tensor], reading, put: Put) -> dict:
   """
   out: dict = {}
   for path, group in itertools.groupby(parts, lambda tensor: tensor.path):
-    tensors_ = list(group)
-    stacked = tensors_[0].layer is not None
-    value = np.empty((len(tensors_),) * stacked + tensors_[0].ours, np.float32)
-    with reading() as read:
-      for tensor in tensors_:
-        value[tensor.layer if stacked else ...] = tensor.read(read(tensor))
     tree = out
     for key in path[:-1]:
       tree = tree.setdefault(key, {})
-    tree[path[-1]] = put(path, value)
+    with reading() as read:
+      tree[path[-1]] = put(path, _whole(list(group), read))
+  return out
+
+
+def _whole(parts: list[Tensor], read) -> np.ndarray:
+  """A parameter, float32, of the tensors that are its layers, or of the one it is."""
+  stacked = parts[0].layer is not None
+  out = np.empty((len(parts),) * stacked + parts[0].ours, np.float32)
+  for tensor in parts:
+    out[tensor.layer if stacked else ...] = tensor.read(read(tensor))
   return out
 
 

@@ -34,6 +34,14 @@ def boxed(text: str) -> str | None:
   return _closed(text, box.end(), _BRACE) if inside is None else inside
 
 
+def final(text: str) -> str | None:
+  """The last box's content; where there is no box at all, the final number.
+
+  A box that never closes is a truncated answer, and no reason to look for numbers.
+  """
+  return final_number(text) if _last(_BOX, text) is None else boxed(text)
+
+
 def _closed(text: str, start: int, brace: re.Pattern) -> str | None:
   """The text from `start`, behind an open brace, up to the one that closes it."""
   depth = 1

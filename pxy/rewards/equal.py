@@ -2,10 +2,15 @@ r"""Equality of mathematical answers as strings, after a normalisation.
 
 The usual rules for the MATH data set as one table of substitutions: what only changes
 the looks (\left, \,, \dfrac, $, spaces) goes, and shorthands get one form (\frac12,
-1/2, .5, 1,000). The order matters, and every pattern is linear in the text. No algebra:
-2/4 is not 1/2, and x+1 is not 1+x; that takes an evaluator, thus a grader of one's own.
+1/2, .5, 1,000). The order matters, and every pattern is linear in the text. `equal`
+does no algebra: 2/4 is not 1/2, and x+1 is not 1+x.
+
+`decide` says more, still without an evaluator: numbers are compared as rationals, and
+words, times and numbers of another base differ when their spelling does. What it leaves
+open takes algebra (algebra.py).
 """
 
+import fractions
 import re
 
 from pxy.rewards import answer as answer_lib
@@ -21,14 +26,18 @@ _RULES = tuple(
     (r"\\(?:left|right|displaystyle|quad|qquad|limits)" + _WORD_ENDS, ""),
     (r"(?<!\\)\\[!,;: ]|~", ""),  # thin spaces; the lookbehind spares a row's end, \\
     (r"\{,\}", ","),
-    (r"\^\{?\\circ\}?|\\degree" + _WORD_ENDS, ""),
+    (r"\^\{?\\circ\}?|\\degree" + _WORD_ENDS + "|\u00b0", ""),
     (r"\\[tdc]frac" + _WORD_ENDS, r"\\frac"),
     (r"\\le" + _WORD_ENDS, r"\\leq"),
     (r"\\ge" + _WORD_ENDS, r"\\geq"),
     (r"\\ne" + _WORD_ENDS, r"\\neq"),
-    (r"\\(?:text|mbox|mathrm|textbf|mathbf)\{([^{}]*)\}", r"\1"),
+    (r"\\(?:text|mbox|mathrm|textbf|mathbf|textit|textrm)\{([^{}]*)\}", r"\1"),
     (r"\s+", ""),
     (r"[.;]$", ""),
+    (r"^\{([^{}]*)\}$", r"\1"),
+    (r"(?<=[(,])\{([A-Za-z]+)\}(?=[),])", r"\1"),
+    (r"^\(([A-Z])\)$", r"\1"),  # a choice
+    (r"(?<=[(\[,])\+(?=[0-9.\\])", ""),  # (0, +\infty)
     (r"^[a-zA-Z]=", ""),  # x=5
     (r"\\frac([0-9a-z])([0-9a-z])", r"\\frac{\1}{\2}"),
     (r"\\frac([0-9a-z])\{", r"\\frac{\1}{"),
@@ -45,17 +54,74 @@ _RULES = tuple(
     (r"^-0$", "0"),
   )
 )
-_THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
-_UNIT = re.compile(
-  r"(?<=[0-9}\s])\s{0,8}\\(?:text|mbox|mathrm)\{[^{}]*[a-zA-Z][^{}]*\}(?:\^\{?[23]\}?)?[\s.$]{0,8}$"
+# No TeX command begins with a digit or a sign: a row's end that lost a backslash.
+_ROW_END = re.compile(r"(?<!\\)\\(?=[-0-9.])")
+_OR = re.compile(
+  r"(?:\\[,;]|\s){0,4}(?:\\(?:text|mbox|mathrm))?\{\s{0,4}(?:or|and)\s{0,4}\}"
+  r"(?:\\[,;]){0,4}"
+  r"|\s(?:or|and)\s"
 )
+_ABOUT = re.compile(r"^[\s$]{0,8}\\approx(?![a-zA-Z])")
+_SEPARATOR = re.compile(r"(?<=[0-9])(?:\\!)?(?:\{,\}|\\,|,\\!)(?=[0-9]{3}(?![0-9]))")
+_COMMA = re.compile(r"(?<![0-9,])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9])")
+_LIST = re.compile(r"[(\[]|\\\{|,(?![0-9])|(?<![0-9]),")
+_MATHS = re.compile(r"\\[()\[\]]")  # \( \) \[ \]
+_IN_BRACES = re.compile(r"(?<=\{)[0-9]{1,3}(?:,[0-9]{3})+(?=\})")
+_MIXED = re.compile(r"\(.*\]|\[.*\)", re.DOTALL)  # an interval, half open
+_ENCLOSED = re.compile(r"[(\[].*[)\]]", re.DOTALL)
+_NAMES = (
+  "units?|degrees?|percent|dollars?|cents?|inch(?:es)?|feet|foot|ft|yards?|miles?"
+  "|[mck]?m|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|k?g|grams?|kilograms?"
+  "|pounds?|ounces?|lit(?:er|re)s?|seconds?|minutes?|hours?|days?|weeks?|years?|mph"
+)
+_UNIT = re.compile(
+  r"(?:(?<=[\w})\]!,;\s])\s{0,8}\\(?:text|mbox|mathrm)\{[^{}]*[a-zA-Z][^{}]*\}"
+  rf"|(?<=[0-9}}])\s{{1,8}}(?:(?:square|sq\.?|cubic)\s)?(?:{_NAMES})"
+  r"|(?<=[0-9])_\{?[0-9]{1,2}\}?"  # of another base
+  r")(?:\^\{?[23]\}?)?[\s.$]{0,8}$"
+)
+_INTEGER = r"([0-9]{1,400})"
+_RATIONALS = tuple(
+  (re.compile(rf"([+-]?){pattern}"), of)
+  for pattern, of in (
+    (rf"{_INTEGER}(?:\.([0-9]{{0,400}}))?", lambda i, d: _decimal(i, d or "")),
+    (
+      rf"(?:\\frac\{{{_INTEGER}\}}\{{{_INTEGER}\}}|{_INTEGER}/{_INTEGER})",
+      lambda a, b, c, d: fractions.Fraction(int(a or c), int(b or d)),
+    ),
+    (
+      rf"{_INTEGER}\\frac\{{{_INTEGER}\}}\{{{_INTEGER}\}}",
+      lambda i, a, b: int(i) + fractions.Fraction(int(a), int(b)),
+    ),
+  )
+)
+_SPELLED = re.compile(  # words and their lists, times and ratios, numbers with a base
+  r"[({]*[A-Za-z]{3,}(?:,[A-Za-z]+)*[)}]*|[A-Z](?:,[A-Z])*"
+  r"|[0-9]+(?::[0-9]+)+[A-Za-z.]*|[0-9A-F]+_\{?[0-9]+\}?"
+)
+
+
+def tidy(text: str) -> str:
+  r"""The text with thousands in one piece, a comma for `or`, \\ after matrix rows.
+
+  It is still LaTeX. Commas between digits stay where they may separate elements, as in
+  (1,200) and 1,200,x.
+  """
+  text = _ROW_END.sub(r"\\\\", text)
+  text = _OR.sub(",", _ABOUT.sub("", text))
+  text = _SEPARATOR.sub("", text)
+  text = _IN_BRACES.sub(lambda match: match[0].replace(",", ""), text)
+  if "," in text and not _LIST.search(_MATHS.sub("", text)):
+    text = _COMMA.sub(lambda match: match[0].replace(",", ""), text)
+  return text
 
 
 def normalise(text: str) -> str:
   r"""The one spelling of an answer: `normalise(r"\dfrac 12") == r"\frac{1}{2}"`."""
+  text = tidy(text)
   for pattern, to in _RULES:
     text = pattern.sub(to, text)
-  return text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
+  return tidy(text)
 
 
 def equal(a: str, b: str) -> bool:
@@ -73,3 +139,49 @@ def equal(a: str, b: str) -> bool:
   if (bare_a == a) == (bare_b == b):
     return False
   return normalise(bare_a) == normalise(bare_b)
+
+
+def rational(text: str) -> fractions.Fraction | None:
+  r"""The number that is written as an integer, decimal, fraction or mixed number.
+
+  `rational(r"1\frac12")` is 3/2. None for all else, and from 400 digits on.
+  """
+  if len(text) > answer_lib.LONGEST:
+    return None
+  text = normalise(text)
+  for pattern, of in _RATIONALS:
+    if match := pattern.fullmatch(text):
+      sign, *parts = match.groups()
+      try:
+        value = of(*parts)
+      except ZeroDivisionError:
+        return None
+      return -value if sign == "-" else value
+  return None
+
+
+def decide(found: str, reference: str) -> bool | None:
+  """Whether the answers are the same; None when that takes algebra.
+
+  Numbers are compared exactly: 0.5 is 1/2, and 0.333 is not 1/3.
+  """
+  if equal(found, reference):
+    return True
+  numbers = rational(found), rational(reference)
+  if None not in numbers:
+    return numbers[0] == numbers[1]
+  if len(reference) > answer_lib.LONGEST:
+    return False
+  found, reference = normalise(found), normalise(reference)
+  if _SPELLED.fullmatch(reference):
+    return False
+  if _ENCLOSED.fullmatch(found) and _ENCLOSED.fullmatch(reference):
+    mixed = _MIXED.fullmatch(found), _MIXED.fullmatch(reference)
+    if any(mixed) and r"\cup" not in found + reference:
+      ends = found[0] + found[-1], reference[0] + reference[-1]
+      return False if ends[0] != ends[1] else None
+  return None
+
+
+def _decimal(integer: str, digits: str) -> fractions.Fraction:
+  return fractions.Fraction(int(integer + digits), 10 ** len(digits))

@@ -3,14 +3,14 @@
 A verifier is code that meets hostile text, so it runs elsewhere (worker.py, jail.py),
 and whatever it does costs its own sample and nothing else. Two lines of defence:
 
-  in the worker   a user's function has its deadline and its memory for each sample
+  in the worker   what may hang has its deadline and its memory for each sample
   here            a worker that is silent for longer than that, dies, or breaks the
                   protocol is killed and replaced; the sample it was at has failed, and
                   the others of its round are graded again elsewhere
 
 One thread runs a selector over all the pipes; futures carry the outcomes to whoever
-waits. Samples travel in rounds, to spare context switches: many for pxy's own graders,
-one for a user's function. Left out: graders on other machines.
+waits. Samples travel in rounds, to spare context switches: many for graders that search
+strings, one for those that may take their time. Left out: graders on other machines.
 """
 
 import collections
@@ -41,7 +41,7 @@ class Pool:
 
   Args:
     reward: number of workers, deadline (seconds), memory (MB).
-    grader: `auto`, a name of tasks.OWN, or a user's function; see tasks.resolve.
+    grader: `auto`, one of pxy's (tasks.OWN, tasks.FORKED), or a user's function.
     folders: where a user's function is looked for, before the current folder.
 
   Entering raises config.Error if the grader cannot be loaded. Leaving ends the workers;
@@ -52,7 +52,8 @@ class Pool:
     if reward.workers < 1 or reward.deadline <= 0 or reward.memory_mb < 1:
       raise config.Error("reward: workers, deadline and memory_mb must be positive")
     self._reward = reward
-    self._own = tasks.is_own(grader)
+    tasks.is_own(grader)
+    self._grader = grader
     self._spec = {
       "grader": grader,
       "deadline": reward.deadline,
@@ -88,7 +89,8 @@ class Pool:
 
   def submit(self, item: Item) -> concurrent.futures.Future[Outcome]:
     """A future for the item's outcome. It never raises for what a grader does."""
-    job = remote.Job(item)
+    slow = tasks.name(self._grader, item.task) not in tasks.OWN
+    job = remote.Job(item, slow)
     if len(job.body) > _LARGEST_SAMPLE:
       job.resolve(tasks.failed(f"the sample has more than {_LARGEST_SAMPLE >> 20} MB"))
       return job.future
@@ -171,8 +173,9 @@ class Pool:
         continue
       with self._lock:
         share = math.ceil(len(self._queue) / len(self._workers))
-        size = min(share, _ROUND if self._own else 1)
-        jobs = [self._queue.popleft() for _ in range(size)]
+        jobs = [self._queue.popleft() for _ in range(min(share, 1))]
+        while jobs and len(jobs) < min(share, _ROUND) and not jobs[-1].slow:
+          jobs.append(self._queue.popleft())
       if jobs:
         worker.send(jobs)
         worker.expect(self._reward.deadline + _GRACE)
@@ -226,6 +229,8 @@ class Pool:
   def _greet(self, worker: remote.Worker, message: dict) -> None:
     if "error" in message:
       raise config.Error(message["error"])
+    if "loading" in message:
+      return worker.expect(remote.START)
     worker.ready, worker.limit = True, math.inf
     self.layers = tuple(message["ready"])
     self._failed_starts = 0

@@ -20,16 +20,20 @@ import time
 
 from pxy.rewards import tasks, worker
 
-_START = 120.0
-"""Seconds a worker may take to import a user's function."""
+START = 120.0
+"""Seconds a worker may take to import a user's function, or a library."""
 _KEEP = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 _ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
 
 class Job:
-  """A sample on its way: the message for it, and the future of its outcome."""
+  """A sample on its way: the message for it, and the future of its outcome.
 
-  def __init__(self, item: tasks.Item):
+  slow: whether its grader may take long, so that it travels last in a round.
+  """
+
+  def __init__(self, item: tasks.Item, slow: bool):
+    self.slow = slow
     self.body = json.dumps(vars(item), default=_plain).encode()
     self.future: concurrent.futures.Future[tasks.Outcome] = concurrent.futures.Future()
 
@@ -69,7 +73,7 @@ class Worker:
     os.set_blocking(self.inlet, False)
     self.ready = False
     self.round: collections.deque[Job] = collections.deque()
-    self.limit = time.monotonic() + _START
+    self.limit = time.monotonic() + START
     self._unsent = memoryview(b"")
     self._unread = bytearray()
 

@@ -7,10 +7,11 @@
 The last two are excluded from training and counted; none of them is a silent 0 or 1. A
 missing or truncated answer is an ordinary score of 0.
 
-The graders of pxy only search and compare strings. A user's function, named
-`package.module:function` or `path/to/file.py:function`, is called as TRL or verl call
-it, whichever its parameters say, with a batch of one: a sample that breaks it then
-costs no other. Left out: reward models, and verl's custom reward managers.
+pxy's own graders only search and compare strings. `math` goes on to algebra where they
+do not decide, and `gym` to reasoning-gym: those two are treated like a user's function.
+That, named `package.module:function` or `path/to/file.py:function`, is called as TRL or
+verl call it, whichever its parameters say, with a batch of one: a sample that breaks it
+then costs no other. Left out: reward models, and verl's custom reward managers.
 """
 
 import dataclasses
@@ -95,39 +96,77 @@ def number(item: Item) -> Outcome:
   return scored(found is not None and equal.equal(found, expected))
 
 
+def reference(item: Item) -> str:
+  """What `math` compares with: the answer, or what it has in a box."""
+  inside = answer.boxed(item.answer)
+  return (item.answer if inside is None else inside).strip()
+
+
+def by_text(item: Item) -> Outcome | None:
+  """The outcome of `math` as far as strings decide it; None where algebra has to."""
+  if not reference(item):
+    return ungradable("the answer is empty")
+  found = answer.final(item.response)
+  if found is None or not found.strip():
+    return scored(0.0)
+  same = equal.decide(found, reference(item))
+  return None if same is None else scored(same)
+
+
 OWN = {"arithmetic": arithmetic, "boxed": boxed, "number": number}
-"""pxy's graders. They are safe to run on one sample after another in one process."""
+"""Graders that are safe to run on one sample after another in one process."""
+FORKED = {
+  "math": "pxy.rewards.algebra:grade",
+  "gold": "pxy.rewards.algebra:usable",
+  "gym": "pxy.rewards.gym:grade",
+}
+"""Graders of pxy that give a model's text to libraries: a process for each sample."""
 
 
 def is_own(grader: str) -> bool:
-  """Whether the name is `auto` or of OWN, and not a user's function; else an Error.
+  """Whether the name is `auto` or pxy's, and not a user's function; else an Error.
 
   Imports nothing of the user's, so that a config can be checked before anything runs.
   """
-  if grader == "auto" or grader in OWN:
+  if grader == "auto" or grader in OWN or grader in FORKED:
     return True
   module, _, function = grader.rpartition(":")
   if not module or not function.isidentifier():
     raise config.Error(
-      f"data.grader: {grader!r} is none of auto, {', '.join(OWN)}; a function of your "
-      "own is named package.module:function or path/to/file.py:function"
+      f"data.grader: {grader!r} is none of auto, {', '.join(OWN)}, math, gym; a"
+      " function of your own is named package.module:function or"
+      " path/to/file.py:function"
     )
   return False
 
 
-def resolve(grader: str, task: str) -> Grader:
-  """The grader of a task: `auto` goes by the task's name, any other is taken as named.
+def name(grader: str, task: str) -> str:
+  """The grader of a task: `auto` goes by the task's name, any other is itself."""
+  if grader != "auto":
+    return grader
+  if task.startswith("gym:"):
+    return "gym"
+  if task.startswith("arithmetic"):
+    return "arithmetic"
+  return "number" if "gsm8k" in task.lower() else "boxed"
 
-  A user's function is imported here, so call it with one in a worker only. Error if it
-  cannot be imported, or has neither TRL's nor verl's parameters.
+
+def resolve(grader: str, task: str) -> Grader:
+  """The grader's function. Anything but one of OWN is imported here, so call it in a
+  worker only.
+
+  Raises config.Error if it cannot be imported, or is a user's function that has neither
+  TRL's nor verl's parameters.
   """
   if not is_own(grader):
     return _user(grader)
-  if grader != "auto":
-    return OWN[grader]
-  if task.startswith("arithmetic"):
-    return arithmetic
-  return number if "gsm8k" in task.lower() else boxed
+  found = name(grader, task)
+  if found in OWN:
+    return OWN[found]
+  module_name, _, function = FORKED[found].partition(":")
+  module = importlib.import_module(module_name)
+  module.load()
+  return getattr(module, function)
 
 
 def _user(name: str) -> Grader:

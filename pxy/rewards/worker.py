@@ -5,11 +5,12 @@ before anything else runs, so that what a grader prints goes nowhere. A message 
 bytes of length (big endian) and JSON: a list of samples in, one outcome at a time out.
 
 pxy's own graders only search strings: they run here, one sample after another. A user's
-function may do anything with the text of a model, so it never runs here. The function
-is imported once; each sample is graded in a fork, which has its deadline and memory,
-writes its outcome to a pipe of its own, and is ended with all that it started. So no
-sample can reach the grade of another, and a hang or a crash costs about a millisecond
-over its deadline. Left out: state that lasts from sample to sample (load it at import).
+function, sympy or reasoning-gym may do anything with the text of a model, so they never
+run here. They are imported once; each sample is graded in a fork, which has its
+deadline and memory, writes its outcome to a pipe of its own, and is ended with all that
+it started. So no sample can reach the grade of another, and a hang or a crash costs
+about a millisecond over its deadline. Left out: state that lasts from sample to sample
+(load it at import).
 
 Imports neither jax nor numpy: the start takes about 60 ms.
 """
@@ -41,27 +42,38 @@ def main() -> None:
   requests, replies = _pipes()
   jail = jail_lib.enter(spec["parent"], (requests, replies))
   sys.path[:0] = spec["folders"]
-  own = tasks.is_own(spec["grader"])
+  grader, deadline, memory = spec["grader"], spec["deadline"], spec["memory_mb"] << 20
+  forked = {}
   try:
-    grade = None if own else tasks.resolve(spec["grader"], "")
+    if grader != "auto" and grader not in tasks.OWN:
+      forked[grader] = tasks.resolve(grader, "")
+    jail = _settle(jail)
+    _write(replies, {"ready": jail.layers})
+    _silence(2)
+    while (samples := _read(requests)) is not None:
+      for sample in samples:
+        item = tasks.Item(**sample)
+        name = tasks.name(grader, item.task)
+        if name in tasks.FORKED and name not in forked:  # by `auto`
+          _write(replies, {"loading": name})
+          forked[name] = tasks.resolve(name, "")
+          jail = _settle(jail)
+        start = time.monotonic()
+        if name in tasks.OWN:
+          outcome = _guarded(tasks.OWN[name], item)
+        elif name != "math" or (outcome := _guarded(tasks.by_text, item)) is None:
+          grade = forked[name]
+          outcome = _fork(grade, item, jail, deadline, memory, requests, replies)
+        _write(replies, [*outcome, time.monotonic() - start])
   except config.Error as e:
     _write(replies, {"error": str(e)})
-    return
-  memory = spec["memory_mb"] << 20
+
+
+def _settle(jail: jail_lib.Jail) -> jail_lib.Jail:
+  """After an import: what is in memory now is shared by all forks, and not theirs."""
   gc.collect()
   gc.freeze()  # a fork then copies fewer pages
-  jail = jail_lib.baseline(jail)
-  _write(replies, {"ready": jail.layers})
-  _silence(2)
-  while (samples := _read(requests)) is not None:
-    for sample in samples:
-      start = time.monotonic()
-      item = tasks.Item(**sample)
-      if own:
-        outcome = _guarded(tasks.resolve(spec["grader"], item.task), item)
-      else:
-        outcome = _fork(grade, item, jail, spec["deadline"], memory, requests, replies)
-      _write(replies, [*outcome, time.monotonic() - start])
+  return jail_lib.baseline(jail)
 
 
 def _pipes() -> tuple[int, int]:
@@ -78,14 +90,16 @@ def _silence(*fds: int) -> None:
   os.close(null)
 
 
-def _guarded(grade: tasks.Grader, item: tasks.Item) -> list:
-  """[status, score, why, metrics], whatever the grader raises."""
+def _guarded(grade, item: tasks.Item) -> list | None:
+  """[status, score, why, metrics], whatever the grader raises; None if it says None."""
   try:
     outcome = grade(item)
   except MemoryError:
     outcome = tasks.failed("MemoryError: more than reward.memory_mb allows")
   except BaseException as e:
     outcome = tasks.failed(f"{type(e).__name__}: {tasks.line(e)}")
+  if outcome is None:
+    return None
   score = outcome.score if outcome.status == "scored" else None
   return [outcome.status, score, outcome.why, outcome.metrics]
 

@@ -30,14 +30,10 @@ COMMANDS = {
   "align": "gradients of log P(y) and log P(y|x), and what a step on one does",
   "sample": "responses of a model to a prompt",
   "export": "a Hugging Face folder of a model, for transformers and vLLM",
+  "score": "grades of responses in a file, by any grader",
   "report": "report.md and report.html of one or several runs",
-  "data": "`pxy data check FILE`: validate every row of a data file",
+  "data": "`pxy data check TASK`: validate every row of a file or other source",
 }
-
-DATA_HELP = """\
-Reads every row of a .jsonl or .parquet file, and says what cannot be used and how to
-write it. Rows may be verl's (data_source, prompt, reward_model), TRL's (prompt and
-columns), OpenAI's (messages), or plain: {"prompt": "1 + 2?", "answer": "3"}."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -206,7 +202,8 @@ class OnTask:
   model: tyro.conf.Positional[str]
   """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
   task: str = config.Data().task
-  """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
+  """`arithmetic/LEVEL`, a .jsonl or .parquet file, `gym:NAME`, `tfds:NAME`, or a
+  mixture; see data.task in `pxy train --help`."""
   split: str = config.Eval().split
   """`train`, `validation` or `test`, or a split that the file's rows name."""
   max_new_tokens: int = config.Sampling().max_new_tokens
@@ -220,7 +217,8 @@ class OnTask:
   slots: int = config.Sampling().slots
   """Responses decoded at the same time."""
   grader: str = config.Data().grader
-  """`auto`, `arithmetic`, `boxed`, `number`, or a function as MODULE_OR_FILE:NAME."""
+  """`auto`, `arithmetic`, `boxed`, `number`, `math`, `gym`, or a function as
+  MODULE_OR_FILE:NAME."""
   template: Literal["chat", "plain"] = "chat"
   """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
   system: str = ""
@@ -323,6 +321,48 @@ class ExportOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+  """Grades of responses that are there already: `pxy score FILE --task math`.
+
+  A row of FILE (.jsonl) has `response` and `answer`, and other columns for graders that
+  take them. A row of the result has outcome, score, why and seconds.
+  """
+
+  file: tyro.conf.Positional[pathlib.Path]
+  """A .jsonl file."""
+  task: str = config.Data().grader
+  """The grader: `auto` (by the row's data_source), `arithmetic`, `boxed`, `number`,
+  `math`, `gym`, or a function as MODULE_OR_FILE:NAME."""
+  out: pathlib.Path | None = None
+  """Write the grades there, not to stdout."""
+  json: pathlib.Path | None = None
+  """Write counts and the mean score there."""
+  workers: int = config.Reward().workers
+  """Processes that grade."""
+  deadline: float = config.Reward().deadline
+  """Seconds that a sample may take."""
+  memory_mb: int = config.Reward().memory_mb
+  """Memory that a sample may take."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+  """Reads every row of a file or another source, and says what cannot be used and how
+  to write it.
+
+  Rows may be verl's (data_source, prompt, reward_model), TRL's (prompt and columns),
+  OpenAI's (messages), or plain: {"prompt": "1 + 2?", "answer": "3"}.
+  """
+
+  action: tyro.conf.Positional[Literal["check"]]
+  """What to do with it."""
+  file: tyro.conf.Positional[str]
+  """A .jsonl or .parquet file, or what else data.task may be."""
+  task: str = config.Data().grader
+  """The grader it is meant for; `math`: also check that it can read the answers."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportOptions:
   """report.md and report.html; several runs: overlaid curves, seeds pooled."""
 
@@ -378,15 +418,18 @@ def _report(argv):
   print(page.write(list(options.runs), out))
 
 
-def _data(argv):
-  if {"-h", "--help"} & set(argv):
-    print("usage: pxy data check FILE\n\n" + DATA_HELP)
-    return
-  if len(argv) != 2 or argv[0] != "check":
-    raise config.Error("usage: pxy data check FILE (.jsonl or .parquet)")
-  from pxy.data import prompts
+def _score(argv):
+  options = _parse(ScoreOptions, argv)
+  from pxy.rewards import score
 
-  prompts.check_command(pathlib.Path(argv[1]))
+  score.command(options)
+
+
+def _data(argv):
+  options = _parse(DataOptions, argv)
+  from pxy.data import check
+
+  check.command(options)
 
 
 if __name__ == "__main__":

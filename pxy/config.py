@@ -141,10 +141,13 @@ class Data:
   """Which problems, and how they become prompts."""
 
   task: str = "arithmetic/add3"
-  """`arithmetic/LEVEL`, or a .jsonl or .parquet file."""
+  """`arithmetic/LEVEL`, a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of
+  reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
+  `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
-  """`auto` (by task), `arithmetic`, `boxed`, `number`, or a function of TRL's or verl's
-  signature: `package.module:name` or `path/to/file.py:name`."""
+  """`auto` (by task), `arithmetic`, `boxed`, `number`, `math` (by math-verify where
+  strings do not decide), `gym`, or a function of TRL's or verl's signature:
+  `package.module:name` or `path/to/file.py:name`."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8

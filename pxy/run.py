@@ -23,6 +23,7 @@ from pxy.evaluate import scores as scores_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
+from pxy.rewards import gold
 from pxy.rewards import pool as pool_lib
 from pxy.rl import advantage, rollout
 from pxy.sampling import engine as engine_lib
@@ -56,6 +57,7 @@ class Run:
     self.tokenizer = policy.tokenizer
     self._order()
     self.problems = evaluate_lib.problems(cfg.data, cfg.eval, policy.tokenizer)
+    self.answers = self._answers()
     self.shape = batch_lib.shape(cfg, mesh_lib.row_shards(self.mesh))
     terms = [term for phase in cfg.phases for term in phase.terms]
     self.contexts = batch_lib.contexts(policy.tokenizer, terms)
@@ -86,6 +88,14 @@ class Run:
     """The model's, on the mesh; read anew each time, for they are rarely needed."""
     return load.params(self.cfg.model, self.stepper.abstract.params)
 
+  def _answers(self) -> list[str]:
+    """What is to be said of the reference answers; config.Error where too many of them
+    cannot be graded against."""
+    if self.cfg.data.grader != "math":
+      return []
+    known = [*self.sources[0].prompts, *self.problems]
+    return gold.refuse([prompt.answer for prompt in known], self.cfg.reward)
+
   def _engine(self, sampling: config.Sampling) -> engine_lib.Engine:
     return engine_lib.Engine(
       self.policy.arch,
@@ -113,6 +123,8 @@ class Run:
         "warning: the data has no splits, so evaluation uses training rows; name other"
         " rows with --eval.task"
       )
+    for line in self.answers:
+      bar.say(line)
     first = source.batch(0, 1)[0]
     bar.say(f"first prompt: {template.spell(self.tokenizer, first.ids.tolist())!r}")
 

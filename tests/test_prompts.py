@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from pxy import config
-from pxy.data import prompts, rows
+from pxy.data import check, prompts, rows
 from pxy.text import tokenizer as tokenizer_lib
 
 TOK = tokenizer_lib.Bytes()
@@ -223,7 +224,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
   for task, message in (
     (str(tmp_path / "none.jsonl"), "no such file"),
     (str(tmp_path / "bad.parquet"), "not a readable parquet file"),
-    ("gsm8k", "expected arithmetic/LEVEL, or a .jsonl or .parquet file"),
+    ("gsm8k", "expected arithmetic/LEVEL, a .jsonl or .parquet file, gym:NAME"),
     (write([""]), "no rows"),
   ):
     with pytest.raises(config.Error, match=message):
@@ -234,7 +235,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
 
 def test_check_finds_every_fault(write):
   path = write([plain(1)[0], "{", {"prompt": "question 0", "answer": 1}, {"prompt": 1}])
-  summary = prompts.check(path)
+  summary = check.check(path)
   assert (summary.rows, summary.duplicates, summary.longest) == (4, 1, 10)
   assert summary.tasks == {"data": 2}
   assert ["line 2" in summary.problems[0], "line 4" in summary.problems[1]] == [
@@ -242,10 +243,14 @@ def test_check_finds_every_fault(write):
   ] * 2
 
 
+def _check(task):
+  check.command(types.SimpleNamespace(file=task, task="auto"))
+
+
 def test_check_command(write, capsys):
-  prompts.check_command(write(plain(3)))
+  _check(write(plain(3)))
   assert "3 rows, all usable" in capsys.readouterr().out
   path = write([*plain(1), *["{"] * 30])
   with pytest.raises(config.Error, match="30 of 31 rows cannot be used"):
-    prompts.check_command(path)
+    _check(path)
   assert "and 10 more" in capsys.readouterr().out

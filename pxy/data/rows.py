@@ -60,21 +60,22 @@ def read(
   path = pathlib.Path(path)
   if not path.is_file():
     raise config.Error(f"{path}: no such file")
-  readers = {".jsonl": _jsonl, ".parquet": _parquet}
+  readers = {".jsonl": jsonl, ".parquet": _parquet}
   if path.suffix not in readers:
     raise config.Error(f"{path}: expected a .jsonl or .parquet file")
   for where, values in readers[path.suffix](path):
     try:
       if isinstance(values, config.Error):
         raise values
-      yield _row(values, path.stem, need_answer)
+      yield of_values(values, path.stem, need_answer)
     except config.Error as error:
       yield config.Error(f"{path}, {where}: {error}")
     except RecursionError:
       yield config.Error(f"{path}, {where}: nested too deep; drop the column")
 
 
-def _jsonl(path: pathlib.Path):
+def jsonl(path: pathlib.Path) -> Iterator[tuple[str, object]]:
+  """(where, value) of each line; the value is a config.Error where it is not JSON."""
   with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
     for number, line in enumerate(file, 1):
       if not line.strip():
@@ -113,16 +114,20 @@ def _parquet(path: pathlib.Path):
 def parse(values, name: str) -> Row:
   """One row without need of an answer; config.Error begins with `name`."""
   try:
-    return _row(values, name, False)
+    return of_values(values, name, False)
   except config.Error as error:
     raise config.Error(f"{name}: {error}") from None
   except RecursionError:
     raise config.Error(f"{name}: nested too deep") from None
 
 
-def _row(values, task: str, need_answer: bool) -> Row:
+def of_values(values, task: str, need_answer: bool) -> Row:
+  """A row of any dialect; config.Error that says which field cannot be used.
+
+  task: its name, unless the row has a `data_source`.
+  """
   if not isinstance(values, dict):
-    raise _wrong("row", "an object", values, f"write {_EXAMPLE}")
+    raise wrong("row", "an object", values, f"write {_EXAMPLE}")
   values = {
     key: _json(key, value) for key, value in values.items() if value is not None
   }
@@ -148,10 +153,10 @@ def _row(values, task: str, need_answer: bool) -> Row:
   split = extra.get("split") if isinstance(extra, dict) else values.get("split")
   source = values.get("data_source", task)
   if not isinstance(source, str):
-    raise _wrong("data_source", "text", source, "name the task")
+    raise wrong("data_source", "text", source, "name the task")
   return Row(
     messages=messages,
-    answer=_answer(values, reference, need_answer),
+    answer=answer_of(values, reference, need_answer),
     task=source,
     split=split if isinstance(split, str) and split else None,
     columns=values,
@@ -164,7 +169,7 @@ def _messages(field: str, value) -> list[dict[str, str]]:
       raise config.Error(f"field {field!r}: expected a question, found empty text")
     return [{"role": "user", "content": value}]
   if not isinstance(value, list) or not value:
-    raise _wrong(
+    raise wrong(
       field,
       "text or a list of messages",
       value,
@@ -174,7 +179,7 @@ def _messages(field: str, value) -> list[dict[str, str]]:
   for i, message in enumerate(value):
     at = f"{field}[{i}]"
     if not isinstance(message, dict):
-      raise _wrong(at, "an object with role and content", message, "write messages")
+      raise wrong(at, "an object with role and content", message, "write messages")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
       raise config.Error(
@@ -185,12 +190,14 @@ def _messages(field: str, value) -> list[dict[str, str]]:
     ):
       content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
-      raise _wrong(f"{at}.content", "text", content, "images are not supported")
+      raise wrong(f"{at}.content", "text", content, "images are not supported")
     messages.append({"role": role, "content": content})
   return messages
 
 
-def _answer(values: dict, reference: str | None, need: bool) -> str:
+def answer_of(
+  values: dict, reference: str | None, need: bool, example: str = _EXAMPLE
+) -> str:
   """The reference answer of the first field that has one.
 
   Of a worked solution (`solution`, a reference message) only the last \\boxed counts,
@@ -208,16 +215,16 @@ def _answer(values: dict, reference: str | None, need: bool) -> str:
     raise config.Error(
       "field 'answer': expected it (or reward_model.ground_truth, "
       f"{', '.join(_ANSWERS[1:])}), found none of them; add the right answer, as in"
-      f" {_EXAMPLE}, or name a grader that needs none"
+      f" {example}, or name a grader that needs none"
     )
   if isinstance(value, list) and len(value) == 1:
     value = value[0]
   if isinstance(value, float) and value.is_integer():
     value = int(value)  # pandas turns a column of integers with gaps into floats
   if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-    raise _wrong(name, "text or a number", value, "write one answer as text")
+    raise wrong(name, "text or a number", value, "write one answer as text")
   if isinstance(value, float) and not math.isfinite(value):
-    raise _wrong(name, "text or a number", value, "write the right answer, as text")
+    raise wrong(name, "text or a number", value, "write the right answer, as text")
   text = str(value)
   if name in (None, "solution"):
     boxed = answer_lib.boxed(text)
@@ -238,10 +245,11 @@ def _json(name: str, value):
     return str(value)
   if value is None or isinstance(value, (str, int, float)):
     return value
-  raise _wrong(name, "text, numbers, lists or objects", value, "drop the column")
+  raise wrong(name, "text, numbers, lists or objects", value, "drop the column")
 
 
-def _wrong(field: str, expected: str, found, cure: str) -> config.Error:
+def wrong(field: str, expected: str, found, cure: str) -> config.Error:
+  """The error for a field of a row."""
   kind = type(found).__name__
   shown = repr(found)
   shown = shown if len(shown) <= 40 else shown[:37] + "..."

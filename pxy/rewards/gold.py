@@ -1,0 +1,85 @@
+"""Reference answers that `math` cannot grade against, found before they cost a run.
+
+Each distinct answer goes through the pool, as samples do: it was written by whoever
+made the data, and reading it takes the same libraries. Numbers and words need no
+reading. Of very many, the first `MOST` are checked.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+from pxy import config
+from pxy.report import progress
+from pxy.rewards import pool, tasks
+
+MOST = 2000
+"""Answers that are read, at 0.01 to 0.1 s each."""
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What the check has found.
+
+  Attributes:
+    distinct: different answers.
+    checked: of these, those that were looked at.
+    unusable: answers that samples cannot be compared with, and why.
+    rows: how many of the rows have such an answer.
+  """
+
+  distinct: int
+  checked: int
+  unusable: dict[str, str]
+  rows: int
+
+  def lines(self) -> list[str]:
+    """The result for a person: a summary, and some of what is wrong."""
+    text = f"reference answers: {self.distinct:,} distinct"
+    if self.checked < self.distinct:
+      text += f", of which the first {self.checked:,} were checked"
+    if not self.unusable:
+      return [f"{text}, all can be graded against"]
+    whys = list(self.unusable.values())
+    more = [f"... and {len(whys) - _SHOWN} more"] if len(whys) > _SHOWN else []
+    return [
+      f"{text}, {len(whys)} cannot be graded against; their {self.rows} rows give"
+      " right answers that are spelled the same, and no grade otherwise",
+      *whys[:_SHOWN],
+      *more,
+    ]
+
+
+def check(answers: Iterable[str], reward: config.Reward) -> Found:
+  """Tries to read each of the answers, in a pool of its own, with a progress bar."""
+  counts: dict[str, int] = {}
+  for answer in answers:
+    counts[answer] = counts.get(answer, 0) + 1
+  chosen = list(counts)[:MOST]
+  unusable = {}
+  with pool.Pool(reward, "gold") as p:
+    futures = [p.submit(tasks.Item("", answer)) for answer in chosen]
+    with progress.counting("reference answers", len(chosen)) as count:
+      for i, (answer, future) in enumerate(zip(chosen, futures, strict=True), 1):
+        outcome = future.result()
+        if outcome.status != "scored":
+          at = f"the answer {answer[:60]!r}: "
+          unusable[answer] = (
+            outcome.why if "the answer" in outcome.why else at + outcome.why
+          )
+        count(i)
+  rows = sum(counts[answer] for answer in unusable)
+  return Found(len(counts), len(chosen), unusable, rows)
+
+
+def refuse(answers: list[str], reward: config.Reward) -> list[str]:
+  """What to say of a run's answers; config.Error if too many cannot be used."""
+  found = check(answers, reward)
+  if found.rows > reward.max_failed * len(answers):
+    raise config.Error(
+      f"data.grader 'math': {found.rows} of {len(answers)} reference answers cannot be"
+      f" graded against ({next(iter(found.unusable.values()))}), more than"
+      f" reward.max_failed {reward.max_failed:.0%}; mend the data, or use the grader"
+      " 'boxed', which compares strings"
+    )
+  return found.lines()

@@ -223,6 +223,8 @@ class OnTask:
   """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
   system: str = ""
   """System message put before the prompt."""
+  template_arguments: tuple[str, ...] = ()
+  """Variables of the chat template, as NAME=VALUE: enable_thinking=false."""
   seed: int = 0
   """The same seed draws the same responses."""
   step: int | None = None
@@ -294,6 +296,8 @@ class SampleOptions:
   """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
   system: str = ""
   """System message put before the prompt."""
+  template_arguments: tuple[str, ...] = ()
+  """Variables of the chat template, as NAME=VALUE: enable_thinking=false."""
   seed: int = 0
   """The same seed draws the same responses."""
   step: int | None = None

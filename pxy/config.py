@@ -158,6 +158,8 @@ class Data:
   """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
   system: str = ""
   """System message put before each prompt that has none."""
+  template_arguments: tuple[str, ...] = ()
+  """Variables of the chat template, as NAME=VALUE: `enable_thinking=false`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,3 +120,18 @@ def test_without_chat_controls():
 def test_named_templates():
   source = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
   assert BYTES.decode(template.render(with_template(source), user("x"))) == "yes"
+
+
+def test_arguments_are_variables_of_the_template():
+  tok = with_template("{{ messages[0].content }}{{ '!' if think else '?' }}{{ note }}")
+
+  def text(*arguments):
+    return tok.decode(template.render(tok, user("x"), arguments=arguments))
+
+  assert text() == "x?" and text("think=false") == "x?" and text("think=true") == "x!"
+  assert text("note=a=b", "think=1") == "x!a=b"
+  for bad in (["think"], ["=1"], ["a b=1"], ["messages=[]"], ["a=1", "a=2"]):
+    with pytest.raises(config.Error, match="expected NAME=VALUE, such as"):
+      text(*bad)
+  with pytest.raises(config.Error, match="'plain' has no variables"):
+    template.render(tok, user("x"), "plain", arguments=["think=true"])

@@ -121,7 +121,13 @@ def load(
     found = sources.read(task, split, sources.needs_answer(data.grader, task))
     prompts, longest = [], 0
     for uid, row in found:
-      ids = template.render(tokenizer, row.messages, data.template, data.system)
+      ids = template.render(
+        tokenizer,
+        row.messages,
+        data.template,
+        data.system,
+        data.template_arguments,
+      )
       longest = max(longest, len(ids))
       if len(ids) <= data.max_prompt_tokens:
         prompts.append(

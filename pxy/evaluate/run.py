@@ -135,6 +135,7 @@ def examine(options, count: int, samples: int):
     max_prompt_tokens=options.max_prompt_tokens,
     template=options.template,
     system=options.system,
+    template_arguments=options.template_arguments,
   )
   cfg = config.Eval(
     split=options.split,

@@ -30,11 +30,9 @@ def command(options) -> None:
   )
   config.check(config.Train(sampling=sampling, seed=options.seed))
   policy = load.load(options.model, options.step)
+  how = options.template, options.system, options.template_arguments
   prompts = [
-    np.asarray(
-      template.render(policy.tokenizer, chat, options.template, options.system),
-      np.int32,
-    )
+    np.asarray(template.render(policy.tokenizer, chat, *how), np.int32)
     for chat in chats
   ]
   for ids in prompts:

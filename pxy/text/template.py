@@ -34,6 +34,7 @@ CHATML = (
   "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _PRIVATE = range(0xE000, 0xF900)
+_OURS = ("messages", "add_generation_prompt")
 
 
 def render(
@@ -41,6 +42,7 @@ def render(
   messages: Sequence[dict],
   kind: str = "chat",
   system: str = "",
+  arguments: Sequence[str] = (),
 ) -> list[int]:
   """Ids of the prompt, up to where the assistant's answer begins.
 
@@ -52,6 +54,7 @@ def render(
     messages: dicts of `role` and `content`, both strings; the last is the user's.
     kind: `chat` or `plain`.
     system: put first, unless the messages begin with a system message. Empty: nothing.
+    arguments: variables of the chat template as NAME=VALUE; see `variables`.
 
   Raises:
     config.Error: the template is broken, refuses the messages, or needs control tokens
@@ -61,11 +64,34 @@ def render(
   if system and (not messages or messages[0]["role"] != "system"):
     messages.insert(0, {"role": "system", "content": system})
   if kind == "plain":
+    if arguments:
+      raise config.Error("data.template_arguments: template 'plain' has no variables")
     text = "\n\n".join(m["content"] for m in messages if m["content"])
     return [*tokenizer.prefix_ids, *tokenizer.encode(text)]
   if kind != "chat":
     raise config.Error(f"template {kind!r} is none of chat, plain")
-  return _cut(tokenizer, *_write(tokenizer, messages))
+  return _cut(tokenizer, *_write(tokenizer, messages, variables(arguments)))
+
+
+def variables(arguments: Sequence[str]) -> dict:
+  """A chat template's variables from NAME=VALUE: a value is JSON, or else text.
+
+  `variables(["enable_thinking=false"]) == {"enable_thinking": False}`. Raises
+  config.Error for what is not of that form, or would replace the messages.
+  """
+  found = {}
+  for text in arguments:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier() or name in _OURS or name in found:
+      raise config.Error(
+        f"data.template_arguments {text!r}: expected NAME=VALUE, such as"
+        f" enable_thinking=false, each name once, and none of {', '.join(_OURS)}"
+      )
+    try:
+      found[name] = json.loads(value)
+    except ValueError:
+      found[name] = value
+  return found
 
 
 def spell(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
@@ -78,7 +104,7 @@ def spell(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
   )
 
 
-def _write(tokenizer, messages) -> tuple[str, str]:
+def _write(tokenizer, messages, given: dict) -> tuple[str, str]:
   """The template's output, and the mark that breaks control pieces of the messages."""
   source = tokenizer.chat_template
   if source is None:
@@ -102,7 +128,7 @@ def _write(tokenizer, messages) -> tuple[str, str]:
   }
   try:
     text = _compile(source).render(
-      **names,
+      **(names | given),
       messages=[{key: broken(value) for key, value in m.items()} for m in messages],
       add_generation_prompt=True,
     )

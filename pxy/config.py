@@ -314,7 +314,8 @@ class Train:
   """A reinforcement-learning run."""
 
   model: str = "builtin:tiny"
-  """`builtin:tiny`, an HF-style folder, a .gguf file, or a run folder."""
+  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
+  run folder."""
   phases: tuple[Phase, ...] = (Phase(),)
   """Objectives, one after the other."""
   steps: Natural = 60

@@ -124,10 +124,6 @@ class Stepper:
     """The state before the first update."""
     return self._init(jax.device_put(params, self._params))
 
-  def place(self, params):
-    """Parameters on the mesh (a reference model, say)."""
-    return jax.device_put(params, self._params)
-
   def score(self, params, packed: pack.Packed, used: int):
     """Log-probs of the targets [M, B, T], 0 outside the mask; one forward."""
     return self._scored(params, jax.device_put(packed, self._rows), np.int32(used))

@@ -1,10 +1,11 @@
 """MODEL -> architecture, parameters, tokenizer.
 
-MODEL is `builtin:tiny`, an HF-style folder (config.json, safetensors, tokenizer), a
-GGUF file, or the folder of a run, whose newest complete checkpoint is taken. A run
-folder keeps the architecture and the tokenizer under `model/`, so it can be read when
-its base is gone. `builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to
-$PXY_MODELS, or ./models.
+MODEL is `builtin:tiny`, an HF-style folder (config.json, safetensors, tokenizer), such
+a folder of the Hub (`hf://org/name[@revision]`), a GGUF file, or the folder of a run,
+whose newest complete checkpoint is taken. A run folder keeps the architecture and the
+tokenizer under `model/`, so it can be read when its base is gone. And
+`builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to $PXY_MODELS, or
+./models.
 
 Weights go parameter by parameter to where they belong: the host never holds more than
 one of them besides what its own devices do.
@@ -24,7 +25,7 @@ from pxy.model import decoder
 from pxy.parallel import process
 from pxy.text import gguf_tokenizer
 from pxy.text import tokenizer as tokenizer_lib
-from pxy.weights import gguf_file, gguf_model, hf
+from pxy.weights import gguf_file, gguf_model, hf, hub
 
 BUILTIN = pathlib.Path(__file__).parent.parent / "builtin"
 
@@ -56,12 +57,15 @@ def place(model: str) -> pathlib.Path:
   """The folder or GGUF file MODEL names; config.Error if there is none."""
   if model.startswith("builtin:"):
     return _builtin(model.removeprefix("builtin:"))
+  if model.startswith(hub.SCHEME):
+    return hub.folder(model)
   path = pathlib.Path(model)
   if model and (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
     return path
   raise config.Error(
     f"model {model!r}: no such folder or file; give builtin:tiny, an HF-style folder"
-    " (config.json, *.safetensors, tokenizer), a .gguf file or a run folder"
+    " (config.json, *.safetensors, tokenizer), hf://org/name, a .gguf file or a run"
+    " folder"
   )
 
 

@@ -45,7 +45,7 @@ smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL 
 	@touch $@
 
 parity: .venv-parity/.ready  ## the same numbers as transformers, in an environment with torch
-	.venv-parity/bin/python -m pytest tests/parity/*.py -s
+	.venv-parity/bin/python -m pytest tests/parity/parity_*.py -s
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -1,6 +1,7 @@
 """Strict settings for every test: CPU, 8 devices, no silent rank promotion."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -18,6 +19,18 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+  """Forgets the compiled programs of a file when it is done.
+
+  Each is a few pieces of mapped memory, and Linux allows a process 65,530 of them:
+  beyond, XLA (jaxlib 0.10.2) crashes where it compiles the next.
+  """
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pxy import config
 from pxy.rewards import answer, equal, pool, tasks
 
 REWARD = config.Reward(workers=2, deadline=3.0, memory_mb=512)
-EVERY = 11  # `python tests/answers.py` takes all
+EVERY = 17  # `python tests/answers.py` takes all
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def hasty():
-  with pool.Pool(config.Reward(workers=2, deadline=1.5, memory_mb=256), "math") as p:
+  with pool.Pool(config.Reward(workers=2, deadline=1.0, memory_mb=256), "math") as p:
     yield p
 
 

@@ -7,7 +7,6 @@ import functools
 import json
 import pathlib
 
-import hf_worlds
 import jax
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ import safetensors.numpy
 
 from pxy.model import decoder
 from pxy.weights import families, hf, names
+
+import hf_worlds
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CONFIGS = json.loads((GOLDEN / "hf.json").read_text())

@@ -3,11 +3,12 @@
 import math
 import time
 
-import answers
 import pytest
 
 from pxy import config
 from pxy.rewards import answer, equal, pool, tasks
+
+import answers
 
 REWARD = config.Reward(workers=2, deadline=3.0, memory_mb=512)
 EVERY = 17  # `python tests/answers.py` takes all

@@ -10,11 +10,12 @@ matrices. torch and transformers are needed here, and not to compare with the fi
 import json
 import pathlib
 
-import hf_worlds
 import numpy as np
 import safetensors.numpy
 import torch
 import transformers
+
+import hf_worlds
 
 HERE = pathlib.Path(__file__).parent
 

@@ -7,7 +7,6 @@ import json
 import pathlib
 import sys
 
-import hf_worlds
 import jax
 import numpy as np
 import pytest
@@ -18,6 +17,8 @@ from pxy import config
 from pxy.model import decoder
 from pxy.sampling import engine as engine_lib
 from pxy.weights import families, hf
+
+import hf_worlds
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "golden"))
 

@@ -1,4 +1,4 @@
-"""What the experiments share: the embedded world, and the terms of METHOD's table.
+"""What the experiments share: the embedded world, and the terms of the method's table.
 
 Everything here is data. `rl(*phases)` is the base run; an experiment names its phases.
 The learning rates are those of the embedded 0.3 M-parameter model. The marginal space

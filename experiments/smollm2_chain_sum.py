@@ -9,8 +9,8 @@ marks to a wrong number that contains the right one, 112 for 12: there is someth
 exploit.)
 
 Phase 1 is NSR-PreRL on log P(y), phase 2 is GRPO on log P(y|x), as in dsrl.py. The
-learning rates are guesses from METHOD's 1e-6 for 4 B parameters, scaled up for a model
-30 times smaller; the marginal one is smaller still, for the reason in common.py. Where
+learning rates are guesses: the authors' 1e-6 for 4 B parameters, larger for a model 30
+times smaller; the marginal one is smaller still, for the reason in common.py. Where
 the score before training is not between 20 and 70 %, move max_terms and max_digits.
 
 Cost: 128 responses of at most 64 tokens a step; 2 GB for weights and Adam. On a CPU a

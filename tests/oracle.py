@@ -1,7 +1,7 @@
 """The loss of an update from its definition, end to end: float64, loops, no pxy.
 
-Written from METHOD.md (sections 1, 2, 3 and 5), not from the code. From prompts,
-responses, sampler log-probs, rewards and flags, and a language model small enough to be
+Written from the method (docs/objectives.md and its sources), not from the code. From
+prompts, responses, sampler log-probs, rewards and flags, and a language model small enough to be
 differentiated by finite differences, to one number and its gradient: view, advantage,
 sign filter, importance weights, surrogate, KL, reduction, coefficient, sum over terms.
 
@@ -11,7 +11,7 @@ down. So one sweep gives the loss and all its central differences, and to hold a
 constant, as the method does with old log-probs, importance weights and CISPO's ratio,
 is to take its entry 0 (`hold`).
 
-Where METHOD.md is silent, the oracle takes: positive is A > 0; a response without a
+Where the sources are silent, the oracle takes: positive is A > 0; a response without a
 token is no sequence; importance weights scale the surrogate and not the KL; differences
 of log-probs count up to 20.
 
@@ -174,8 +174,8 @@ def graded(rollout: Rollout, rule: str, buffer: int):
 def choice(term, rewards_PR, valid_PR):
   """Advantages, and which samples the term is about.
 
-  METHOD.md gives A = -1 to what is negative by its reward and says nothing of the
-  positive ones; they have +1.
+  What is negative by its reward has A = -1; of the positive ones the paper says
+  nothing, and they have +1.
   """
   adv_PR = reference.advantages(term.advantage, rewards_PR, valid_PR, term.lam)
   chosen_PR = np.array(valid_PR, bool)

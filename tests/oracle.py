@@ -1,9 +1,10 @@
 """The loss of an update from its definition, end to end: float64, loops, no pxy.
 
 Written from the method (docs/objectives.md and its sources), not from the code. From
-prompts, responses, sampler log-probs, rewards and flags, and a language model small enough to be
-differentiated by finite differences, to one number and its gradient: view, advantage,
-sign filter, importance weights, surrogate, KL, reduction, coefficient, sum over terms.
+prompts, responses, sampler log-probs, rewards and flags, and a language model small
+enough to be differentiated by finite differences, to one number and its gradient: view,
+advantage, sign filter, importance weights, surrogate, KL, reduction, coefficient, sum
+over terms.
 
 Every number that depends on the weights is a vector over Q: entry 0 belongs to the
 weights themselves, entries 1 + 2i and 2 + 2i to those with the i-th weight moved up and

@@ -17,7 +17,13 @@ Cost: 128 responses of at most 64 tokens a step; 2 GB for weights and Adam. On a
 few updates: `--steps 3 --data.prompts 4 --eval.problems 16`; on one GPU all 200, with
 `--compute.dtype bfloat16`.
 
-Expected: unknown, since it has not been run yet.
+Expected: unknown; the 200 steps have not been run. Seen on 2 CPU cores: the model has
+avg@4 12.5 ± 6.5 % on 16 problems (`pxy eval` with this task, `--grader number`), and
+
+  --steps 2 --phases.0.steps 1 --data.prompts 4 --data.responses 4 --eval.problems 8
+  --eval.samples 2 --sampling.slots 16
+
+goes through both phases in 70 s, with avg@2 18.8 ± 13.2 % before and after.
 """
 
 from common import GRPO, MARGINAL, negatives, scaled

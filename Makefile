@@ -39,7 +39,7 @@ smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL 
 
 .venv-parity/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv-parity
-	.venv-parity/bin/pip install -q --disable-pip-version-check torch==2.13.0 "transformers>=5"
+	.venv-parity/bin/pip install -q --disable-pip-version-check torch==2.13.0 "transformers>=5" accelerate
 	.venv-parity/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	.venv-parity/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

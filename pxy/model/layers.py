@@ -12,7 +12,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from pxy.model.arch import Arch
@@ -50,14 +49,15 @@ def frequencies(arch: Arch, local: bool):
   theta, scaling = arch.rope_theta, arch.rope_scaling
   if local and arch.rope_local_theta is not None:
     theta, scaling = arch.rope_local_theta, None
-  out_h = theta ** (-2.0 * np.arange(arch.head_dim // 2) / arch.head_dim)
+  pairs_h = jnp.arange(arch.head_dim // 2, dtype=jnp.float32)
+  out_h = theta ** (-2.0 * pairs_h / arch.head_dim)
   if scaling is None:
     return out_h
-  kept_h = np.zeros_like(out_h)
+  kept_h = jnp.zeros_like(out_h)
   if scaling.ramp is not None:
     low, high, context = scaling.ramp
     turns_h = context * out_h / (2 * math.pi)
-    kept_h = np.clip((turns_h - low) / (high - low), 0, 1)
+    kept_h = jnp.clip((turns_h - low) / (high - low), 0, 1)
   return out_h * (kept_h + (1 - kept_h) / scaling.factor)
 
 

@@ -16,7 +16,8 @@ import pathlib
 import shutil
 import tempfile
 
-import ml_dtypes
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pxy import __version__, config, files
@@ -81,27 +82,16 @@ def _compare(folder: pathlib.Path, policy: load.Policy, dtype: str) -> None:
   arch, params = hf.load(folder)
   if arch != policy.arch:
     raise config.Error(f"{folder}: config.json reads back as another architecture")
-  kind = {"bfloat16": ml_dtypes.bfloat16}.get(dtype, dtype)
-  flat = _flat(policy.params)
-  again = _flat(params)
-  for name in flat.keys() | again.keys():
-    want = np.asarray(flat[name], np.float32).astype(kind).astype(np.float32)
-    if not np.array_equal(want, again[name], equal_nan=True):
+  leaves = jax.tree.leaves_with_path(policy.params)
+  for (path, value), again in zip(leaves, jax.tree.leaves(params), strict=True):
+    want = np.asarray(value, np.float32).astype(jnp.dtype(dtype)).astype(np.float32)
+    if not np.array_equal(want, again, equal_nan=True):
+      name = jax.tree_util.keystr(path, simple=True, separator=".")
       raise config.Error(f"{folder}: {name} reads back as other numbers")
   tokenizer = tokenizer_lib.load(folder)
   pair = [template.render(t, _PROBE) for t in (tokenizer, policy.tokenizer)]
   if pair[0] != pair[1] or tokenizer.stop_ids != policy.tokenizer.stop_ids:
     raise config.Error(f"{folder}: the tokenizer reads back as another one")
-
-
-def _flat(tree, at="") -> dict:
-  if not isinstance(tree, dict):
-    return {at: tree}
-  return {
-    name: leaf
-    for key, part in tree.items()
-    for name, leaf in _flat(part, f"{at}.{key}".lstrip(".")).items()
-  }
 
 
 def card(model: str, policy: load.Policy, dtype: str, step: int | None) -> str:

@@ -7,14 +7,29 @@ back than the window. `cached` is for one new token per row, which sees the row'
 and itself. Scores and softmax are float32 whatever the inputs are. Query heads of a
 group share a key-value head, which is never repeated in memory.
 
-Left out: fused kernels. The backward pass forms the scores again, so what is kept of a
-layer's attention is its queries, keys and values.
+`packed` is one of these, by the platform of the mesh's devices (without a mesh, that of
+JAX's default backend), known when the program is traced:
+
+  xla     plain JAX, on a CPU and wherever the others cannot. The backward pass forms
+          the scores again, so what is kept of a layer's attention is its queries, keys
+          and values. It alone has a jax.jvp.
+  splash  on a TPU: splash.py.
+
+The compiler cannot split a kernel over devices, so over a mesh each runs what it has:
+rows are split over (data, fsdp), heads over tensor.
+
+`cached` is plain JAX everywhere: it reads the cache once, and that is its time.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from pxy import config
+from pxy.model import splash
 
 # Far below any score, and finite: a row without a visible key must not give nan.
 _MASKED = -1e30
@@ -29,11 +44,74 @@ def _cap(scores, softcap):
   return scores if softcap is None else softcap * jnp.tanh(scores / softcap)
 
 
-def packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, scale, softcap=None, window=None):
+def packed(
+  q_BTNH,
+  k_BTKH,
+  v_BTKH,
+  segments_BT,
+  *,
+  scale,
+  softcap=None,
+  window=None,
+  windows=(),
+  mesh=None,
+  kernel=None,
+):
   """Causal attention within equal segment ids -> out_BTNH.
 
-  window: tokens seen, itself included: int, int array (per layer), or None for all.
+  Args:
+    window: tokens seen, itself included: int, int array (per layer), or None for all.
+    windows: the values that `window` can have where it is an array.
+    mesh: the mesh that the program runs on; None: one device.
+    kernel: "xla" or "splash"; None: by platform. Splash on another platform than a TPU
+      is interpreted: correct, and slow.
+
+  Raises:
+    config.Error: the mesh's tensor axis does not divide the key-value heads.
   """
+  platform = _platform(mesh)
+  kernel = kernel or {"tpu": "splash"}.get(platform, "xla")
+  if kernel == "xla":
+    return _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap)
+  run = functools.partial(
+    splash.packed, softcap=softcap, windows=windows, interpret=platform != "tpu"
+  )
+  if mesh is not None:
+    run = _split(run, mesh, q_BTNH.shape[0], k_BTKH.shape[2])
+  return run(q_BTNH * scale, k_BTKH, v_BTKH, segments_BT, window)
+
+
+def _platform(mesh):
+  return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def _split(run, mesh, rows, kv_heads):
+  """`run` on each device's rows and heads. Rows that do not divide are not split."""
+  if kv_heads % mesh.shape["tensor"]:
+    raise config.Error(
+      f"mesh.tensor {mesh.shape['tensor']} does not divide kv_heads {kv_heads}: set"
+      f" mesh.tensor to a divisor of {kv_heads}"
+    )
+  axes = ("data", "fsdp")
+  if rows % math.prod(mesh.shape[axis] for axis in axes):
+    axes = None
+  heads = P(axes, None, "tensor", None)
+
+  def split(q, k, v, segments, window):
+    # An int or None is part of the program, an array its input.
+    inputs = (window,) if isinstance(window, jax.Array) else ()
+    return jax.shard_map(
+      lambda q, k, v, segments, *inputs: run(q, k, v, segments, *inputs or (window,)),
+      mesh=mesh,
+      in_specs=(heads, heads, heads, P(axes, None), *[P()] * len(inputs)),
+      out_specs=heads,
+      check_vma=False,
+    )(q, k, v, segments, *inputs)
+
+  return split
+
+
+def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap):
   rows, tokens, heads, width = q_BTNH.shape
   kv_heads = k_BTKH.shape[2]
   q = (q_BTNH * scale).reshape(rows, tokens, kv_heads, heads // kv_heads, width)

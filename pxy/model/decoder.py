@@ -157,13 +157,15 @@ def _scan(
 
 
 def _read(
-  arch, params, tokens_BT, positions_BT, segments_BT, *, remat, dtype, keep, rows=None
-):
+  arch, params, tokens_BT, positions_BT, segments_BT, *,
+  remat, dtype, keep, rows=None, mesh=None, kernel=None,
+):  # fmt: skip
 
   def attend(q, k, v, extra, window):
     return attention.packed(
-      q, k, v, segments_BT, scale=arch.scale, softcap=arch.attn_softcap, window=window
-    )
+      q, k, v, segments_BT, scale=arch.scale, softcap=arch.attn_softcap, window=window,
+      windows=[w or _FAR for w in arch.windows()], mesh=mesh, kernel=kernel,
+    )  # fmt: skip
 
   x_BTD = _embed(arch, params, tokens_BT, dtype, rows)
   return _scan(
@@ -181,32 +183,36 @@ def forward(
   remat: str = "none",
   dtype="float32",
   rows=None,
+  kernel=None,
 ):
   """Final hidden states hidden_BTD of packed rows.
 
   A token sees the tokens before it in its row that have its segment id; 0 is padding.
   positions_BT count within a segment. dtype: of the activations. rows: the sharding of
   arrays of rows; with parameters split over the same devices the compiler must be told
-  to keep rows apart and gather weights, else it may do the opposite.
+  to keep rows apart and gather weights, else it may do the opposite. kernel: that of
+  attention.packed; None: by the platform of the mesh of `rows`.
   """
   hidden_BTD, _ = _read(
     arch, params, tokens_BT, positions_BT, segments_BT,
     remat=remat, dtype=dtype, keep=False, rows=rows,
+    mesh=None if rows is None else rows.mesh, kernel=kernel,
   )  # fmt: skip
   return hidden_BTD
 
 
-def prefill(arch: Arch, params, tokens_BT, length_B, *, dtype="float32"):
+def prefill(arch: Arch, params, tokens_BT, length_B, *, dtype="float32", mesh=None):
   """Reads right-padded prompts of `length_B` > 0 tokens.
 
-  Returns the last real token's hidden_BD, and the cache, with room for T tokens.
+  mesh: that the program runs on; None: one device. Returns the last real token's
+  hidden_BD, and the cache, with room for T tokens.
   """
   rows, tokens = tokens_BT.shape
   positions_BT = jnp.broadcast_to(jnp.arange(tokens)[None], (rows, tokens))
   segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
   hidden_BTD, (k, v) = _read(
     arch, params, tokens_BT, positions_BT, segments_BT,
-    remat="none", dtype=dtype, keep=True,
+    remat="none", dtype=dtype, keep=True, mesh=mesh,
   )  # fmt: skip
   hidden_BD = jnp.take_along_axis(hidden_BTD, (length_B - 1)[:, None, None], 1)[:, 0]
   return hidden_BD, kv.of(k, v, length_B.astype(jnp.int32))

@@ -99,7 +99,9 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
 def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
   """Read right-padded prompts of `length_P` > 0 tokens."""
   tokens_PT = _rows(tokens_PT, mesh)
-  hidden_PD, cache = decoder.prefill(arch, params, tokens_PT, length_P, dtype=dtype)
+  hidden_PD, cache = decoder.prefill(
+    arch, params, tokens_PT, length_P, dtype=dtype, mesh=mesh
+  )
   return Prompts(_pin_cache(cache, mesh), decoder.logits(arch, params, hidden_PD))
 
 

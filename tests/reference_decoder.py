@@ -62,16 +62,33 @@ def _attention(arch, layer, w, x):
       [_rotate(arch, h, t, local) for t, h in enumerate(heads[name])]
     )
   scale = width**-0.5 if arch.attn_scale is None else arch.attn_scale
-  out = np.zeros_like(heads["q"])
-  for n in range(arch.heads):
-    kv = n // (arch.heads // arch.kv_heads)
-    for t in range(len(x)):
-      first = max(0, t - arch.window + 1) if local else 0
-      keys, values = heads["k"][first : t + 1, kv], heads["v"][first : t + 1, kv]
-      scores = _cap(scale * (keys @ heads["q"][t, n]), arch.attn_softcap)
-      weights = np.exp(scores - scores.max())
-      out[t, n] = weights @ values / weights.sum()
+  window = arch.window if local else None
+  out, _ = attend(*(heads[n] for n in "qkv"), scale, arch.attn_softcap, window)
   return out.reshape(len(x), -1) @ w["self_attn.o_proj.weight"].T
+
+
+def attend(q, k, v, scale, softcap=None, window=None, slope=None):
+  """q [T, N, H], k and v [T, K, H] -> out [T, N, H], and the gradients of
+  sum(slope * out) with respect to q, k and v."""
+  q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+  out, grads = np.zeros_like(q), [np.zeros_like(x) for x in (q, k, v)]
+  group = q.shape[1] // k.shape[1]
+  for t, n in np.ndindex(q.shape[:2]):
+    seen = slice(max(0, t - window + 1) if window else 0, t + 1)
+    keys, values = k[seen, n // group], v[seen, n // group]
+    scores = _cap(scale * (keys @ q[t, n]), softcap)
+    weights = np.exp(scores - scores.max())
+    weights /= weights.sum()
+    out[t, n] = weights @ values
+    if slope is not None:
+      of_weights = values @ slope[t, n]
+      of_scores = weights * (of_weights - weights @ of_weights)
+      if softcap is not None:
+        of_scores *= 1 - (scores / softcap) ** 2
+      grads[0][t, n] = scale * of_scores @ keys
+      grads[1][seen, n // group] += scale * np.outer(of_scores, q[t, n])
+      grads[2][seen, n // group] += np.outer(weights, slope[t, n])
+  return out, grads
 
 
 def _rotate(arch, h, t, local):

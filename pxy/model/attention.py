@@ -14,15 +14,20 @@ JAX's default backend), known when the program is traced:
           the scores again, so what is kept of a layer's attention is its queries, keys
           and values. It alone has a jax.jvp.
   splash  on a TPU: splash.py.
+  cudnn   on a GPU, for 16-bit inputs without a softcap: cuDNN's flash attention through
+          jax.nn. It takes no segment ids, only a mask of T x T per row, which all heads
+          share. Its arguments are tested, with jax.nn's own XLA version; on a GPU it
+          has not been run.
 
 The compiler cannot split a kernel over devices, so over a mesh each runs what it has:
 rows are split over (data, fsdp), heads over tensor.
 
 `cached` is plain JAX everywhere: it reads the cache once, and that is its time.
+
+Left out: tokamax, whose public attention takes the same mask, for eight packages more.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +35,7 @@ from jax.sharding import PartitionSpec as P
 
 from pxy import config
 from pxy.model import splash
+from pxy.parallel import mesh as mesh_lib
 
 # Far below any score, and finite: a row without a visible key must not give nan.
 _MASKED = -1e30
@@ -63,26 +69,36 @@ def packed(
     window: tokens seen, itself included: int, int array (per layer), or None for all.
     windows: the values that `window` can have where it is an array.
     mesh: the mesh that the program runs on; None: one device.
-    kernel: "xla" or "splash"; None: by platform. Splash on another platform than a TPU
-      is interpreted: correct, and slow.
+    kernel: by name; None: by platform. On a platform that is not its own splash is
+      interpreted and cudnn is jax.nn's XLA version: right, and slow.
 
   Raises:
     config.Error: the mesh's tensor axis does not divide the key-value heads.
   """
-  platform = _platform(mesh)
-  kernel = kernel or {"tpu": "splash"}.get(platform, "xla")
-  if kernel == "xla":
+  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  kernel = kernel or _kernel(platform, q_BTNH, softcap)
+  if kernel == "splash":
+    run = functools.partial(
+      splash.packed, softcap=softcap, windows=windows, interpret=platform != "tpu"
+    )
+  elif kernel == "cudnn":
+    run = functools.partial(_cudnn, how="cudnn" if platform == "gpu" else "xla")
+  else:
     return _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap)
-  run = functools.partial(
-    splash.packed, softcap=softcap, windows=windows, interpret=platform != "tpu"
-  )
   if mesh is not None:
     run = _split(run, mesh, q_BTNH.shape[0], k_BTKH.shape[2])
   return run(q_BTNH * scale, k_BTKH, v_BTKH, segments_BT, window)
 
 
-def _platform(mesh):
-  return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+def _kernel(platform, q_BTNH, softcap):
+  """The kernel of a platform that can do this."""
+  if platform == "tpu":
+    return "splash"
+  # What cuDNN's attention and its gradient ask for; heads of 256 only since Hopper.
+  tokens, _, width = q_BTNH.shape[1:]
+  fits = q_BTNH.dtype.itemsize == 2 and tokens % 2 == 0
+  fits &= width % 8 == 0 and width <= 128 and softcap is None
+  return "cudnn" if platform == "gpu" and fits else "xla"
 
 
 def _split(run, mesh, rows, kv_heads):
@@ -92,10 +108,8 @@ def _split(run, mesh, rows, kv_heads):
       f"mesh.tensor {mesh.shape['tensor']} does not divide kv_heads {kv_heads}: set"
       f" mesh.tensor to a divisor of {kv_heads}"
     )
-  axes = ("data", "fsdp")
-  if rows % math.prod(mesh.shape[axis] for axis in axes):
-    axes = None
-  heads = P(axes, None, "tensor", None)
+  split_rows = None if rows % mesh_lib.row_shards(mesh) else mesh_lib.ROWS
+  heads = P(split_rows, None, "tensor", None)
 
   def split(q, k, v, segments, window):
     # An int or None is part of the program, an array its input.
@@ -103,12 +117,24 @@ def _split(run, mesh, rows, kv_heads):
     return jax.shard_map(
       lambda q, k, v, segments, *inputs: run(q, k, v, segments, *inputs or (window,)),
       mesh=mesh,
-      in_specs=(heads, heads, heads, P(axes, None), *[P()] * len(inputs)),
+      in_specs=(heads, heads, heads, P(split_rows, None), *[P()] * len(inputs)),
       out_specs=heads,
       check_vma=False,
     )(q, k, v, segments, *inputs)
 
   return split
+
+
+def _cudnn(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, how):
+  """jax.nn's attention under a mask; queries come scaled."""
+  seen_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+  if window is not None:
+    t = jnp.arange(segments_BT.shape[1])
+    seen_BTS &= (t[:, None] - t[None, :] < window)[None]
+  return jax.nn.dot_product_attention(
+    q_BTNH, k_BTKH, v_BTKH, mask=seen_BTS[:, None], scale=1.0, is_causal=True,
+    implementation=how,
+  )  # fmt: skip
 
 
 def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap):

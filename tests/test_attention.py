@@ -1,0 +1,215 @@
+"""Attention's kernels against a float64 oracle, on one device and on a mesh of eight.
+
+The TPU's is interpreted here, the GPU's replaced by jax.nn's XLA version, with the same
+arguments. That the TPU's really compiles, its compiler says, which runs without one.
+"""
+
+import functools
+import importlib.util
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pxy import config, testing
+from pxy.model import attention, decoder
+from pxy.parallel import mesh as mesh_lib
+
+import reference_decoder
+
+FAR = 2**30
+SHAPE = {"rows": 4, "tokens": 100, "heads": 4, "kv_heads": 2, "width": 64}
+CASES = {
+  "64 wide": {},
+  "128 wide, softcap": {"width": 128, "tokens": 128, "rows": 1, "softcap": 2.0},
+  "window": {"tokens": 300, "window": 70, "width": 16, "heads": 6, "rows": 1},
+  "window beyond the row": {"window": 100, "kv_heads": 4, "width": 8, "rows": 1},
+  "layer with a window": {"tokens": 150, "window": 40, "windows": (40, FAR)},
+  "layer without a window": {"tokens": 150, "window": FAR, "windows": (40, FAR)},
+  "large blocks": {"tokens": 1000, "heads": 2, "kv_heads": 1, "rows": 1, "width": 8},
+}
+
+
+def world(rows, tokens, heads, kv_heads, width):
+  """Queries, keys, values, a slope for the output, and rows of three segments of which
+  the last is padding."""
+  rng = np.random.default_rng(0)
+  numbers = [
+    rng.standard_normal((rows, tokens, n, width)).astype(np.float32)
+    for n in (heads, kv_heads, kv_heads, heads)
+  ]
+  ends_B3 = np.sort(rng.integers(1, tokens, (rows, 3)), 1)
+  after_BT3 = np.arange(tokens)[None, :, None] >= ends_B3[:, None]
+  segments_BT = np.array([5, 2, 7, 0], np.int32)[after_BT3.sum(-1)]
+  numbers[3][segments_BT == 0] = 0
+  return *numbers, segments_BT
+
+
+STATIC = ("window", "windows", "softcap", "mesh", "kernel")
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def run(q, k, v, slope, segments, array, window, **flags):
+  """Output and gradients; `array`: the window, if it is one."""
+  window = window if array is None else array
+
+  def loss(q, k, v):
+    out = attention.packed(q, k, v, segments, scale=0.3, window=window, **flags)
+    return (out * slope).sum(), out
+
+  grads, out = jax.grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+  return out, *grads
+
+
+def check(kernel, mesh=None, softcap=None, window=None, windows=(), **shape):
+  *numbers, segments_BT = world(**SHAPE | shape)
+  got = run(
+    *numbers, segments_BT, np.int32(window) if windows else None,
+    window=None if windows else window, windows=windows,
+    softcap=softcap, mesh=mesh, kernel=kernel,
+  )  # fmt: skip
+  assert all(np.isfinite(x).all() for x in got), "padding became nan"
+  for b, ids_T in enumerate(segments_BT):
+    for segment in set(ids_T) - {0}:
+      at = np.flatnonzero(ids_T == segment)
+      q, k, v, slope = (x[b, at] for x in numbers)
+      out, grads = reference_decoder.attend(q, k, v, 0.3, softcap, window, slope)
+      for name, mine, want in zip("oqkv", got, [out, *grads], strict=True):
+        where = f"{'output' if name == 'o' else 'gradient of ' + name}, row {b}"
+        mine = np.asarray(mine[b])[at]
+        np.testing.assert_allclose(mine, want, atol=3e-5, rtol=3e-5, err_msg=where)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kernel", ["xla", "splash", "cudnn"])
+def test_kernels_agree_with_the_oracle(kernel, name):
+  if kernel == "cudnn" and "softcap" in CASES[name]:
+    kernel = attention._kernel("gpu", jnp.zeros((1, 2, 1, 8), "bfloat16"), 2.0)
+    assert kernel == "xla", "cuDNN has no softcap"
+  check(kernel, **CASES[name])
+
+
+@pytest.mark.parametrize(
+  ("kernel", "name"),
+  [("splash", "64 wide"), ("splash", "layer with a window"), ("cudnn", "64 wide")],
+)
+def test_each_device_runs_its_own_rows_and_heads(kernel, name):
+  mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
+  check(kernel, mesh, **CASES[name])
+
+
+def test_rows_that_the_mesh_does_not_divide():
+  check("splash", mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2)), rows=3)
+
+
+def test_heads_that_the_mesh_does_not_divide_are_refused_by_name():
+  mesh = mesh_lib.make(config.Mesh(data=1, fsdp=2, tensor=4))
+  with pytest.raises(config.Error, match=r"mesh.tensor 4 does not divide kv_heads 2"):
+    check("splash", mesh)
+
+
+def test_gpus_without_what_cudnn_asks_for_take_xla():
+  def kernel(platform, *shape, dtype="bfloat16"):
+    return attention._kernel(platform, jax.ShapeDtypeStruct(shape, dtype), None)
+
+  assert kernel("gpu", 1, 2, 4, 64) == kernel("gpu", 1, 2, 4, 128) == "cudnn"
+  assert kernel("gpu", 1, 2, 4, 64, dtype="float32") == "xla"
+  assert kernel("gpu", 1, 3, 4, 64) == kernel("gpu", 1, 2, 4, 256) == "xla"
+  assert kernel("tpu", 1, 3, 4, 256) == "splash" and kernel("cpu", 1, 2, 4, 64) == "xla"
+
+
+GEMMA = testing.arch(
+  layers=5, window=40, local_pattern=(True, True, False), rope_local_theta=7.0,
+  attn_softcap=2.0, attn_scale=0.3, qk_norm=True, post_norm=True, norm_plus_one=True,
+  embed_scale=True, activation="gelu_tanh", head_dim=16,
+)  # fmt: skip
+
+
+def packed_rows(rows, tokens):
+  """Ids, positions and segments of rows with a sequence of 90 tokens, one of the rest,
+  and 7 of padding."""
+  ids_BT = np.random.default_rng(1).integers(GEMMA.vocab_size, size=(rows, tokens))
+  lengths = [90, tokens - 97, 7]
+  positions_T = np.concatenate([np.arange(n) for n in lengths])
+  segments_T = np.repeat([1, 2, 0], lengths)
+  return (np.int32(x) for x in np.broadcast_arrays(ids_BT, positions_T, segments_T))
+
+
+def test_a_model_with_two_windows_is_the_same_with_the_kernel_on_a_mesh():
+  inputs = ids_BT, *_ = [*packed_rows(4, 150)]
+  params = testing.params(GEMMA, spread=0.1)
+  slope_BTD = np.random.default_rng(2).standard_normal((*ids_BT.shape, GEMMA.d_model))
+  slope_BTD = np.float32(slope_BTD * (inputs[2] > 0)[..., None])
+
+  @functools.partial(jax.jit, static_argnames=("rows", "kernel"))
+  def grad(params, inputs, **flags):
+    def loss(params):
+      hidden_BTD = decoder.forward(GEMMA, params, *inputs, remat="dots", **flags)
+      return (hidden_BTD * slope_BTD).sum(), hidden_BTD
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  want = grad(params, inputs, kernel="xla")
+  mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
+  axes, shapes = decoder.axes(GEMMA), decoder.abstract(GEMMA)
+  params = jax.device_put(params, mesh_lib.shardings(mesh, axes, shapes))
+  rows = mesh_lib.rows(mesh)
+  got = grad(params, jax.device_put(inputs, rows), kernel="splash", rows=rows)
+  real = inputs[2] > 0
+  np.testing.assert_allclose(got[1][real], want[1][real], atol=1e-4, rtol=1e-4)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(want[0]):
+    other = functools.reduce(lambda tree, key: tree[key.key], path, got[0])
+    far = np.abs(other - leaf).max() / np.abs(leaf).max()
+    assert far < 1e-4, f"{jax.tree_util.keystr(path)} differs by {far:.1e} of its size"
+
+
+@pytest.fixture(scope="module")
+def tpus():
+  """Four v5e chips, as the TPU's compiler knows them."""
+  if importlib.util.find_spec("libtpu") is None:
+    pytest.skip("the TPU compiler is missing: pip install libtpu")
+  from jax.experimental import topologies
+
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in {
+      "TPU_SKIP_MDS_QUERY": "1",  # nobody to ask
+      "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+      "TPU_WORKER_HOSTNAMES": "localhost",
+      "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # the lock guards chips, of which none is used
+    }.items():
+      patch.setenv(name, value)
+    yield topologies.get_topology_desc("v5e:2x2", "tpu").devices
+
+
+def test_the_tpu_compiler_takes_the_kernel(tpus):
+  """No array of T x T, forward or backward, of a program lowered on a CPU."""
+  tokens = 384
+  arch = testing.arch(
+    d_model=128, head_dim=64, layers=5, window=200, local_pattern=(True, False)
+  )
+  mesh = mesh_lib.make(config.Mesh(data=1, fsdp=2, tensor=2), tpus)
+  rows, shapes = mesh_lib.rows(mesh), decoder.abstract(arch)
+  params = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    mesh_lib.shardings(mesh, decoder.axes(arch), shapes),
+  )
+  inputs = [jax.ShapeDtypeStruct((4, tokens), jnp.int32, sharding=rows)] * 3
+
+  @jax.jit
+  def grad(params, inputs):
+    def loss(params):
+      hidden_BTD = decoder.forward(
+        arch, params, *inputs, rows=rows, remat="full", dtype="bfloat16"
+      )
+      return jnp.square(hidden_BTD.astype(jnp.float32)).mean()
+
+    return jax.grad(loss)(params)
+
+  text = grad.lower(params, inputs).compile().as_text()
+  for kernel in ("fwd", "dq", "dkv"):
+    assert f"splash_mha_{kernel}_segmented" in text, f"no {kernel} kernel"
+  square = re.findall(rf"\w+\[[\d,]*\b{tokens},{tokens}\]", text)
+  assert not square, f"scores as a whole: {set(square)}"

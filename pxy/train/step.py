@@ -31,17 +31,24 @@ def scorer(
   arch,
   compute: config.Compute,
   sampling: config.Sampling,
-  shards: int = 1,
+  mesh=None,
   *,
   forward_mode: bool = False,
 ) -> objective.Score:
   """score(params, packed) of a decoder, under the distribution that is sampled from.
 
-  shards: parts that the vocabulary is split into over the mesh. forward_mode: for
-  jax.jvp (rl/logprob.py).
+  mesh: that the rows are split over, and the vocabulary; None: one device.
+  forward_mode: for jax.jvp (rl/logprob.py), which attention's kernels do not have.
   """
   return score_lib.from_hidden(
-    functools.partial(decoder.forward, arch, remat=compute.remat, dtype=compute.dtype),
+    functools.partial(
+      decoder.forward,
+      arch,
+      remat=compute.remat,
+      dtype=compute.dtype,
+      rows=None if mesh is None else mesh_lib.rows(mesh),
+      kernel="xla" if forward_mode else None,
+    ),
     lambda params: decoder.head(arch, params).astype(compute.dtype),
     inputs=score_lib.segmented,
     temperature=sampling.temperature,
@@ -49,7 +56,7 @@ def scorer(
     top_k=sampling.top_k,
     top_p=sampling.top_p,
     chunk=compute.vocab_chunk,
-    shards=shards,
+    shards=1 if mesh is None else mesh.shape["tensor"],
     forward_mode=forward_mode,
   )
 
@@ -94,7 +101,7 @@ class Stepper:
   """
 
   def __init__(self, arch, compute, sampling, opt: config.Optim, mesh):
-    self._score = scorer(arch, compute, sampling, mesh.shape["tensor"])
+    self._score = scorer(arch, compute, sampling, mesh)
     self._opt = opt
     shapes = decoder.abstract(arch)
     placed = mesh_lib.shardings(mesh, decoder.axes(arch), shapes)

@@ -45,12 +45,13 @@ smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL 
 	@touch $@
 
 parity: .venv-parity/.ready  ## the same numbers as transformers, in an environment with torch
-	.venv-parity/bin/python -m pytest tests/parity/parity_*.py -s
+	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
+	  .venv-parity/bin/python -m pytest tests/parity/parity_*.py -s
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 	  -q -o requirements.lock
 
-clean:  ## remove .venv and the runs
-	rm -rf .venv runs
+clean:  ## remove the environments and the runs
+	rm -rf .venv .venv-parity runs

@@ -1,16 +1,20 @@
 """A model goes out as a Hugging Face folder, and comes back the same."""
 
+import io
 import json
 import shutil
 
+import chat_worlds
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import sentencepiece
 
-from pxy import cli, config
+from pxy import cli, config, testing
 from pxy.text import template
-from pxy.weights import export, load
+from pxy.text import tokenizer as tokenizer_lib
+from pxy.weights import export, hf, load
 
 TINY = load.BUILTIN / "tiny"
 
@@ -47,13 +51,65 @@ def test_it_brings_what_others_need(exported):
   names = {path.name for path in exported.iterdir()}
   assert names >= {
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.model",
-    "tokenizer_config.json", "chat_template.jinja", "README.md",
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md",
   }  # fmt: skip
   tokenizer = load.load(str(exported)).tokenizer
   generation = json.loads((exported / "generation_config.json").read_text())
   assert generation["eos_token_id"] == list(tokenizer.stop_ids)
   # The template that it was trained with, though its own tokenizer brought none.
   assert (exported / "chat_template.jinja").read_text() == template.CHATML
+
+
+WORLDS = chat_worlds.worlds()
+
+
+def published(folder, world):
+  """A folder of a small random model and that tokenizer."""
+  chat_worlds.write(folder, world)
+  arch = testing.arch(vocab_size=tokenizer_lib.load(folder).vocab_size)
+  hf.save(folder, arch, testing.params(arch))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_kind_of_tokenizer_goes_out_and_comes_back(name, tmp_path):
+  world = WORLDS[name]
+  published(tmp_path / "in", world)
+  export.export(str(tmp_path / "in"), tmp_path / "out")
+  settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+  assert settings["tokenizer_class"] == "PreTrainedTokenizerFast", "no rules of a class"
+  ours, again = (tokenizer_lib.load(tmp_path / x) for x in ("in", "out"))
+  assert isinstance(again, tokenizer_lib.HFTokenizer)
+  assert again.stop_ids == ours.stop_ids and again.controls == ours.controls
+  assert all(again.control(piece) in again.stop_ids for piece in world.stops)
+  for text in chat_worlds.HARD:
+    assert again.encode(text) == ours.encode(text), text
+  said = (tmp_path / "out" / "README.md").read_text()
+  jinja = tmp_path / "out" / "chat_template.jinja"
+  if world.turn:
+    assert jinja.read_text() == world.settings["chat_template"]
+  else:
+    assert not jinja.exists() and "A base model: it has no chat template." in said
+
+
+def test_a_tokenizer_that_cannot_be_tokenizer_json_goes_out_as_it_is(tmp_path):
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(chat_worlds.CORPUS),
+    model_writer=model,
+    model_type="unigram",
+    vocab_size=200,
+    hard_vocab_limit=False,
+    num_threads=1,
+    minloglevel=3,
+  )
+  settings = {"eos_token": "</s>", "bos_token": "<s>"}
+  world = chat_worlds.World("", model.getvalue(), settings, ("</s>",), "")
+  published(tmp_path / "in", world)
+  export.export(str(tmp_path / "in"), tmp_path / "out")
+  assert (tmp_path / "out" / "tokenizer.model").read_bytes() == world.source
+  assert not (tmp_path / "out" / "tokenizer.json").exists()
+  said = (tmp_path / "out" / "README.md").read_text()
+  assert "`tokenizer.model` may split otherwise" in said and "no byte-pair" in said
 
 
 def test_half_precision_is_rounded_once(tmp_path):

@@ -10,6 +10,9 @@ template sees the messages as they are, apart from the mark, so templates that t
 inspect them work.
 
 Templates come with downloaded models: they run in Jinja's immutable sandbox.
+
+A model learned to end its turn as the template does. `ending` looks at what stands
+behind an assistant's message: if that is no stop token, responses would run on.
 Left out: tools, documents, and the continuation of a started assistant message.
 """
 
@@ -33,6 +36,7 @@ CHATML = (
   "{% endfor %}"
   "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_CHATML = ("<|im_start|>", "<|im_end|>")
 _PRIVATE = range(0xE000, 0xF900)
 _OURS = ("messages", "add_generation_prompt")
 
@@ -73,6 +77,55 @@ def render(
   return _cut(tokenizer, *_write(tokenizer, messages, variables(arguments)))
 
 
+def source(tokenizer: tokenizer_lib.Tokenizer) -> str | None:
+  """The chat template: the tokenizer's, or ChatML where it has the tokens of that."""
+  if tokenizer.chat_template is not None:
+    return tokenizer.chat_template
+  return CHATML if all(piece in tokenizer.controls for piece in _CHATML) else None
+
+
+def ending(
+  tokenizer: tokenizer_lib.Tokenizer, kind: str = "chat", arguments: Sequence[str] = ()
+) -> str | None:
+  """What makes one doubt that responses end where the model's turn does; mostly None.
+
+  Raises:
+    config.Error: the template ends a turn with a control token that is no stop token.
+  """
+  if kind == "plain":
+    return None
+  answer = "The sum is three."
+  chat = [{"role": "user", "content": "What is 1 + 2?"}]
+  chat.append({"role": "assistant", "content": answer})
+  try:
+    text, _ = _write(tokenizer, chat, variables(arguments), prompt=False)
+  except config.Error as error:
+    return f"how an assistant's turn ends cannot be seen ({error})"
+  _, found, rest = text.rpartition(answer)
+  if not found:
+    return "how an assistant's turn ends cannot be seen: the chat template drops it"
+  first = _pieces(tuple(tokenizer.controls)).search(rest)
+  if first is None:
+    return (
+      f"the chat template ends an assistant's turn with {rest[:40]!r}, which holds no"
+      f" control token; responses end at {stops(tokenizer)}, or when they are full"
+    )
+  number = tokenizer.control(first[0])
+  if number not in tokenizer.stop_ids:
+    raise config.Error(
+      f"the chat template ends an assistant's turn with {first[0]}, but responses end"
+      f" at {stops(tokenizer)}: add its id, {number}, to eos_token_id in the model's"
+      " generation_config.json (`pxy export` makes such a folder of a .gguf file)"
+    )
+  return None
+
+
+def stops(tokenizer: tokenizer_lib.Tokenizer) -> str:
+  """The tokens that end a response, for a person to read."""
+  pieces = {number: piece for piece, number in tokenizer.controls.items()}
+  return ", ".join(pieces[number] for number in tokenizer.stop_ids)
+
+
 def variables(arguments: Sequence[str]) -> dict:
   """A chat template's variables from NAME=VALUE: a value is JSON, or else text.
 
@@ -104,33 +157,33 @@ def spell(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
   )
 
 
-def _write(tokenizer, messages, given: dict) -> tuple[str, str]:
-  """The template's output, and the mark that breaks control pieces of the messages."""
-  source = tokenizer.chat_template
-  if source is None:
-    source = CHATML
-    for piece in ("<|im_start|>", "<|im_end|>"):
-      if piece not in tokenizer.controls:
-        raise config.Error(
-          f"the tokenizer has no chat template and no {piece}: use template='plain'"
-        )
+def _write(tokenizer, messages, given: dict, prompt: bool = True) -> tuple[str, str]:
+  """The template's output, and the mark that breaks control pieces of the messages.
+
+  prompt: an answer is to follow, else the chat ends here.
+  """
+  program = source(tokenizer)
+  if program is None:
+    missing = next(piece for piece in _CHATML if piece not in tokenizer.controls)
+    raise config.Error(
+      f"the tokenizer has no chat template and no {missing}: use template='plain'"
+    )
   everything = "".join(m["role"] + m["content"] for m in messages)
-  mark = next(c for c in map(chr, _PRIVATE) if c not in everything and c not in source)
+  mark = next(c for c in map(chr, _PRIVATE) if c not in everything and c not in program)
   pieces = _pieces(tuple(tokenizer.controls))
 
   def broken(text):
     return pieces.sub(lambda match: match[0][0] + mark + match[0][1:], text)
 
-  names = {
-    key: value.get("content") if isinstance(value, dict) else value
-    for key, value in tokenizer.settings.items()
-    if key.endswith("_token")
-  }
+  # What a template may count on: those that are not named are not defined, but there
+  # are no tools and documents.
+  names = {key: tokenizer_lib.content(v) for key, v in tokenizer.settings.items()}
+  names = {k: v for k, v in names.items() if k.endswith("_token") and v is not None}
   try:
-    text = _compile(source).render(
-      **(names | given),
+    text = _compile(program).render(
+      **({"tools": None, "documents": None} | names | given),
       messages=[{key: broken(value) for key, value in m.items()} for m in messages],
-      add_generation_prompt=True,
+      add_generation_prompt=prompt,
     )
   except Exception as error:  # a template is a program: it can fail in any way
     reason = " ".join(str(error).split())[:200]

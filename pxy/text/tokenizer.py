@@ -8,7 +8,8 @@ the ids of those letters. Control ids are asked for by name (`control`, `start_i
 A tokenizer is a folder: `tokenizer.json` (Hugging Face) or `tokenizer.model`
 (sentencepiece), and `tokenizer_config.json`, which names the control tokens and may
 hold a chat template. A folder with the config alone, of class `Bytes`, is the byte
-tokenizer.
+tokenizer. What ends a response is known by name, and from `eos_token_id` of
+`generation_config.json`, or else of `config.json`.
 
 Left out: normalisation of any kind in tokenizers trained here (text round-trips), and
 running code that a folder brings along.
@@ -71,12 +72,17 @@ class Tokenizer(abc.ABC):
   @property
   def start_id(self) -> int:
     """The token that starts a chat message, or a text where there is no such token."""
-    start = self._first(_STARTS, self._named("bos_token"))
+    start = self._first(_STARTS, self.bos_id)
     if start is None:
       raise config.Error(
         "the tokenizer has neither <|im_start|> nor a bos_token: use context='document'"
       )
     return start
+
+  @property
+  def bos_id(self) -> int | None:
+    """The bos_token of the settings; None where they name none."""
+    return self._named("bos_token")
 
   @property
   def chat_template(self) -> str | None:
@@ -124,7 +130,7 @@ class Tokenizer(abc.ABC):
   def _save(self, folder: pathlib.Path) -> None: ...
 
   def _named(self, key: str) -> int | None:
-    return self.controls.get(_content(self.settings.get(key)))
+    return self.controls.get(content(self.settings.get(key)))
 
   def _first(self, pieces: Sequence[str], otherwise: int | None) -> int | None:
     return next((self.controls[p] for p in pieces if p in self.controls), otherwise)
@@ -134,7 +140,7 @@ class SentencePiece(Tokenizer):
   """A sentencepiece model; its control symbols are the control tokens."""
 
   def __init__(self, model: bytes, settings: dict):
-    self._model = model
+    self.model = model
     self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
     self.vocab_size = self._sp.vocab_size()
     controls = {
@@ -144,9 +150,16 @@ class SentencePiece(Tokenizer):
     }
     super().__init__(controls, settings)
     # Sentencepiece writes a space as U+2581, so that the character itself would come
-    # back as a space. As bytes it survives.
+    # back as a space. As bytes it survives; but not where each text gets a space in
+    # front, for then each part would.
     mark = [self._sp.piece_to_id(f"<0x{byte:02X}>") for byte in "\u2581".encode()]
-    self._mark_ids = mark if all(self._sp.is_byte(i) for i in mark) else None
+    whole = all(self._sp.is_byte(i) for i in mark) and not self.adds_space
+    self._mark_ids = mark if whole else None
+
+  @property
+  def adds_space(self) -> bool:
+    """Whether every text is encoded with a space in front."""
+    return self._sp.encode("a", out_type=str)[0].startswith("\u2581")
 
   def _encode(self, text):
     if self._mark_ids is None or "\u2581" not in text:
@@ -158,20 +171,20 @@ class SentencePiece(Tokenizer):
     return self._sp.decode(ids)
 
   def _save(self, folder):
-    (folder / "tokenizer.model").write_bytes(self._model)
+    (folder / "tokenizer.model").write_bytes(self.model)
 
 
 class HFTokenizer(Tokenizer):
   """A tokenizer.json; its special tokens, and those the config names, are controls."""
 
   def __init__(self, source: str, settings: dict):
-    self._source = source
+    self.source = source
     self._hf = tokenizers.Tokenizer.from_str(source)
     self._hf.no_truncation()
     self._hf.no_padding()
     vocab = self._hf.get_vocab(with_added_tokens=True)
     self.vocab_size = max(vocab.values()) + 1
-    named = (_content(settings[key]) for key in settings if key.endswith("_token"))
+    named = (content(settings[key]) for key in settings if key.endswith("_token"))
     added = self._hf.get_added_tokens_decoder().values()
     pieces = dict.fromkeys(
       [token.content for token in added if token.special]
@@ -184,7 +197,7 @@ class HFTokenizer(Tokenizer):
     )
     self._hf.encode_special_tokens = True
     super().__init__({piece: vocab[piece] for piece in pieces}, settings)
-    bos = self._named("bos_token")
+    bos = self.bos_id
     self.prefix_ids = (bos,) if bos is not None and prefix[:1] == [bos] else ()
 
   def _encode(self, text):
@@ -194,7 +207,7 @@ class HFTokenizer(Tokenizer):
     return self._hf.decode(ids, skip_special_tokens=False)
 
   def _save(self, folder):
-    (folder / "tokenizer.json").write_text(self._source, encoding="utf-8")
+    (folder / "tokenizer.json").write_text(self.source, encoding="utf-8")
 
 
 class Bytes(Tokenizer):
@@ -226,11 +239,20 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
     if path.is_file():
       try:
         source = path.read_bytes()
-        return kind(source if kind is SentencePiece else source.decode(), settings)
+        found = kind(source if kind is SentencePiece else source.decode(), settings)
       except config.Error as error:
         raise config.Error(f"{folder}: {error}") from None
       except Exception as error:  # `tokenizers` raises bare Exception
         raise config.Error(f"{path}: not a tokenizer ({_line(error)})") from None
+      break
+  else:
+    found = _bytes(folder, settings)
+  more = [i for i in _eos_ids(folder) if i in found.controls.values()]
+  found.stop_ids = tuple(dict.fromkeys((*found.stop_ids, *more)))
+  return found
+
+
+def _bytes(folder, settings) -> Bytes:
   if settings.get("tokenizer_class") == "Bytes":
     return Bytes(settings)
   raise config.Error(
@@ -285,23 +307,41 @@ def train(
   return tokenizer
 
 
-def _settings(folder: pathlib.Path) -> dict:
-  path = folder / "tokenizer_config.json"
+def _eos_ids(folder: pathlib.Path) -> list:
+  """What the model's files say ends a response: ids, or whatever stands there.
+
+  Those that are no control tokens are to be left alone: a config.json often has the
+  default of its family, which may be any letter of this vocabulary.
+  """
+  for name in ("generation_config.json", "config.json"):
+    ids = _json(folder / name).get("eos_token_id")
+    if ids is not None:
+      return [i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int]
+  return []
+
+
+def _json(path: pathlib.Path) -> dict:
+  """The object in a file; empty where there is no file."""
   if not path.is_file():
     return {}
   try:
-    settings = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
+    values = json.loads(path.read_text(encoding="utf-8"))
+  except (ValueError, RecursionError) as error:
     raise config.Error(f"{path}: not JSON ({_line(error)})") from None
-  if not isinstance(settings, dict):
-    raise config.Error(f"{path}: expected an object, found {type(settings).__name__}")
+  if not isinstance(values, dict):
+    raise config.Error(f"{path}: expected an object, found {type(values).__name__}")
+  return values
+
+
+def _settings(folder: pathlib.Path) -> dict:
+  settings = _json(folder / "tokenizer_config.json")
   template = folder / "chat_template.jinja"
   if template.is_file():
     settings["chat_template"] = template.read_text(encoding="utf-8")
   return settings
 
 
-def _content(token) -> str | None:
+def content(token) -> str | None:
   """A token's text: configs hold a string, null, or an object with `content`."""
   return token.get("content") if isinstance(token, dict) else token
 

@@ -6,7 +6,8 @@
 The folder is made beside its place, read again by pxy, compared number by number with
 what was to be written, and only then renamed: what stands at DIR is whole and right.
 The chat template is the one that the model was trained with, also where the tokenizer
-brought none.
+brought none. A base model without one goes out without one. The tokenizer becomes a
+tokenizer.json (text/hf_files.py); a sentencepiece model also stays as it was.
 """
 
 import contextlib
@@ -15,17 +16,22 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pxy import __version__, config, files
-from pxy.text import template
+from pxy.text import hf_files, template
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import hf, load
 
-_PROBE = [{"role": "user", "content": "What is 1 + 2?\n<|im_end|> \u00e9\u4f60"}]
+_PROBE = (
+  "What is 1 + 2?\n<|im_end|> \u00e9\u4f60",
+  "  two  spaces\t\n\n\n 00123, don't I'LL \u2581 \u00bd \U0001f600\u200d e\u0301 \r\n",
+  "def f(x):\n    return x**2  # \\boxed{1}\n",
+)
 
 
 def command(options) -> None:
@@ -62,12 +68,8 @@ def export(
     hf.save(
       partial, policy.arch, policy.params, dtype=dtype, tokenizer=policy.tokenizer
     )
-    source = policy.tokenizer.chat_template
-    if source is None and "<|im_start|>" in policy.tokenizer.controls:
-      source = template.CHATML
-    if source is not None:
-      files.write_text(partial / "chat_template.jinja", source)
-    files.write_text(partial / "README.md", card(model, policy, dtype, step))
+    notes = _tokenizer(partial, policy.tokenizer)
+    files.write_text(partial / "README.md", card(model, policy, dtype, step, notes))
     _compare(partial, policy, dtype)
     os.chmod(partial, 0o755)
     os.rename(partial, out)
@@ -75,6 +77,24 @@ def export(
     raise config.Error(f"--out {out}: {error.strerror or error}") from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def _tokenizer(folder: pathlib.Path, tokenizer) -> list[str]:
+  """Writes what others read the tokenizer from; returns what the card is to say."""
+  notes = []
+  try:
+    files.write_text(folder / "tokenizer.json", hf_files.source(tokenizer))
+    files.write_json(folder / "tokenizer_config.json", hf_files.settings(tokenizer))
+  except config.Error as error:
+    notes.append(
+      f"Software that converts `tokenizer.model` may split otherwise: {error}."
+    )
+  source = template.source(tokenizer)
+  if source is None:
+    notes.append("A base model: it has no chat template.")
+  else:
+    files.write_text(folder / "chat_template.jinja", source)
+  return notes
 
 
 def _compare(folder: pathlib.Path, policy: load.Policy, dtype: str) -> None:
@@ -89,12 +109,31 @@ def _compare(folder: pathlib.Path, policy: load.Policy, dtype: str) -> None:
       name = jax.tree_util.keystr(path, simple=True, separator=".")
       raise config.Error(f"{folder}: {name} reads back as other numbers")
   tokenizer = tokenizer_lib.load(folder)
-  pair = [template.render(t, _PROBE) for t in (tokenizer, policy.tokenizer)]
-  if pair[0] != pair[1] or tokenizer.stop_ids != policy.tokenizer.stop_ids:
+  if _behaviour(tokenizer) != _behaviour(policy.tokenizer):
     raise config.Error(f"{folder}: the tokenizer reads back as another one")
 
 
-def card(model: str, policy: load.Policy, dtype: str, step: int | None) -> str:
+def _behaviour(tokenizer) -> list:
+  """What two tokenizers that are the same agree in."""
+  texts = [tokenizer.encode(text) for text in _PROBE]
+  texts += [tokenizer.decode(ids) for ids in texts]
+  known = [tokenizer.controls, tokenizer.stop_ids, tokenizer.pad_id, texts]
+  if template.source(tokenizer) is not None:
+    chat = [{"role": "user", "content": _PROBE[0]}]
+    try:
+      known.append(template.render(tokenizer, chat))
+    except config.Error as error:  # of a template that wants other variables, say
+      known.append(str(error))
+  return known
+
+
+def card(
+  model: str,
+  policy: load.Policy,
+  dtype: str,
+  step: int | None,
+  notes: Sequence[str] = (),
+) -> str:
   """The model card: what it is, and of a run its config and scores."""
   arch = policy.arch
   lines = [
@@ -110,6 +149,8 @@ def card(model: str, policy: load.Policy, dtype: str, step: int | None) -> str:
     + f": {arch.layers} layers of width {arch.d_model}, vocabulary {arch.vocab_size:,},"
     f" context {arch.context:,}, {dtype}.",
   ]
+  for note in notes:
+    lines += ["", note]
   run = pathlib.Path(model)
   held = {}
   for name in ("config", "summary"):

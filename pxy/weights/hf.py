@@ -84,9 +84,12 @@ def load(folder, put: names.Put = lambda path, value: value) -> tuple[Arch, dict
 
 
 def save_arch(folder, model: Arch, tokenizer=None, dtype: str = "float32") -> None:
-  """Writes config.json."""
-  ids = {} if tokenizer is None else _ids(tokenizer)
-  if "eos_token_id" in ids:
+  """Writes config.json, and with `tokenizer` generation_config.json before it."""
+  ids = {}
+  if tokenizer is not None:
+    ids = _ids(tokenizer)
+    path = pathlib.Path(folder) / "generation_config.json"
+    files.write_json(path, {"do_sample": True} | ids)
     ids["eos_token_id"] = ids["eos_token_id"][0]
   values = families.write(model) | ids | {"dtype": dtype}
   files.write_json(pathlib.Path(folder) / _CONFIG, values)
@@ -130,9 +133,6 @@ def save(
     files.write_json(folder / _INDEX, {"metadata": total, "weight_map": weight_map})
   if tokenizer is not None:
     tokenizer.save(folder)
-    files.write_json(
-      folder / "generation_config.json", {"do_sample": True} | _ids(tokenizer)
-    )
   save_arch(folder, model, tokenizer, dtype)
 
 
@@ -195,7 +195,7 @@ def _write(path: pathlib.Path, tensors: dict) -> None:
 
 def _ids(tokenizer) -> dict:
   return {
-    "bos_token_id": tokenizer.start_id,
+    "bos_token_id": tokenizer.bos_id,
     "eos_token_id": list(tokenizer.stop_ids),
     "pad_token_id": tokenizer.pad_id,
   }

@@ -20,10 +20,11 @@ import hf_worlds
 HERE = pathlib.Path(__file__).parent
 
 
-def model(name: str):
-  """The model of a case, with its weights."""
+def model(name: str, **more):
+  """The model of a case, with its weights; `more` replaces values of its config."""
   family, changes = hf_worlds.CASES[name]
-  config = transformers.AutoConfig.for_model(family, **hf_worlds.SIZES | changes)
+  sizes = hf_worlds.SIZES | changes | more
+  config = transformers.AutoConfig.for_model(family, **sizes)
   config._attn_implementation = "eager"
   out = transformers.AutoModelForCausalLM.from_config(config).eval().float()
   tied = "lm_head.weight" if config.tie_word_embeddings else None

@@ -55,6 +55,8 @@ class Run:
     self.mesh = mesh_lib.make(cfg.mesh)
     self.policy = policy = load.about(cfg.model)
     self.tokenizer = policy.tokenizer
+    how = cfg.data.template, cfg.data.template_arguments
+    self.doubt = template.ending(policy.tokenizer, *how)
     self._order()
     self.problems = evaluate_lib.problems(cfg.data, cfg.eval, policy.tokenizer)
     self.answers = self._answers()
@@ -127,6 +129,9 @@ class Run:
       bar.say(line)
     first = source.batch(0, 1)[0]
     bar.say(f"first prompt: {template.spell(self.tokenizer, first.ids.tolist())!r}")
+    bar.say(f"responses end at {template.stops(self.tokenizer)}")
+    if self.doubt:
+      bar.say(f"warning: {self.doubt}")
 
   def restore(self, checkpoints) -> tuple[state_lib.State, dict]:
     """State and place: of the newest checkpoint, or of the start."""

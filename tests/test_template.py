@@ -1,5 +1,9 @@
 """Chat prompts: the right control ids, and none that a user can forge."""
 
+import dataclasses
+import json
+
+import chat_worlds
 import hypothesis
 import pytest
 from hypothesis import strategies as st
@@ -135,3 +139,85 @@ def test_arguments_are_variables_of_the_template():
       text(*bad)
   with pytest.raises(config.Error, match="'plain' has no variables"):
     template.render(tok, user("x"), "plain", arguments=["think=true"])
+
+
+WORLDS = chat_worlds.worlds()
+CHATS = [name for name, world in WORLDS.items() if world.turn]
+
+
+def published(name, folder, **settings):
+  """The tokenizer of a family; `stops` as generation_config.json has them."""
+  stops = settings.pop("stops", WORLDS[name].stops)
+  settings = WORLDS[name].settings | settings
+  world = dataclasses.replace(WORLDS[name], settings=settings, stops=stops)
+  chat_worlds.write(folder, world)
+  return tokenizer_lib.load(folder)
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_templates_of_the_families_end_a_turn_with_a_stop_token(name, tmp_path):
+  for stops in (WORLDS[name].stops, ()):  # said by generation_config.json, or by name
+    tok = published(name, tmp_path, stops=stops)
+    assert template.ending(tok) is None
+    assert tok.control(WORLDS[name].turn) in tok.stop_ids
+
+
+def test_a_turn_that_ends_otherwise_is_refused_with_the_cure(tmp_path):
+  """A model of a family's kind with an end of its own, which no file names."""
+  source = WORLDS["llama3"].source.replace("<|eot_id|>", "<|turn_over|>")
+  text = WORLDS["llama3"].settings["chat_template"]
+  text = text.replace("<|eot_id|>", "<|turn_over|>")
+  world = dataclasses.replace(
+    WORLDS["llama3"],
+    source=source,
+    settings=WORLDS["llama3"].settings | {"chat_template": text},
+    stops=("<|end_of_text|>",),
+  )
+  chat_worlds.write(tmp_path, world)
+  tok = tokenizer_lib.load(tmp_path)
+  number = tok.control("<|turn_over|>")
+  with pytest.raises(config.Error) as caught:
+    template.ending(tok)
+  said = str(caught.value)
+  assert "turn with <|turn_over|>, but responses end at <|end_of_text|>" in said
+  assert f"add its id, {number}, to eos_token_id in the model's generation_con" in said
+  assert template.ending(tok, "plain") is None
+  # The cure that it names works.
+  ids = [tok.control("<|end_of_text|>"), number]
+  (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+  tok = tokenizer_lib.load(tmp_path)
+  assert template.ending(tok) is None and number in tok.stop_ids
+
+
+def test_a_turn_whose_end_cannot_be_told_is_a_doubt():
+  for source, words in {
+    "{{ messages[-1].content }}\n<|over|>": "'\\n<|over|>', which holds no control",
+    "{{ messages[0].content }}": "the chat template drops it",
+    "{{ messages[-1].content | upper }}<|im_end|>": "the chat template drops it",
+    "{% if messages[-1].role == 'assistant' %}{{ raise_exception('no') }}{% endif %}": (
+      "cannot be seen (the tokenizer's chat template failed: no)"
+    ),
+  }.items():
+    assert words in template.ending(with_template(source)), source
+  # A turn may go on with text before its end.
+  tok = with_template("{{ messages[-1].content }}</answer>\n<|im_end|>")
+  assert template.ending(tok) is None and template.ending(BYTES) is None
+
+
+def test_what_is_not_named_is_not_there():
+  """`null` in the settings is no name; and there never are tools."""
+  tok = with_template(
+    "{{ bos_token }}{{ eos_token }}{% if tools is none %}x{% endif %}",
+    bos_token=None,
+  )
+  assert spelled(template.render(tok, user("y"))) == "«im_end»x"
+
+
+def test_thinking_is_turned_off_by_an_argument(tmp_path):
+  tok = published("qwen", tmp_path)
+  on, off = (
+    template.spell(tok, template.render(tok, user("1?"), arguments=arguments))
+    for arguments in ((), ("enable_thinking=false",))
+  )
+  assert on.endswith("<|im_end|>\n<|im_start|>assistant\n")
+  assert off == on + "<think>\n\n</think>\n\n"

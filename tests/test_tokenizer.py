@@ -180,3 +180,26 @@ def test_broken_folders(tmp_path, files, message):
   with pytest.raises(config.Error, match=message) as caught:
     tokenizer_lib.load(tmp_path)
   assert "\n" not in str(caught.value)
+
+
+def test_what_the_model_says_ends_a_response(folders, tmp_path):
+  """generation_config.json, or else config.json; only control tokens end one."""
+  for file in (folders / "hf").iterdir():
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+  by_name = tokenizer_lib.load(tmp_path).stop_ids
+  start = tokenizer_lib.load(tmp_path).start_id
+
+  def stops(**said):
+    for name, value in said.items():
+      (tmp_path / f"{name}.json").write_text(json.dumps({"eos_token_id": value}))
+    return tokenizer_lib.load(tmp_path).stop_ids
+
+  assert stops(config=start) == (*by_name, start)
+  assert stops(generation_config=None) == (*by_name, start), "null says nothing"
+  assert stops(generation_config=[by_name[1], start]) == (*by_name, start)
+  # A default that is a letter here, numbers of no token, and no numbers at all.
+  for strange in ([2, 65], 10**9, -1, True, "2", {"a": 1}, [[start]], []):
+    assert stops(generation_config=strange) == by_name, strange
+  (tmp_path / "generation_config.json").write_text("[")
+  with pytest.raises(config.Error, match=r"generation_config\.json: not JSON"):
+    tokenizer_lib.load(tmp_path)

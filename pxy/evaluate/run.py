@@ -8,6 +8,7 @@ checkpoints answer with the same luck.
 import contextlib
 import dataclasses
 import re
+import sys
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from pxy.report import progress
 from pxy.rewards import answer as answer_lib
 from pxy.rewards import pool as pool_lib
 from pxy.sampling import engine as engine_lib
+from pxy.text import template
 from pxy.weights import load
 
 
@@ -147,6 +149,9 @@ def examine(options, count: int, samples: int):
   limits = config.Sampling(max_new_tokens=options.max_new_tokens, slots=options.slots)
   config.check(config.Train(data=data, sampling=limits, eval=cfg, seed=options.seed))
   policy = load.load(options.model, options.step)
+  doubt = template.ending(policy.tokenizer, data.template, data.template_arguments)
+  if doubt:
+    print(f"pxy: warning: {doubt}", file=sys.stderr)
   chosen = problems(data, cfg, policy.tokenizer)
   with contextlib.ExitStack() as stack:
     engine = stack.enter_context(

@@ -30,6 +30,11 @@ def command(options) -> None:
   )
   config.check(config.Train(sampling=sampling, seed=options.seed))
   policy = load.load(options.model, options.step)
+  doubt = template.ending(
+    policy.tokenizer, options.template, options.template_arguments
+  )
+  if doubt:
+    print(f"pxy: warning: {doubt}", file=sys.stderr)
   how = options.template, options.system, options.template_arguments
   prompts = [
     np.asarray(template.render(policy.tokenizer, chat, *how), np.int32)

@@ -125,15 +125,53 @@ def test_half_precision_is_rounded_once(tmp_path):
 def test_the_card_tells_of_a_run_and_of_no_folder_of_this_machine(tmp_path):
   run = tmp_path / "secret" / "run"
   shutil.copytree(TINY, run / "model")
-  cfg = {"model": str(tmp_path / "base"), "phases": [{"name": "grpo"}]}
+  for step in (3, 7):
+    (run / "checkpoints" / f"{step:08d}").mkdir(parents=True)
+  file = tmp_path / "secret" / "rows.jsonl"
+  cfg = {
+    "model": str(tmp_path / "secret" / "base"),
+    "phases": [{"name": "nsr", "steps": 5}, {"name": "grpo", "steps": None}],
+    "data": {"task": f"0.5 * {file} + 0.5 * arithmetic/add3", "system": "</a> / b"},
+    "mirror": ["~/secret/place/"],
+  }
   (run / "config.json").write_text(json.dumps(cfg))
   score = {"avg@16": {"value": 0.868, "se": 0.012}}
   summary = {"before": None, "after": score, "steps": 7}
   (run / "summary.json").write_text(json.dumps(summary))
   policy = load.load("builtin:tiny")
   text = export.card(str(run), policy, "bfloat16", None)
-  assert "Trained from `base` with grpo." in text and "0.868 ± 0.012" in text
-  assert "avg@16" not in export.card(str(run), policy, "bfloat16", 3)
+  assert "Trained from `base` for 7 steps with nsr, then grpo." in text
+  assert "| avg@16 | – | 0.868 ± 0.012 |" in text
+  assert '"0.5 * rows.jsonl + 0.5 * arithmetic/add3"' in text and "</a> / b" in text
+  assert "secret" not in text and str(tmp_path) not in text
+  early = export.card(str(run), policy, "bfloat16", 3)
+  assert "for 3 steps with nsr." in early and "avg@16" not in early
+  # A model that is no run has none; its config.json is another thing.
+  assert "Config" not in export.card(str(TINY), policy, "bfloat16", None)
+
+
+def test_a_model_is_named_from_wherever_it_is_called(tmp_path, monkeypatch):
+  (tmp_path / "mine").mkdir()
+  monkeypatch.chdir(tmp_path / "mine")
+  policy = load.load("builtin:tiny")
+  for name in (".", "../mine", str(tmp_path / "mine") + "/"):
+    text = export.card(name, policy, "bfloat16", None)
+    assert "# mine\n" in text and "from `mine`" in text
+  assert "# builtin:tiny\n" in export.card("builtin:tiny", policy, "bfloat16", None)
+
+
+def test_numbers_beyond_the_type_are_refused(tmp_path):
+  chat_worlds.write(tmp_path / "in", WORLDS["qwen"])
+  arch = testing.arch(vocab_size=tokenizer_lib.load(tmp_path / "in").vocab_size)
+  params = testing.params(arch)
+  params["norm"]["scale"][3] = 70_000
+  hf.save(tmp_path / "in", arch, params)
+  with pytest.raises(
+    config.Error, match=r"norm\.weight has 7e\+04, which is beyond it"
+  ):
+    export.export(str(tmp_path / "in"), tmp_path / "out", dtype="float16")
+  assert not (tmp_path / "out").exists()
+  export.export(str(tmp_path / "in"), tmp_path / "out", dtype="bfloat16")
 
 
 def test_what_is_there_is_not_written_over_and_nothing_half_is_left(
@@ -146,12 +184,13 @@ def test_what_is_there_is_not_written_over_and_nothing_half_is_left(
   assert "invalid choice 'int8'" in capsys.readouterr().err
   real = export.hf.load
 
-  def other(folder, *put):
-    arch, params = real(folder, *put)
-    if put:  # the model that is exported
-      return arch, params
-    params["embed"][3, 5] += 1e-3
-    return arch, params
+  def other(folder, put):
+    def changed(path, value):
+      if path == ("embed",) and folder.name.startswith(".out."):
+        value = value + np.float32(1e-3)
+      return put(path, value)
+
+    return real(folder, changed)
 
   monkeypatch.setattr(export.hf, "load", other)
   with pytest.raises(config.Error, match="embed reads back as other numbers"):

@@ -3,12 +3,15 @@
 import io
 import json
 
+import chat_worlds
 import jax
 import numpy as np
 import pytest
 
 from pxy import cli, config, testing
 from pxy.sampling import engine, sample
+from pxy.text import tokenizer as tokenizer_lib
+from pxy.weights import hf
 
 
 def test_a_stream_writes_whole_characters_and_misses_none():
@@ -84,6 +87,36 @@ def test_chats_that_cannot_be_used_are_one_line(content, words, tmp_path, capsys
     cli.main(["sample", "builtin:tiny", "--messages", str(file)])
   said = capsys.readouterr().err
   assert stop.value.code == 2 and words in said and said.count("\n") == 1
+
+
+def test_files_that_are_no_chats_are_one_line(tmp_path, capsys):
+  (tmp_path / "chat.txt").write_text("hello")
+  for file, words in {
+    "none.json": "none.json: no such file",
+    "none.jsonl": "none.jsonl: no such file",
+    ".": "no such file",
+    "chat.txt": "expected a .json file with one chat",
+  }.items():
+    with pytest.raises(SystemExit):
+      cli.main(["sample", "builtin:tiny", "--messages", str(tmp_path / file)])
+    said = capsys.readouterr().err
+    assert said.startswith("pxy: --messages ") and words in said, said
+    assert said.count("\n") == 1
+
+
+def test_a_base_model_continues_text_and_refuses_chats_in_one_line(tmp_path, capsys):
+  chat_worlds.write(tmp_path, chat_worlds.worlds()["base"])
+  arch = testing.arch(vocab_size=tokenizer_lib.load(tmp_path).vocab_size)
+  hf.save(tmp_path, arch, testing.params(arch))
+  argv = ["sample", str(tmp_path), "--prompt", "What is", "--max-new-tokens", "4"]
+  with pytest.raises(SystemExit):
+    cli.main(argv)
+  said = capsys.readouterr().err
+  assert said.count("\n") == 1 and "no chat template" in said
+  assert "--template plain" in said
+  cli.main([*argv, "--template", "plain", "--json"])
+  out, err = capsys.readouterr()
+  assert len(json.loads(out)["ids"]) == 4 and not err
 
 
 def test_one_of_prompt_and_messages(capsys):

@@ -115,7 +115,7 @@ def test_bad_and_hostile_templates(source, message):
 def test_without_chat_controls():
   tok = tokenizer_lib.Bytes()
   del tok.controls["<|im_start|>"]
-  with pytest.raises(config.Error, match="use template='plain'"):
+  with pytest.raises(config.Error, match="use --template plain"):
     template.render(tok, user("x"))
   with pytest.raises(config.Error, match="none of chat, plain"):
     template.render(tok, user("x"), "chatty")
@@ -202,6 +202,8 @@ def test_a_turn_whose_end_cannot_be_told_is_a_doubt():
   # A turn may go on with text before its end.
   tok = with_template("{{ messages[-1].content }}</answer>\n<|im_end|>")
   assert template.ending(tok) is None and template.ending(BYTES) is None
+  with pytest.raises(config.Error, match="expected NAME=VALUE"):
+    template.ending(tok, arguments=["think"])
 
 
 def test_what_is_not_named_is_not_there():

@@ -113,6 +113,13 @@ def _chats(options) -> list[list[dict]]:
     raise config.Error("give either --prompt TEXT or --messages FILE")
   if path is None:
     return [[{"role": "user", "content": options.prompt}]]
+  if not path.is_file():
+    raise config.Error(f"--messages {path}: no such file")
+  if path.suffix not in (".json", ".jsonl", ".parquet"):
+    raise config.Error(
+      f"--messages {path}: expected a .json file with one chat, or a .jsonl or .parquet"
+      " file with one in each row"
+    )
   if path.suffix != ".json":
     found = list(rows.read(path, need_answer=False))
     for row in found:

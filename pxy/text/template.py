@@ -92,13 +92,14 @@ def ending(
   Raises:
     config.Error: the template ends a turn with a control token that is no stop token.
   """
-  if kind == "plain":
+  if kind == "plain" or source(tokenizer) is None:
     return None
+  given = variables(arguments)
   answer = "The sum is three."
   chat = [{"role": "user", "content": "What is 1 + 2?"}]
   chat.append({"role": "assistant", "content": answer})
   try:
-    text, _ = _write(tokenizer, chat, variables(arguments), prompt=False)
+    text, _ = _write(tokenizer, chat, given, prompt=False)
   except config.Error as error:
     return f"how an assistant's turn ends cannot be seen ({error})"
   _, found, rest = text.rpartition(answer)
@@ -166,7 +167,8 @@ def _write(tokenizer, messages, given: dict, prompt: bool = True) -> tuple[str, 
   if program is None:
     missing = next(piece for piece in _CHATML if piece not in tokenizer.controls)
     raise config.Error(
-      f"the tokenizer has no chat template and no {missing}: use template='plain'"
+      f"the tokenizer has no chat template and no {missing}: use --template plain"
+      " (of a run, --data.template plain)"
     )
   everything = "".join(m["role"] + m["content"] for m in messages)
   mark = next(c for c in map(chr, _PRIVATE) if c not in everything and c not in program)

@@ -11,14 +11,16 @@ tokenizer.json (text/hf_files.py); a sentencepiece model also stays as it was.
 """
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +29,8 @@ from pxy.text import hf_files, template
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import hf, load
 
+_NAMED = ("builtin:", "hf://")
+_FOLDERS = re.compile(r"(?<!\S)(~|\.{1,2})?/([^/\s]+/)+(?=[^/\s])")
 _PROBE = (
   "What is 1 + 2?\n<|im_end|> \u00e9\u4f60",
   "  two  spaces\t\n\n\n 00123, don't I'LL \u2581 \u00bd \U0001f600\u200d e\u0301 \r\n",
@@ -98,16 +102,20 @@ def _tokenizer(folder: pathlib.Path, tokenizer) -> list[str]:
 
 
 def _compare(folder: pathlib.Path, policy: load.Policy, dtype: str) -> None:
-  """Reads the folder as a stranger would, and refuses what differs."""
-  arch, params = hf.load(folder)
-  if arch != policy.arch:
-    raise config.Error(f"{folder}: config.json reads back as another architecture")
-  leaves = jax.tree.leaves_with_path(policy.params)
-  for (path, value), again in zip(leaves, jax.tree.leaves(params), strict=True):
-    want = np.asarray(value, np.float32).astype(jnp.dtype(dtype)).astype(np.float32)
+  """Reads the folder as a stranger would, and refuses what differs.
+
+  One parameter at a time: a second model is never in memory.
+  """
+
+  def check(path, again):
+    given = np.asarray(functools.reduce(dict.get, path, policy.params), np.float32)
+    want = given.astype(jnp.dtype(dtype)).astype(np.float32)
     if not np.array_equal(want, again, equal_nan=True):
-      name = jax.tree_util.keystr(path, simple=True, separator=".")
+      name = ".".join(path)
       raise config.Error(f"{folder}: {name} reads back as other numbers")
+
+  if hf.load(folder, check)[0] != policy.arch:
+    raise config.Error(f"{folder}: config.json reads back as another architecture")
   tokenizer = tokenizer_lib.load(folder)
   if _behaviour(tokenizer) != _behaviour(policy.tokenizer):
     raise config.Error(f"{folder}: the tokenizer reads back as another one")
@@ -142,7 +150,7 @@ def card(
     "pipeline_tag: text-generation",
     "tags: [pxy, reinforcement-learning]",
     "---",
-    f"# {pathlib.Path(model).resolve().name if '/' in model else model}",
+    f"# {_name(model)}",
     "",
     f"Exported by pxy {__version__} from `{_name(model)}`"
     + ("" if step is None else f", checkpoint {step}")
@@ -151,32 +159,57 @@ def card(
   ]
   for note in notes:
     lines += ["", note]
-  run = pathlib.Path(model)
-  held = {}
+  if not model.startswith(_NAMED) and load.is_run(pathlib.Path(model)):
+    lines += _of_run(pathlib.Path(model), step)
+  return "\n".join(lines) + "\n"
+
+
+def _of_run(run: pathlib.Path, step: int | None) -> list[str]:
+  """What the card says of a run up to a step: its base, phases, scores and config."""
+  from pxy.train import checkpoint  # Orbax takes a second to import
+
+  held, lines = {}, []
   for name in ("config", "summary"):
     with contextlib.suppress(OSError, ValueError):
       held[name] = json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
   settings, summary = held.get("config"), held.get("summary")
+  step = max(checkpoint.steps(run / "checkpoints")) if step is None else step
   if isinstance(settings, dict) and "phases" in settings:
-    phases = ", then ".join(str(phase["name"]) for phase in settings["phases"])
-    lines += ["", f"Trained from `{_name(settings['model'])}` with {phases}."]
-  last = isinstance(summary, dict) and step in (None, summary.get("steps"))
-  if last and isinstance(summary.get("after"), dict):
+    ends = itertools.accumulate(phase["steps"] or 0 for phase in settings["phases"])
+    begun = [0, *ends][: len(settings["phases"])]
+    phases = ", then ".join(
+      str(phase["name"])
+      for start, phase in zip(begun, settings["phases"], strict=True)
+      if start < max(step, 1)
+    )
+    of = f"`{_name(settings['model'])}`"
+    lines += ["", f"Trained from {of} for {step:,} steps with {phases}."]
+  ended = isinstance(summary, dict) and summary.get("steps") == step
+  if ended and isinstance(summary.get("after"), dict):
     lines += ["", "| score | before | after |", "|---|---:|---:|"]
     for name, after in summary["after"].items():
       before = (summary.get("before") or {}).get(name)
       lines.append(f"| {name} | {_cell(before)} | {_cell(after)} |")
   if isinstance(settings, dict):
-    text = json.dumps(settings, indent=2, ensure_ascii=False)
+    text = json.dumps(_without_folders(settings), indent=2, ensure_ascii=False)
     lines += ["", "<details><summary>Config</summary>", "", "```json", text, "```"]
     lines += ["", "</details>"]
-  return "\n".join(lines) + "\n"
+  return lines
 
 
 def _name(model) -> str:
   """Where a model comes from, without the folders of this machine."""
   text = str(model)
-  return text if text.startswith(("builtin:", "hf://")) else pathlib.Path(text).name
+  return text if text.startswith(_NAMED) else pathlib.Path(text).resolve().name
+
+
+def _without_folders(value):
+  """A JSON value in whose texts files have their names alone."""
+  if isinstance(value, dict):
+    return {key: _without_folders(one) for key, one in value.items()}
+  if isinstance(value, list):
+    return [_without_folders(one) for one in value]
+  return _FOLDERS.sub("", value) if isinstance(value, str) else value
 
 
 def _cell(score) -> str:

@@ -176,8 +176,17 @@ def _export(whole, tensor: names.Tensor, dtype: str):
   value = value if tensor.layer is None else value[tensor.layer]
   if value.shape != tensor.ours:
     raise config.Error(f"{tensor.name}: {value.shape} is not {tensor.ours}")
+  value = tensor.export(value)
   # A copy, for a shard outlives the parameter it is cut from.
-  return np.array(tensor.export(value), dtype=_DTYPES[dtype], order="C")
+  with np.errstate(over="ignore"):
+    out = np.array(value, dtype=_DTYPES[dtype], order="C")
+  if np.isfinite(out).all() or np.array_equal(np.isfinite(out), np.isfinite(value)):
+    return out
+  largest = np.abs(value[np.isfinite(value)]).max()
+  raise config.Error(
+    f"dtype {dtype}: {tensor.name} has {largest:.3g}, which is beyond it: use bfloat16"
+    " or float32"
+  )
 
 
 def _write(path: pathlib.Path, tensors: dict) -> None:

@@ -90,7 +90,8 @@ def _builtin(name: str) -> pathlib.Path:
   return BUILTIN / name
 
 
-def _is_run(path: pathlib.Path) -> bool:
+def is_run(path: pathlib.Path) -> bool:
+  """Whether a folder is that of a run."""
   return (path / "checkpoints").is_dir() or (path / "model" / "config.json").is_file()
 
 
@@ -100,7 +101,7 @@ def arch(model: str) -> arch_lib.Arch:
   if path.is_file():
     with gguf_file.named(path):
       return gguf_model.arch(gguf_file.File(path))
-  return hf.arch(path / "model" if _is_run(path) else path)
+  return hf.arch(path / "model" if is_run(path) else path)
 
 
 def params(model: str, sharded: Any, step: int | None = None) -> Any:
@@ -111,7 +112,7 @@ def params(model: str, sharded: Any, step: int | None = None) -> Any:
     step: a checkpoint of a run folder (default: the newest).
   """
   path = place(model)
-  if _is_run(path):
+  if is_run(path):
     from pxy.train import checkpoint  # Orbax takes a second to import
 
     return checkpoint.params(path / "checkpoints", sharded, step)
@@ -140,7 +141,7 @@ def about(model: str) -> About:
       file = gguf_file.File(path)
       sizes, tokenizer = gguf_model.arch(file), gguf_tokenizer.read(file.fields)
   else:
-    path = path / "model" if _is_run(path) else path
+    path = path / "model" if is_run(path) else path
     sizes, tokenizer = hf.arch(path), tokenizer_lib.load(path)
   if tokenizer.vocab_size > sizes.vocab_size:
     raise config.Error(

@@ -1,6 +1,7 @@
 """GGUF files: every type of block against a plain oracle, whole models, refusals."""
 
 import dataclasses
+import functools
 import json
 import struct
 
@@ -10,39 +11,69 @@ import numpy as np
 import pytest
 
 from pxy import config, run_folder, testing
+from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.text import tokenizer as tokenizer_lib
-from pxy.weights import gguf_file, gguf_model, hf, load, names
+from pxy.weights import families, gguf_file, gguf_model, hf, load, names
 
 ARCH = testing.arch(vocab_size=269, d_model=32, d_ff=64, head_dim=8, layers=2)
-FAMILIES = {
-  "llama": {"tied": False, "rope_theta": 5e5},
-  "qwen2": {"qkv_bias": True},
-  "qwen3": {"qk_norm": True, "context": 40_960, "head_dim": 16},
+GEMMA3 = {
+  "qk_norm": True,
+  "post_norm": True,
+  "embed_scale": True,
+  "norm_plus_one": True,
+  "activation": "gelu_tanh",
+  "rope_theta": 1e6,
+  "rope_local_theta": 1e4,
 }
-NAMES = {
-  "embed_tokens.weight": "token_embd.weight",
-  "lm_head.weight": "output.weight",
-  "model.norm.weight": "output_norm.weight",
-  "input_layernorm": "attn_norm",
-  "post_attention_layernorm": "ffn_norm",
-  "q_proj": "attn_q",
-  "k_proj": "attn_k",
-  "v_proj": "attn_v",
-  "o_proj": "attn_output",
-  "q_norm": "attn_q_norm",
-  "k_norm": "attn_k_norm",
-  "gate_proj": "ffn_gate",
-  "up_proj": "ffn_up",
-  "down_proj": "ffn_down",
+FIVE_IN_SIX = (True,) * 5 + (False,)
+LLAMA3 = arch_lib.Scaling(32.0, (1.0, 4.0, 8192))
+CASES = {
+  "llama": ("llama", {"tied": False, "rope_theta": 5e5}),
+  "llama_llama3": (
+    "llama",
+    {"rope_theta": 5e5, "rope_scaling": LLAMA3, "head_dim": 64, "layers": 1},
+  ),
+  "llama_linear": ("llama", {"rope_scaling": arch_lib.Scaling(2.5)}),
+  "qwen2": ("qwen2", {"qkv_bias": True}),
+  "qwen3": ("qwen3", {"qk_norm": True, "context": 40_960, "head_dim": 16}),
+  "gemma3": (
+    "gemma3",
+    GEMMA3 | {"layers": 7, "window": 5, "local_pattern": FIVE_IN_SIX, "head_dim": 12},
+  ),
+  "gemma3_scaled": (
+    "gemma3",
+    GEMMA3
+    | {"layers": 7, "window": 5, "local_pattern": FIVE_IN_SIX, "logit_softcap": 30.0}
+    | {"rope_scaling": arch_lib.Scaling(8.0)},
+  ),
+  "gemma3_short": ("gemma3", GEMMA3 | {"layers": 3, "window": 5}),
+  "gemma3_global": ("gemma3", GEMMA3 | {"rope_local_theta": None}),
 }
-"""Parts of HF's names and what llama.cpp calls them."""
+"""The architecture of a file, and what is changed in ARCH."""
 
 
-def their_name(name: str) -> str:
-  layer = name.split(".")[2] if ".layers." in name else None
-  [new] = [b for a, b in NAMES.items() if f".{a}" in f".{name}"]
-  return new if layer is None else f"blk.{layer}.{new}.{name.rpartition('.')[2]}"
+def their_name(family: str, name: str) -> str:
+  """What the package that llama.cpp's converter uses calls a tensor."""
+  [kind] = [k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == family]
+  part, _, end = name.rpartition(".")
+  return f"{gguf.get_tensor_name_map(kind, 64).get_name(part)}.{end}"
+
+
+def rope_freqs(arch) -> np.ndarray:
+  """llama.cpp's tensor for the scaling of Llama 3, in float32 as its converter."""
+  low, high, context = np.float32(arch.rope_scaling.ramp)
+  factor, out = np.float32(arch.rope_scaling.factor), []
+  for i in range(0, arch.head_dim, 2):
+    length = 2 * np.pi * np.float32(arch.rope_theta) ** np.float32(i / arch.head_dim)
+    if length < context / high:
+      out.append(1)
+    elif length > context / low:
+      out.append(factor)
+    else:
+      smooth = (context / np.float32(length) - low) / (high - low)
+      out.append(1 / ((1 - smooth) / factor + smooth))
+  return np.array(out, np.float32)
 
 
 def permuted(value, heads):
@@ -63,11 +94,13 @@ def contents(arch, params, family="llama", kind="F32"):
       value = value[key]
     value = value if tensor.layer is None else value[tensor.layer]
     value = np.ascontiguousarray(tensor.export(value), np.float32)
+    if arch.norm_plus_one and tensor.path[-1] == "scale":
+      value = value + np.float32(1)
     if family == "llama" and tensor.path[-1] in ("q", "k"):
       heads = arch.heads if tensor.path[-1] == "q" else arch.kv_heads
       value = permuted(value, heads)
     its = kind if value.ndim == 2 else gguf.GGMLQuantizationType.F32
-    tensors[their_name(tensor.name)] = (gguf.quants.quantize(value, its), its)
+    tensors[their_name(family, tensor.name)] = (gguf.quants.quantize(value, its), its)
   of = {
     "block_count": arch.layers,
     "context_length": arch.context,
@@ -80,9 +113,19 @@ def contents(arch, params, family="llama", kind="F32"):
     "rope.freq_base": float(arch.rope_theta),
     "attention.layer_norm_rms_epsilon": float(arch.norm_eps),
   }
+  if arch.window is not None:
+    of["attention.sliding_window"] = arch.window
+  if arch.logit_softcap is not None:
+    of["final_logit_softcapping"] = arch.logit_softcap
+  if arch.rope_scaling is not None and arch.rope_scaling.ramp is None:
+    of |= {"rope.scaling.type": "linear"}
+    of |= {"rope.scaling.factor": arch.rope_scaling.factor}
+  elif arch.rope_scaling is not None:
+    tensors["rope_freqs.weight"] = (rope_freqs(arch), gguf.GGMLQuantizationType.F32)
   fields = {"general.architecture": family, "general.name": "A test"}
   fields |= {f"{family}.{key}": value for key, value in of.items()}
-  return fields | vocabulary(), tensors
+  words = spm_vocabulary if family == "gemma3" else vocabulary
+  return fields | words(), tensors
 
 
 def vocabulary():
@@ -104,6 +147,33 @@ def vocabulary():
     "tokenizer.ggml.padding_token_id": 0,
     "tokenizer.ggml.add_bos_token": False,
     "tokenizer.chat_template": "{{ messages[0].content }}<|im_end|>",
+  }
+
+
+def spm_vocabulary():
+  """A sentencepiece vocabulary as Gemma 3's: controls, 256 bytes, seven pieces."""
+  controls = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+  pieces = {"he": -1.0, "\u2581t": -2.0, "\u2581the": -3.0}
+  pieces |= dict.fromkeys(["\u2581", "t", "h", "e"], -9.0)
+  return {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.pre": "default",
+    "tokenizer.ggml.tokens": [
+      *controls,
+      *(f"<0x{byte:02X}>" for byte in range(256)),
+      *pieces,
+    ],
+    "tokenizer.ggml.scores": [-1000.0] * 262 + list(pieces.values()),
+    "tokenizer.ggml.token_type": [3, 3, 3, 2, 3, 3] + [6] * 256 + [1] * len(pieces),
+    "tokenizer.ggml.bos_token_id": 2,
+    "tokenizer.ggml.eos_token_id": 1,
+    "tokenizer.ggml.unknown_token_id": 3,
+    "tokenizer.ggml.padding_token_id": 0,
+    "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.ggml.add_eos_token": False,
+    "tokenizer.ggml.add_space_prefix": False,
+    "tokenizer.chat_template": "{{ bos_token }}<start_of_turn>user\n"
+    "{{ messages[0].content }}<end_of_turn>\n<start_of_turn>model\n",
   }
 
 
@@ -246,14 +316,20 @@ def test_the_header_is_read_as_the_package_reads_it(sound, tmp_path):
 # ---- models
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_file_is_the_model_it_was_made_from(family, tmp_path):
-  arch = dataclasses.replace(ARCH, **FAMILIES[family])
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_is_the_model_it_was_made_from(case, tmp_path):
+  family, changes = CASES[case]
+  arch = dataclasses.replace(ARCH, **changes)
   params = testing.params(arch)
   path = write(tmp_path / "x.gguf", *contents(arch, params, family))
   policy = load.load(str(path))
   assert policy.arch == load.arch(str(path)) == arch
-  jax.tree.map(np.testing.assert_array_equal, policy.params, params)
+  # In a file 1 is added to the scales of Gemma's norms, which rounds.
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=6e-8)
+  same = close if arch.norm_plus_one else np.testing.assert_array_equal
+  jax.tree.map(same, policy.params, params)
+  # And it is a model that HF software has words for.
+  assert families.read(families.write(arch)) == arch
 
 
 def test_fields_that_files_may_leave_out(sound, tmp_path):
@@ -264,6 +340,26 @@ def test_fields_that_files_may_leave_out(sound, tmp_path):
   fields |= {"llama.expert_count": 0, "llama.rope.dimension_count": 8}
   file = gguf_file.File(write(tmp_path / "x.gguf", fields, tensors))
   assert gguf_model.arch(file) == dataclasses.replace(ARCH, kv_heads=4)
+
+
+def test_what_files_of_gemma3_leave_to_llama_cpp(tmp_path):
+  """The scale of the 27B by its depth, and in newer files the windows' fields."""
+  changes = GEMMA3 | {"layers": 62, "window": 5, "local_pattern": FIVE_IN_SIX}
+  arch = dataclasses.replace(ARCH, **changes, d_model=5376, heads=32, head_dim=128)
+  embed = {"token_embd.weight": f32(269, 1)}  # no more is looked at
+  fields, _ = contents(ARCH, testing.params(ARCH), "gemma3")
+  fields |= {"gemma3.block_count": 62, "gemma3.embedding_length": 5376}
+  fields |= {"gemma3.attention.head_count": 32, "gemma3.attention.key_length": 128}
+  fields |= {"gemma3.attention.value_length": 128, "gemma3.rope.freq_base": 1e6}
+  fields |= {"gemma3.attention.sliding_window": 5}
+  file = gguf_file.File(write(tmp_path / "x.gguf", fields, embed))
+  assert gguf_model.arch(file) == dataclasses.replace(arch, attn_scale=168**-0.5)
+  fields |= {"gemma3.block_count": 48, "gemma3.rope.freq_base_swa": 2e4}
+  fields |= {"gemma3.attention.sliding_window_pattern": 2}
+  file = gguf_file.File(write(tmp_path / "y.gguf", fields, embed))
+  assert gguf_model.arch(file) == dataclasses.replace(
+    arch, layers=48, rope_local_theta=2e4, local_pattern=(True, False)
+  )
 
 
 def test_eight_bits_make_nearly_the_same_logits(tmp_path):
@@ -316,13 +412,16 @@ def f32(*shape):
 
 
 REFUSED = {
-  "general.architecture 'gemma3'": {"general.architecture": "gemma3"},
+  "general.architecture 'gemma2'": {"general.architecture": "gemma2"},
   "general.type is 'adapter'": {"general.type": "adapter"},
   "split.count is 2": {"split.count": 2},
-  "field llama.rope.scaling.type ('linear') is not": {
-    "llama.rope.scaling.type": "linear"
+  "rope.scaling.type 'yarn' is not supported; none, linear": {
+    "llama.rope.scaling.type": "yarn"
   },
-  "field llama.rope.scaling.factor (4.0) is not": {"llama.rope.scaling.factor": 4.0},
+  "factor must be >= 1": {"llama.rope.scaling.factor": 0.5},
+  "field llama.attention.sliding_window (5) is not": {
+    "llama.attention.sliding_window": 5
+  },
   "field llama.expert_count (8) is not": {"llama.expert_count": 8},
   "field llama.new_thing ('x') is not supported": {"llama.new_thing": "x"},
   "field llama.head_list (array([1, 2]": {"llama.head_list": [1, 2]},
@@ -339,7 +438,7 @@ REFUSED = {
   "its tokenizer has 269 tokens, its embedding 268: they do not belong": {
     "llama.vocab_size": 268
   },
-  "rope_freqs.weight: scaled rotary": {"+rope_freqs.weight": f32(4)},
+  "rope_freqs.weight is (5,), the metadata imply 4": {"+rope_freqs.weight": f32(5)},
   "tensor 'extra\\n' is not known": {"+extra\n": f32(1)},
   "output_norm.weight is missing": {"-output_norm.weight": None},
   "token_embd.weight is missing": {"-token_embd.weight": None},

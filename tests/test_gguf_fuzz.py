@@ -4,6 +4,7 @@ Every file is a sound one with something about it changed. Loading may succeed o
 where the result is what the file's own header implies.
 """
 
+import dataclasses
 import math
 import pathlib
 import struct
@@ -11,6 +12,7 @@ import tempfile
 import tracemalloc
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 import test_gguf
@@ -22,8 +24,8 @@ from pxy.weights import load
 ARCH = testing.arch(vocab_size=269, d_model=8, d_ff=12, head_dim=6, layers=1)
 MEMORY = 32 * 2**20
 """Python and numpy may take this much for a file of 30 kB, errors included."""
-TRIED = {"header": 500, "bytes": 500, "metadata": 500}
-"""Files per test."""
+TRIED = {"header": 300, "bytes": 300, "metadata": 300, "pieces": 300, "freqs": 100}
+"""Files per test, of each variant."""
 
 
 # A failure would print all of the fixture.
@@ -41,9 +43,18 @@ def settings(kind):
   )
 
 
-@pytest.fixture(scope="module")
-def sound():
-  return Sound(test_gguf.contents(ARCH, testing.params(ARCH)))
+LLAMA3 = {"head_dim": 64, "rope_theta": 5e5, "rope_scaling": test_gguf.LLAMA3}
+VARIANTS = {
+  "llama": ("llama", LLAMA3),  # its rotations are in a tensor
+  "gemma3": ("gemma3", test_gguf.GEMMA3 | {"window": 5}),  # and a sentencepiece model
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def sound(request):
+  family, changes = VARIANTS[request.param]
+  arch = dataclasses.replace(ARCH, **changes)
+  return Sound(test_gguf.contents(arch, testing.params(arch), family))
 
 
 def text(value) -> bytes:
@@ -63,6 +74,8 @@ def value(item) -> bytes:
     return struct.pack("<If", 6, item)
   if isinstance(item, list) and item and isinstance(item[0], int):
     return struct.pack(f"<IIQ{len(item)}i", 9, 5, len(item), *item)
+  if isinstance(item, list) and item and isinstance(item[0], float):
+    return struct.pack(f"<IIQ{len(item)}f", 9, 6, len(item), *item)
   if isinstance(item, list):
     return struct.pack("<IIQ", 9, 8, len(item)) + b"".join(map(text, item))
   return struct.pack("<I", 8) + text(item)
@@ -108,7 +121,7 @@ def outcome(raw: bytes):
       assert peak < MEMORY, f"{peak:,} bytes for a file of {len(raw):,}"
   arch, params = policy.arch, policy.params
   assert params["embed"].shape == (arch.vocab_size, arch.d_model)
-  assert all(np.isfinite(x).all() for x in params["layers"]["attn"].values())
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(params["layers"]))
   assert policy.tokenizer.decode(policy.tokenizer.encode("the inn")) is not None
   return None
 
@@ -182,15 +195,18 @@ WILD = st.one_of(
 )
 
 
-FIELDS = ["llama.vocab_size", "llama.rope.scaling.type", "general.alignment"]
-FIELDS += ["split.count", "tokenizer.ggml.eot_token_id"]
+FIELDS = ["FAMILY.vocab_size", "FAMILY.rope.scaling.type", "FAMILY.rope.scaling.factor"]
+FIELDS += ["FAMILY.rope.scale_linear", "FAMILY.rope.freq_base_swa", "FAMILY.x", "x"]
+FIELDS += ["FAMILY.attention.sliding_window", "FAMILY.final_logit_softcapping"]
+FIELDS += ["FAMILY.attention.sliding_window_pattern", "general.alignment"]
+FIELDS += ["split.count", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.model"]
 
 
 @settings("metadata")
 @hypothesis.given(
   change=st.dictionaries(st.integers(0, 40), WILD, min_size=1, max_size=3),
   new=st.dictionaries(
-    st.sampled_from([*FIELDS, "x", "llama.x"]),
+    st.sampled_from(FIELDS),
     WILD,
     max_size=2,
   ),
@@ -199,7 +215,56 @@ def test_wild_metadata(sound, change, new):
   fields, tensors = sound
   names = sorted(fields)
   wild = {names[number % len(names)]: item for number, item in change.items()}
+  family = fields["general.architecture"]
+  new = {name.replace("FAMILY", family): item for name, item in new.items()}
   outcome(file(fields | wild | new, tensors))
+
+
+PIECE = st.one_of(
+  st.text(max_size=4),
+  st.sampled_from(["", "\0", "a\0", "<0x00>", "<0xG0>", "<0x1>", "<unk>", "[PAD268]"]),
+  st.sampled_from(["t", "the", " ", "  ", "\u2581", "\ufdd0", "a" * 3000, "\n"]),
+)
+SCORE = st.one_of(st.floats(width=32), st.sampled_from([0.0, -1.0, 3e38, -3e38]))
+
+
+@settings("pieces")
+@hypothesis.given(
+  pieces=st.dictionaries(
+    st.one_of(st.integers(0, 268), st.integers(260, 268)),
+    st.tuples(PIECE, st.one_of(st.integers(1, 6), st.integers(-1, 9)), SCORE),
+    max_size=4,
+  ),
+  types=st.dictionaries(st.integers(0, 268), st.integers(1, 6), max_size=3),
+  cut=st.tuples(*[st.sampled_from([269, 269, 269, 268, 0])] * 3),
+)
+def test_wild_vocabularies(sound, pieces, types, cut):
+  fields, tensors = sound
+  changed = {}
+  for key, at in (("tokens", 0), ("token_type", 1), ("scores", 2)):
+    name = f"tokenizer.ggml.{key}"
+    if name in fields:
+      values = list(fields[name])
+      for place, new in pieces.items():
+        values[place] = new[at]
+      for place, new in types.items() if key == "token_type" else ():
+        values[place] = new
+      changed[name] = values[: cut[at]]
+  outcome(file(fields | changed, tensors))
+
+
+@settings("freqs")
+@hypothesis.given(
+  st.lists(st.floats(width=32), min_size=1, max_size=40),
+  st.booleans(),
+  st.floats(width=32),
+)
+def test_wild_rotations(sound, values, fitting, theta):
+  fields, tensors = sound
+  values = (values * 32)[:32] if fitting else values
+  tensor = np.array(values, np.float32), tensors["output_norm.weight"][1]
+  theta = {f"{fields['general.architecture']}.rope.freq_base": theta}
+  outcome(file(fields | theta, tensors | {"rope_freqs.weight": tensor}))
 
 
 @pytest.mark.parametrize(
@@ -224,20 +289,28 @@ def test_arrays_in_arrays_do_not_recurse(sound):
 
 def test_giants_are_refused_before_anything_is_allocated(sound):
   fields, tensors = sound
+  family = fields["general.architecture"]
+  most = 2**31 - 1
   for change in (
-    {"llama.block_count": 2**40},
-    {"llama.block_count": 2**30},
-    {"llama.embedding_length": 2**30, "llama.attention.key_length": 6},
-    {"llama.feed_forward_length": 2**62},
-    {"llama.attention.head_count": 2**40, "llama.attention.head_count_kv": 2**40},
-    {"llama.vocab_size": 2**31 - 1},
-    {"llama.vocab_size": 2**31 - 1, "llama.embedding_length": 2**31 - 1},
+    {"block_count": 2**40},
+    {"block_count": 2**30},
+    {"embedding_length": 2**30, "attention.key_length": 6},
+    {"feed_forward_length": 2**62},
+    {"attention.head_count": 2**40, "attention.head_count_kv": 2**40},
+    {"attention.key_length": 2**30, "attention.value_length": 2**30},
+    {"attention.sliding_window_pattern": 2**30},
+    {"attention.sliding_window": 2**30},
+    {"vocab_size": most},
+    {"vocab_size": most, "embedding_length": most},
   ):
+    change = {f"{family}.{key}": value for key, value in change.items()}
     assert outcome(file(fields | change, tensors)), change
   # Honest about its size in the directory, but the data is not there.
   at = list(tensors).index("token_embd.weight")
   for shape in ([8, 2**30], [2**32, 2**32], [2**63, 2**63, 2**63, 2**63]):
-    raw = file(fields | {"llama.vocab_size": 2**30}, tensors, [(at, "shape", shape)])
+    raw = file(
+      fields | {f"{family}.vocab_size": 2**30}, tensors, [(at, "shape", shape)]
+    )
     assert "was it cut off?" in outcome(raw)
 
 

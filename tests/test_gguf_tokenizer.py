@@ -218,7 +218,7 @@ def ints(*values):
 
 TYPES = ints(*[3] * 3, *[1] * 266)
 REFUSED = {
-  "tokenizer.ggml.model 'llama' is not supported; gpt2 is": {"ggml.model": "llama"},
+  "tokenizer.ggml.model 't5' is not supported; gpt2, llama are": {"ggml.model": "t5"},
   "tokenizer.ggml.pre 'tekken' is not supported; smollm, qwen2": {"ggml.pre": "tekken"},
   "field tokenizer.ggml.pre is None, expected str": {"ggml.pre": None},
   "field tokenizer.ggml.tokens is NoneType": {"ggml.tokens": None},

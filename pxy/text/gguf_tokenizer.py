@@ -1,8 +1,10 @@
-"""The tokenizer inside a GGUF file, as the `tokenizer.json` it was once made from.
+"""The tokenizer inside a GGUF file, as the files that it was once made from.
 
-A file has the pieces, their types and the merges of a byte-level BPE, but only a name
-for how text is split before the merges (`tokenizer.ggml.pre`). Each name here stands
-for what the family's own tokenizer.json does:
+`tokenizer.ggml.model` is `llama` for a sentencepiece model, which is written anew
+(gguf_sentencepiece.py), or `gpt2` for a byte-level BPE, which becomes a tokenizer.json.
+Of that a file has the pieces, their types and the merges, but only a name for how text
+is split before the merges (`tokenizer.ggml.pre`). Each name here stands for what the
+family's own tokenizer.json does:
 
     smollm          digits one by one, then GPT-2's words
     qwen2           NFC; words, single digits, punctuation with the newlines after it
@@ -10,20 +12,22 @@ for what the family's own tokenizer.json does:
                     is not built by merges
     gpt-2, default  GPT-2's words
 
-What comes out is saved in a run folder as tokenizer.json and tokenizer_config.json, and
-is read from there by `tokenizer.load`.
+What comes out is saved in a run folder as tokenizer.json or tokenizer.model, and
+tokenizer_config.json, and is read from there by `tokenizer.load`.
 
 Sources: ggml's docs/gguf.md; the tokenizer.json files of SmolLM2, Qwen2 and Llama 3.
-Left out: sentencepiece, unigram and wordpiece vocabularies; named templates (for tools,
-say) besides the main one.
+Left out: unigram and wordpiece vocabularies; named templates (for tools, say) besides
+the main one.
 """
 
 import re
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pxy import config
+from pxy.text import gguf_sentencepiece
 from pxy.text import tokenizer as tokenizer_lib
 
 _WORDS = (
@@ -46,7 +50,7 @@ _READ = (
 )
 
 
-def read(fields: dict) -> tokenizer_lib.HFTokenizer:
+def read(fields: dict) -> tokenizer_lib.Tokenizer:
   """The tokenizer that a file's metadata describe.
 
   Args:
@@ -59,8 +63,50 @@ def read(fields: dict) -> tokenizer_lib.HFTokenizer:
     if name.startswith("tokenizer.") and not re.fullmatch(_READ, name):
       raise config.Error(f"field {name} is not supported")
   kind = _take(fields, "tokenizer.ggml.model", str)
-  if kind != "gpt2":
-    raise config.Error(f"tokenizer.ggml.model {kind!r} is not supported; gpt2 is")
+  kinds = {"gpt2": _byte_level, "llama": _sentencepiece}
+  if kind not in kinds:
+    raise config.Error(
+      f"tokenizer.ggml.model {kind!r} is not supported; {', '.join(kinds)} are"
+    )
+  return kinds[kind](fields)
+
+
+def _sentencepiece(fields: dict) -> tokenizer_lib.SentencePiece:
+  pre = _take(fields, "tokenizer.ggml.pre", str, "default")
+  if pre != "default":
+    raise config.Error(f"tokenizer.ggml.pre {pre!r} is not supported beside llama")
+  pieces, types = _pieces(fields)
+  settings = _settings(fields, pieces)
+  for key in settings.keys() & _NAMED.keys():
+    i = pieces[settings[key]]
+    if types[i] == _USER:  # by its use it is a control token
+      types[i] = _CONTROL
+    if types[i] not in (_CONTROL, _UNKNOWN):
+      raise config.Error(
+        f"tokenizer.ggml.{_NAMED[key]} is {i}, {settings[key]!r}, which is what"
+        " ordinary text becomes: prompts could forge it"
+      )
+  # Files that do not say are of Llama 1 and 2, or read as if.
+  settings["add_bos_token"] = _adds_bos(fields, settings, True)
+  model = gguf_sentencepiece.model(
+    fields["tokenizer.ggml.tokens"],
+    types,
+    _scores(fields, len(types)),
+    _take(fields, "tokenizer.ggml.add_space_prefix", bool, True),
+  )
+  try:
+    out = tokenizer_lib.SentencePiece(model, settings)
+  except RuntimeError as error:
+    raise config.Error(f"tokenizer.ggml.tokens: {error}") from None
+  for piece, i in out.controls.items():
+    if i in out.encode(piece):
+      raise config.Error(
+        f"control token {piece!r} is what ordinary text becomes: prompts could forge it"
+      )
+  return out
+
+
+def _byte_level(fields: dict) -> tokenizer_lib.HFTokenizer:
   pre = _take(fields, "tokenizer.ggml.pre", str)
   if pre not in _PRE:
     raise config.Error(
@@ -70,10 +116,9 @@ def read(fields: dict) -> tokenizer_lib.HFTokenizer:
     raise config.Error("field tokenizer.ggml.add_space_prefix (True) is not supported")
   pieces, types = _pieces(fields)
   settings = _settings(fields, pieces)
+  settings["tokenizer_class"] = "PreTrainedTokenizerFast"
   hf = _bpe(pieces, types, _merges(fields), pre)
-  if _take(fields, "tokenizer.ggml.add_bos_token", bool, pre == "llama-bpe"):
-    if "bos_token" not in settings:
-      raise config.Error("tokenizer.ggml.add_bos_token, but no bos_token_id")
+  if _adds_bos(fields, settings, pre == "llama-bpe"):
     bos = settings["bos_token"]
     hf.post_processor = processors.TemplateProcessing(
       single=[bos, "$A"], special_tokens=[(bos, hf.token_to_id(bos))]
@@ -113,10 +158,7 @@ def _merges(fields: dict) -> list[tuple[str, str]]:
 
 def _settings(fields: dict, pieces: dict[str, int]) -> dict:
   """What tokenizer_config.json says of it."""
-  settings = {
-    "tokenizer_class": "PreTrainedTokenizerFast",
-    "clean_up_tokenization_spaces": False,
-  }
+  settings: dict = {"clean_up_tokenization_spaces": False}
   by_id = {i: piece for piece, i in pieces.items()}
   for key, name in _NAMED.items():
     i = _take(fields, f"tokenizer.ggml.{name}", int, -1)
@@ -127,6 +169,14 @@ def _settings(fields: dict, pieces: dict[str, int]) -> dict:
   if "tokenizer.chat_template" in fields:
     settings["chat_template"] = _take(fields, "tokenizer.chat_template", str)
   return settings
+
+
+def _adds_bos(fields: dict, settings: dict, unsaid: bool) -> bool:
+  """Whether texts begin with the bos token; `unsaid`: if the file does not say."""
+  adds = _take(fields, "tokenizer.ggml.add_bos_token", bool, unsaid)
+  if adds and "bos_token" not in settings:
+    raise config.Error("tokenizer.ggml.add_bos_token, but no bos_token_id")
+  return adds
 
 
 def _bpe(pieces, types, merges, pre) -> tokenizers.Tokenizer:
@@ -173,6 +223,15 @@ def _is_word(hf: tokenizers.Tokenizer, piece: str) -> bool:
 
 def _added(piece: str, special: bool) -> tokenizers.AddedToken:
   return tokenizers.AddedToken(piece, special=special, normalized=False)
+
+
+def _scores(fields: dict, count: int) -> list[float]:
+  values = fields.get("tokenizer.ggml.scores")
+  if getattr(getattr(values, "dtype", None), "kind", "") != "f" or len(values) != count:
+    raise config.Error(f"tokenizer.ggml.scores: expected an array of {count} floats")
+  if not np.isfinite(values).all():
+    raise config.Error("tokenizer.ggml.scores: not all of them are finite")
+  return values.tolist()
 
 
 def _integers(values) -> list[int]:

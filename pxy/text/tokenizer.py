@@ -31,6 +31,8 @@ _STARTS = ("<|im_start|>",)
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 _DOCUMENTS = ("<|endoftext|>", "<|end_of_text|>")
 _CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# Characters that Unicode will never assign; three bytes, as U+2581 has.
+_STAND_INS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 _SETTINGS = {"eos_token": "<|im_end|>", "pad_token": "<pad>"}
 
 
@@ -149,12 +151,9 @@ class SentencePiece(Tokenizer):
       if self._sp.is_control(i) or self._sp.is_unknown(i)
     }
     super().__init__(controls, settings)
-    # Sentencepiece writes a space as U+2581, so that the character itself would come
-    # back as a space. As bytes it survives; but not where each text gets a space in
-    # front, for then each part would.
-    mark = [self._sp.piece_to_id(f"<0x{byte:02X}>") for byte in "\u2581".encode()]
-    whole = all(self._sp.is_byte(i) for i in mark) and not self.adds_space
-    self._mark_ids = mark if whole else None
+    bos = self._named("bos_token")
+    if bos is not None and settings.get("add_bos_token") is True:
+      self.prefix_ids = (bos,)
 
   @property
   def adds_space(self) -> bool:
@@ -162,10 +161,23 @@ class SentencePiece(Tokenizer):
     return self._sp.encode("a", out_type=str)[0].startswith("\u2581")
 
   def _encode(self, text):
-    if self._mark_ids is None or "\u2581" not in text:
+    # Sentencepiece writes a space as U+2581, so that the character itself would come
+    # back as a space. As bytes it survives. Another character stands in for it; if the
+    # parts between were encoded apart, a model that adds a space would add many.
+    if "\u2581" not in text:
       return self._sp.encode(text)
-    first, *rest = (self._sp.encode(part) for part in text.split("\u2581"))
-    return first + [i for part in rest for i in (*self._mark_ids, *part)]
+    for other in _STAND_INS:
+      old, new = self._bytes(other), self._bytes("\u2581")
+      if other not in text and self._sp.encode(other)[-3:] == old:
+        ids = self._sp.encode(text.replace("\u2581", other))
+        for i in range(len(ids) - 2):
+          if ids[i : i + 3] == old:
+            ids[i : i + 3] = new
+        return ids
+    return self._sp.encode(text)  # of a model without bytes
+
+  def _bytes(self, character: str) -> list[int]:
+    return [self._sp.piece_to_id(f"<0x{byte:02X}>") for byte in character.encode()]
 
   def _decode(self, ids):
     return self._sp.decode(ids)

@@ -53,8 +53,8 @@ _CLASSES = {
   "gemma3_text": "Gemma3ForCausalLM",
 }
 
-# Layers for which a pattern is written out before the weights show how many there are.
-_MOST_LAYERS = 4096
+MOST_LAYERS = 4096
+"""For which a pattern is written out before the weights show how many there are."""
 
 _NEEDED = object()
 
@@ -139,7 +139,7 @@ def _windows(fields: _Fields, family: str, layers: int):
     window = fields.take("sliding_window", int, 4096)
     every = fields.take("sliding_window_pattern", int, 6)
     every = fields.take("_sliding_window_pattern", int, every)
-    if not 0 < every <= _MOST_LAYERS:
+    if not 0 < every <= MOST_LAYERS:
       raise config.Error(f"config.json: sliding_window_pattern is {every}")
     pattern = tuple((i + 1) % every > 0 for i in range(every))
   else:
@@ -147,8 +147,8 @@ def _windows(fields: _Fields, family: str, layers: int):
     window = fields.take("sliding_window", int, None) if on else None
     fields.left.pop("sliding_window", None)
     first = fields.take("max_window_layers", int, 28)
-    pattern = tuple(i >= first for i in range(min(layers, _MOST_LAYERS)))
-  if window is not None and layers > _MOST_LAYERS:
+    pattern = tuple(i >= first for i in range(min(layers, MOST_LAYERS)))
+  if window is not None and layers > MOST_LAYERS:
     raise config.Error(f"config.json: num_hidden_layers is {layers}, with windows")
   if kinds is None:
     return window, pattern if window is not None else ()

@@ -99,6 +99,9 @@ def as_fields(model: bytes, kind) -> dict:
   ):  # Llama's files mostly leave it at what it is when nothing is said
     fields |= {"tokenizer.ggml.add_space_prefix": False}
     fields |= {"tokenizer.ggml.pre": "default", "tokenizer.ggml.add_bos_token": False}
+  else:  # and older ones mixed up these types
+    types = [3 if kind_of == 2 else kind_of for kind_of in types]
+    fields["tokenizer.ggml.token_type"] = types + [2] * 3
   return fields
 
 
@@ -205,8 +208,11 @@ REFUSED = {
   "269 tokens, but 2 of token_type": {"ggml.token_type": [1, 1]},
   "token_type 9 is not supported": changed("token_type", _4=9),
   "'t' is there twice": changed("tokens", _268="t"),
-  "0 unknown tokens, expected one": changed("token_type", _3=3),
-  "2 unknown tokens, expected one": changed("token_type", _2=2),
+  "0 unknown tokens, expected one": changed("token_type", _3=3)
+  | {"ggml.unknown_token_id": None},
+  "2 unknown tokens, expected one": changed("token_type", _2=2)
+  | {"ggml.unknown_token_id": None},
+  "unknown_token_id is 266, 't', which is what": {"ggml.unknown_token_id": 266},
   "there are not 256 byte pieces": changed("token_type", _9=1),
   "byte piece <0xZZ> is invalid": changed("tokens", _9="<0xZZ>"),
   "piece must not include null character": changed("tokens", _264="a\0b"),

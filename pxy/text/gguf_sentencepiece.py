@@ -8,9 +8,10 @@ holds besides its normaliser, and that does nothing in the models that are kept 
 (Llama 1 and 2, Mistral, Gemma). So the model is written anew, and ids are
 sentencepiece's own.
 
-llama.cpp's converter changes pieces in two ways, which are undone: it writes the spaces
-of user-defined ones as spaces, not as U+2581, and fills up the embedding with unused
-ones called [PAD1234]. It also changes scores, but only of pieces that are never merged.
+llama.cpp's converter changes pieces, which is undone: it writes the spaces of
+user-defined ones as spaces, not as U+2581, and fills up the embedding with unused ones
+called [PAD1234]; in 2024 their type was unknown, and that of <unk> control. It also
+changes scores, but only of pieces that are never merged.
 
 Sources: llama.cpp's convert_hf_to_gguf.py, sentencepiece_model.proto. Left out:
 normalisers (`precompiled_charsmap`), vocabularies without bytes, in which text becomes
@@ -23,9 +24,9 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 
 from pxy import config
 
-_UNKNOWN, _USER, _UNUSED = (
+_UNKNOWN, _CONTROL, _USER, _UNUSED = (
   proto.ModelProto.SentencePiece.Type.Value(name)
-  for name in ("UNKNOWN", "USER_DEFINED", "UNUSED")
+  for name in ("UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED")
 )
 
 
@@ -34,6 +35,7 @@ def model(
   types: Sequence[int],
   scores: Sequence[float],
   space_prefix: bool,
+  unknown: int | None,
 ) -> bytes:
   """A serialized ModelProto.
 
@@ -42,37 +44,43 @@ def model(
     types: as many, 1 (normal) to 6 (byte), which GGUF has from sentencepiece.
     scores: as many, finite.
     space_prefix: a space goes before each text.
+    unknown: id of the unknown token; None: the one of that type.
 
   Raises:
     config.Error: there is no unknown token, or more than one. Other faults show when
       sentencepiece loads the model.
   """
   count = len(pieces)
-  while count and types[count - 1] == _UNUSED and _fills(pieces[count - 1], count - 1):
-    count -= 1
-  unknown = [i for i in range(count) if types[i] == _UNKNOWN]
-  if len(unknown) != 1:
-    raise config.Error(
-      f"tokenizer.ggml.token_type: {len(unknown)} unknown tokens, expected one"
-    )
-  out = proto.ModelProto()
-  for piece, kind, score in zip(
-    pieces[:count], types[:count], scores[:count], strict=True
+  while (
+    count - 1 not in (-1, unknown)
+    and types[count - 1] in (_UNUSED, _UNKNOWN)
+    and pieces[count - 1] == f"[PAD{count - 1}]"
   ):
-    text = piece.replace(" ", "\u2581") if kind == _USER else piece
-    out.pieces.add(piece=text, type=kind, score=score)
+    count -= 1
+  if unknown is None:
+    found = [i for i in range(count) if types[i] == _UNKNOWN]
+    if len(found) != 1:
+      raise config.Error(
+        f"tokenizer.ggml.token_type: {len(found)} unknown tokens, expected one"
+      )
+    [unknown] = found
+  out = proto.ModelProto()
+  for i in range(count):
+    piece, kind = pieces[i], types[i]
+    if kind == _USER:
+      piece = piece.replace(" ", "\u2581")
+    if i == unknown:
+      kind = _UNKNOWN
+    elif kind == _UNKNOWN:
+      kind = _CONTROL
+    out.pieces.add(piece=piece, type=kind, score=scores[i])
   trainer, normalizer = out.trainer_spec, out.normalizer_spec
   trainer.model_type = proto.TrainerSpec.BPE
   trainer.byte_fallback = True
   trainer.vocab_size = count
-  trainer.unk_id, trainer.unk_piece = unknown[0], pieces[unknown[0]]
+  trainer.unk_id, trainer.unk_piece = unknown, pieces[unknown]
   trainer.bos_id = trainer.eos_id = trainer.pad_id = -1  # tokenizer_config.json says
   normalizer.name = "identity"
   normalizer.add_dummy_prefix = space_prefix
   normalizer.remove_extra_whitespaces = False
   return out.SerializeToString()
-
-
-def _fills(piece: str, i: int) -> bool:
-  """Whether the converter made up this piece for id i."""
-  return piece == f"[PAD{i}]"

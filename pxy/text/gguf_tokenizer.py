@@ -93,6 +93,7 @@ def _sentencepiece(fields: dict) -> tokenizer_lib.SentencePiece:
     types,
     _scores(fields, len(types)),
     _take(fields, "tokenizer.ggml.add_space_prefix", bool, True),
+    pieces[settings["unk_token"]] if "unk_token" in settings else None,
   )
   try:
     out = tokenizer_lib.SentencePiece(model, settings)

@@ -155,11 +155,6 @@ class SentencePiece(Tokenizer):
     if bos is not None and settings.get("add_bos_token") is True:
       self.prefix_ids = (bos,)
 
-  @property
-  def adds_space(self) -> bool:
-    """Whether every text is encoded with a space in front."""
-    return self._sp.encode("a", out_type=str)[0].startswith("\u2581")
-
   def _encode(self, text):
     # Sentencepiece writes a space as U+2581, so that the character itself would come
     # back as a space. As bytes it survives. Another character stands in for it; if the

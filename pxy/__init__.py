@@ -13,14 +13,14 @@ Axes live in names. A suffix lists the axes of an array, outermost first: `logp_
 
 Imports go up this list only:
 
-  records  config  files  malloc  metrics
-  sampling/draw  rl/logprob  rl/advantage  rl/surrogate  rl/rollout  data/pack
-  text/tokenizer  rewards/answer  rewards/equal  report/completions  report/log
-  parallel/mesh  parallel/process  text/template  data/trace  data/arithmetic
-  data/rows  data/prompts  rewards/tasks  rewards/jail  rewards/worker  rewards/remote
-  rewards/pool  model/*  weights/*  sampling/step  sampling/engine  rl/view
-  rl/objective  rl/score  batch  train/*  watchdog  collect  evaluate/*  report/*
-  record  run_folder  interrupt  rescue  plan  guard  run  loop  pretrain  cli
+  records  config  files  malloc  metrics  sampling/draw  rl/logprob  rl/advantage
+  rl/surrogate  rl/rollout  data/pack  text/tokenizer  rewards/answer  rewards/equal
+  report/completions  report/log  parallel/mesh  parallel/heartbeat  parallel/process
+  text/template  data/trace  data/arithmetic  data/rows  data/prompts  rewards/tasks
+  rewards/jail  rewards/worker  rewards/remote  rewards/pool  model/*  weights/*
+  sampling/step  sampling/engine  rl/view  rl/objective  rl/score  batch  train/*
+  watchdog  collect  evaluate/*  report/*  record  run_folder  interrupt  rescue  plan
+  guard  run  loop  pretrain  cli
 """
 
 __version__ = "0.1.0"

@@ -113,17 +113,21 @@ class PretrainOptions:
 def _train(argv):
   options = _options(TrainOptions, config.Train, argv)
   from pxy import loop, plan
+  from pxy.parallel import process
 
   if options.dry_run:
     plan.show(options.cfg)
     return
-  loop.train(options.cfg, options.out, resume=options.resume)
+  with process.joined():
+    loop.train(options.cfg, options.out, resume=options.resume)
 
 
 def _pretrain(argv):
   options = _options(PretrainOptions, config.Pretrain, argv)
   from pxy import plan, pretrain
+  from pxy.parallel import process
 
+  process.alone("pretrain")
   if options.dry_run:
     plan.show(options.cfg)
     return

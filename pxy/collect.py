@@ -1,6 +1,7 @@
 """Draw responses and grade them: the one path of training, evaluation and the CLI.
 
 Grading starts when a response ends, while the rest of the batch is still being drawn.
+Of several processes each grades its share.
 """
 
 import collections
@@ -13,6 +14,7 @@ import numpy as np
 
 from pxy import config, watchdog
 from pxy.data import prompts as prompts_lib
+from pxy.parallel import process
 from pxy.rewards import pool as pool_lib
 from pxy.sampling import engine as engine_lib
 
@@ -72,6 +74,7 @@ def collect(
   """
   start = time.perf_counter()
   texts, futures = {}, {}
+  mine = set(process.share([(p, r) for p in range(len(prompts)) for r in range(n)]))
   watch = watch or watchdog.Watchdog()
 
   def ending():
@@ -80,6 +83,10 @@ def collect(
 
   def finished(p, r, sample):
     texts[p, r] = tokenizer.decode(sample.ids.tolist())
+    if on_answer is not None:
+      on_answer(len(texts))
+    if (p, r) not in mine:
+      return
     prompt = prompts[p]
     futures[p, r] = pool.submit(
       pool_lib.Item(
@@ -91,8 +98,6 @@ def collect(
         columns=prompt.columns,
       )
     )
-    if on_answer is not None:
-      on_answer(len(futures))
 
   with watch("sample"):
     samples = engine.run(
@@ -108,20 +113,32 @@ def collect(
   drawn = time.perf_counter()
   waiting = set(futures.values())
   with watch("grade"):
-    while waiting:
+    while process.some(bool(waiting)):
       done, waiting = concurrent.futures.wait(waiting, POLL)
-      if done:
+      if done or not waiting:  # others may be slower
         watch.beat("grade")
-      if waiting and ending():
+      if process.some(bool(waiting)) and ending():
         raise engine_lib.Stopped
+    outcomes = _outcomes({at: future.result() for at, future in futures.items()})
   answers = [
     [
-      Answer(prompts[p], sample, texts[p, r], futures[p, r].result())
+      Answer(prompts[p], sample, texts[p, r], outcomes[p, r])
       for r, sample in enumerate(group)
     ]
     for p, group in enumerate(samples)
   ]
   return Batch(answers, drawn - start, time.perf_counter() - drawn)
+
+
+def _outcomes(mine: dict) -> dict:
+  """The outcomes of all processes by (prompt, response). Each has graded its share, and
+  a grade may depend on the clock: all go on with the one that was given."""
+  if process.count() == 1:
+    return mine
+  found = process.exchange(
+    [[*at, dataclasses.asdict(outcome)] for at, outcome in mine.items()]
+  )
+  return {(p, r): pool_lib.Outcome(**x) for part in found for p, r, x in part}
 
 
 def refilled(

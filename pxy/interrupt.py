@@ -30,17 +30,21 @@ class Interrupt:
   Attributes:
     grace: seconds from the first signal to the end.
     whole: held while a run is being saved; who holds it when the end comes, ends it.
+    agreed: what a poll makes of this process's answer; of several processes, all have
+      to end at the same one.
   """
 
   def __init__(self, grace: float):
     self.grace = grace
+    self.agreed = bool
     self.whole = threading.Lock()
     self._asked = False
     self._rescue: Callable[[float], str] | None = None
 
   def __call__(self) -> bool:
     with self.whole:  # for ever, once the thread has taken over
-      return self._asked
+      asked = self._asked
+    return self.agreed(asked)
 
   @contextlib.contextmanager
   def rescued(self, rescue: Callable[[float], str]) -> Iterator[None]:

@@ -13,6 +13,7 @@ are fetched at once. Clocks stop after the device has.
 """
 
 import contextlib
+import os
 import pathlib
 
 from pxy import (
@@ -25,6 +26,7 @@ from pxy import (
 )
 from pxy import run as run_lib
 from pxy.evaluate import run as evaluate_lib
+from pxy.parallel import process
 from pxy.report import log as log_lib
 from pxy.report import mirror, page
 from pxy.report import progress as progress_lib
@@ -45,6 +47,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   folder = run_folder.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen(cfg.save.grace))
+    stop.agreed = process.some
     stack.enter_context(folder)
     place = rescue.Rescue(folder.ended)
     stack.enter_context(stop.rescued(place))
@@ -54,14 +57,9 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       checkpoint_lib.Checkpointer(folder.checkpoints, cfg.save.keep, cfg.save.best)
     )
     state, meta = run.restore(checkpoints)
-    kept = folder.keep(meta["step"])
-    also = mirror.open_all(cfg.mirror, folder.path, stack, resume=kept)
-    evaluated = meta["evaluated"] == meta["step"]
-    log = stack.enter_context(
-      log_lib.Log(folder.path, resume=kept, evaluated=evaluated, also=also)
-    )
-    folder.whole(meta.get("records"), log.mark())
-    bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"]))
+    log = process.on_main(lambda: _log(cfg, folder, meta, stack))
+    shown = None if process.main() else stack.enter_context(open(os.devnull, "w"))
+    bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"], file=shown))
     run.introduce(bar)
     stack.enter_context(folder.attempt(lambda: meta["step"]))
     saved = meta["step"]
@@ -80,7 +78,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
           saved = step
         if step >= cfg.steps:
           break
-        folder.present()
+        process.on_main(folder.present)
         state, line = run.step(state, meta, log, bar)
         place.keep(checkpoints, log, state, meta)
         guard.refuse_drift(cfg, line)
@@ -94,7 +92,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       except config.Error:
         with contextlib.suppress(config.Error):  # what ends the run is the news
           if meta["step"] != saved and not meta["bad"]:
-            folder.present()
+            process.on_main(folder.present)
             run.save(checkpoints, state, meta, log)
         raise
       if stop():
@@ -103,10 +101,27 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
         bar.say(f"stopped at step {meta['step']}; continue with --resume auto")
         return None
     checkpoints.wait()
-    folder.present()
     summary = run.summary(meta)
-    files.write_json(folder.path / "summary.json", summary)
-  page.write([folder.path], folder.path)
-  evaluate_lib.show(run.columns(meta))
-  bar.say(f"report: {folder.path / 'report.html'}")
+    process.on_main(lambda: _finish(folder, summary))
+  if process.main():
+    page.write([folder.path], folder.path)
+    evaluate_lib.show(run.columns(meta))
+    bar.say(f"report: {folder.path / 'report.html'}")
   return summary
+
+
+def _log(cfg, folder, meta, stack) -> log_lib.Log:
+  """The records of the run up to the step that it goes on from."""
+  kept = folder.keep(meta["step"])
+  also = mirror.open_all(cfg.mirror, folder.path, stack, resume=kept)
+  evaluated = meta["evaluated"] == meta["step"]
+  log = stack.enter_context(
+    log_lib.Log(folder.path, resume=kept, evaluated=evaluated, also=also)
+  )
+  folder.whole(meta.get("records"), log.mark())
+  return log
+
+
+def _finish(folder, summary: dict) -> None:
+  folder.present()
+  files.write_json(folder.path / "summary.json", summary)

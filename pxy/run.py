@@ -79,7 +79,7 @@ class Run:
   def _order(self) -> None:
     """The order of the data; each return to a checkpoint has another."""
     cfg, rounds = self.cfg, 1 + self.cfg.reward.refill
-    self.returns = len(self.folder.returns())
+    self.returns = process.agree(len(self.folder.returns()))
     first = cfg.seed + rounds * self.returns
     self.sources = [
       prompts_lib.load(cfg.data, self.tokenizer, "train", first + round)
@@ -162,9 +162,9 @@ class Run:
     metas = checkpoints.metas()
     checkpoints.forget(max((s for s in metas if not metas[s]["bad"]), default=0))
     state, meta = self.restore(checkpoints)
-    self.folder.returned(bad["step"], meta["step"])
+    process.on_main(lambda: self.folder.returned(bad["step"], meta["step"]))
     self._order()
-    log.rewind(meta["step"])
+    process.on_main(lambda: log.rewind(meta["step"]))
     bar.say(
       f"warning: {bad['bad']} steps in a row were not finite: back to step"
       f" {meta['step']}, and on with another data order"
@@ -261,10 +261,15 @@ class Run:
       "compiles": self.compiles.count - compiles,
     }
     adv_PR = np.concatenate([b.adv_PR for b in batches])
-    log.write(line, record.rows(step + 1, "train", phase.name, answers, adv_PR))
+    process.on_main(
+      lambda: log.write(
+        line, record.rows(step + 1, "train", phase.name, answers, adv_PR)
+      )
+    )
     bar.step(line)
     if bad:
-      where = guard.write_bad(self.folder.path, [b.packed for b in batches], line)
+      packed = [b.packed for b in batches]
+      where = process.on_main(lambda: guard.write_bad(self.folder.path, packed, line))
       bar.say(f"warning: step {step + 1} is not finite: no update; see {where}")
     meta["entropy"], said = guard.entropy(meta["entropy"], line["rollout/entropy"])
     if said:
@@ -366,7 +371,9 @@ class Run:
       **evaluate_lib.by_source(found.answers),
       "timing_s/testing": time.perf_counter() - start,
     }
-    log.write(line, record.rows(step, "eval", phase, found.answers))
+    process.on_main(
+      lambda: log.write(line, record.rows(step, "eval", phase, found.answers))
+    )
     bar.evaluated(line)
 
   def save(self, checkpoints, state, meta, log) -> None:
@@ -375,10 +382,14 @@ class Run:
     meta["seconds"] += now - self.started
     self.started = now
     best = meta["scores"] if meta["evaluated"] == meta["step"] else None
+
+    def records():
+      log.flush()
+      return log.mark()
+
     # The clock's part is in the record of the next step.
     with self.stop.whole, self.watch("save"), self.clock("save_checkpoint"):
-      log.flush()
-      meta["records"] = log.mark()
+      meta["records"] = process.on_main(records)
       checkpoints.save(meta["step"], state, dict(meta), best)
 
   def summary(self, meta) -> dict:

@@ -22,7 +22,8 @@ from pxy.train import checkpoint, manifest
 class RunFolder:
   """Decides between a new run and a continued one, and refuses a mix-up.
 
-  A context manager: while it is open, no other process works on the folder.
+  A context manager: while it is open, no other process works on the folder. Of several
+  processes of a run the main one looks, decides, locks and writes.
 
   Raises:
     config.Error: resume is `never` and the folder holds a run, or `must` and it holds
@@ -36,14 +37,18 @@ class RunFolder:
       raise config.Error("--out: name a folder, such as runs/first")
     self.checkpoints = self.path / "checkpoints"
     self._cfg, self._anyway = cfg, resume == "anyway"
-    file = self.path / "config.json"
+    self._held = bool(process.agree(process.main() and self._inspect(resume)))
+
+  def _inspect(self, resume: str) -> bool:
+    """Whether the folder holds a run, and one that may go on."""
+    cfg, file = self._cfg, self.path / "config.json"
     if self.path.exists() and not self.path.is_dir():
       raise config.Error(f"--out {self.path}: a file is in the way; name a folder")
     if self.checkpoints.exists() and not self.checkpoints.is_dir():
       raise config.Error(f"{self.checkpoints}: a file is in the way; remove it")
     files.writable(file, f"--out {self.path}")
     saved = checkpoint.steps(self.checkpoints)
-    self._held = held = file.is_file()
+    held = file.is_file()
     if saved and not held:
       raise config.Error(
         f"--out {self.path} holds checkpoints, but no config.json that tells of what"
@@ -66,6 +71,7 @@ class RunFolder:
         f"--steps {cfg.steps}: the run in {self.path} is at step {saved[-1]} already;"
         " give as many or more, or another --out"
       )
+    return held
 
   def __enter__(self) -> "RunFolder":
     with contextlib.ExitStack() as stack:
@@ -75,6 +81,7 @@ class RunFolder:
           self._lock = os.open(self.path, os.O_RDONLY)
         stack.callback(os.close, self._lock)
         self._take()
+      process.barrier("folder")
       self._stack = stack.pop_all()
     return self
 
@@ -95,8 +102,6 @@ class RunFolder:
 
   def present(self) -> None:
     """Refuses to go on when the folder was moved or removed under the run."""
-    if not process.main():
-      return
     try:
       there = os.path.samestat(os.stat(self.path), os.fstat(self._lock))
     except OSError:
@@ -166,11 +171,15 @@ class RunFolder:
       self._note({"end": step, "how": how})
 
   def _note(self, line: dict) -> None:
+    if not process.main():
+      return
     with open(self.path / "attempts.jsonl", "a", encoding="utf-8") as file:
       file.write(json.dumps({"time": time.time()} | line) + "\n")
 
   def start(self, arch, tokenizer) -> None:
     """Writes what names the run: its config, architecture and tokenizer."""
+    if not process.main():
+      return
     from pxy.weights import hf
 
     with self._refused():

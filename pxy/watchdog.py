@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import jax
 
 from pxy import config
+from pxy.parallel import process
 
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -42,6 +43,7 @@ class Watchdog:
     self._closed = threading.Event()
 
   def __enter__(self):
+    self._file = process.own("stacks.txt")  # asks the backend, which may hang later
     self._push("host")
     jax.monitoring.register_event_duration_secs_listener(self._heard)
     self._thread = threading.Thread(
@@ -92,7 +94,7 @@ class Watchdog:
         self._end(waits[0][0])
 
   def _end(self, name: str) -> None:
-    path = self._folder / "stacks.txt"
+    path = self._folder / self._file
     with contextlib.suppress(OSError):
       self._folder.mkdir(parents=True, exist_ok=True)
       with open(path, "w", encoding="utf-8") as file:

@@ -59,6 +59,11 @@ def make(cfg: config.Mesh, devices=None) -> Mesh:
       " -1: as many as are left"
     )
   used = devices[: math.prod(sizes)]
+  if len({d.process_index for d in devices}) > 1 and len(used) < len(devices):
+    raise config.Error(
+      f"mesh {shown} uses {len(used)} of {len(devices)} devices; of several processes,"
+      " all have to take part: set one size to -1"
+    )
   return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=used)
 
 

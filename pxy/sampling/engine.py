@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from pxy import config
+from pxy.parallel import process
 from pxy.sampling import step
 
 STRETCH = 32
@@ -348,7 +349,7 @@ class _Batch:
 
   def _put(self, tree):
     """From the host to every device."""
-    return jax.device_put(tree, step.everywhere(self.mesh))
+    return process.put(tree, step.everywhere(self.mesh))
 
 
 def _hand_on(ended, on_finish):

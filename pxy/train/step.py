@@ -21,6 +21,7 @@ from pxy import config, metrics
 from pxy.data import pack
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import process
 from pxy.rl import objective
 from pxy.rl import score as score_lib
 from pxy.train import optim
@@ -129,11 +130,11 @@ class Stepper:
 
   def init(self, params) -> state_lib.State:
     """The state before the first update."""
-    return self._init(jax.device_put(params, self._params))
+    return self._init(process.put(params, self._params))
 
   def score(self, params, packed: pack.Packed, used: int):
     """Log-probs of the targets [M, B, T], 0 outside the mask; one forward."""
-    return self._scored(params, jax.device_put(packed, self._rows), np.int32(used))
+    return self._scored(params, process.put(packed, self._rows), np.int32(used))
 
   def update(self, state, packed: pack.Packed, used: int, lr: float, terms):
     """One update from a packed batch: (state, metrics that know their reduction).
@@ -142,7 +143,7 @@ class Stepper:
     counts it.
     """
     kernels = tuple(objective.kernel(term) for term in terms)
-    packed = jax.device_put(packed, self._rows)
+    packed = process.put(packed, self._rows)
     return self._update(kernels, state, packed, np.int32(used), np.float32(lr))
 
   def _scores(self, params, packed, used):

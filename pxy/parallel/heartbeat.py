@@ -96,11 +96,12 @@ class Heartbeat:
     jax.distributed.shutdown()
 
   def _verdict(self) -> None:
-    """Returns when every process has counted after the present moment."""
+    """Returns when every process is known to be alive; one that is not ends this."""
     start = time.monotonic()
     self._limit = BROKEN
+    fresh = start + 2 * BEAT  # a last count may be read after its process has died
     while time.monotonic() < start + 2 * BROKEN:
-      if all(when > start for i, (_, when) in self._seen.items() if i != self._index):
+      if all(when > fresh for i, (_, when) in self._seen.items() if i != self._index):
         return
       time.sleep(BEAT / 4)
 

@@ -1,0 +1,62 @@
+"""A run of a few seconds for test_processes.py, and what befalls its processes.
+
+PXY_TEST_FATE=PLACE:STEP:PROCESS:SIGNAL has one of them send itself a signal there:
+
+  step     as the step begins, before anything is drawn
+  update   in the step, when the others wait in the update's collectives
+  save     while the arrays of that step's checkpoint are being written
+"""
+
+import os
+import signal
+
+from pxy import config as c
+
+
+def config():
+  if "PXY_TEST_FATE" in os.environ:
+    _befall(*os.environ["PXY_TEST_FATE"].split(":"))
+  return c.Train(
+    phases=(c.Phase("signs", (c.Term(advantage="sign"),), lr=1e-4),),
+    steps=4,
+    save_every=1,
+    eval_every=0,
+    data=c.Data(prompts=4, responses=2, max_prompt_tokens=32),
+    sampling=c.Sampling(max_new_tokens=48, slots=8),
+    compute=c.Compute(row_tokens=96),
+    eval=c.Eval(problems=4, samples=2),
+    reward=c.Reward(workers=1),
+  )
+
+
+def _befall(place, step, process, number):
+  if os.environ["PXY_PROCESS"] != process:
+    return
+  from pxy import run as run_lib
+  from pxy.train import checkpoint
+  from pxy.train import step as step_lib
+
+  at = None
+
+  def strike(where, now):
+    if (where, now) == (place, int(step)):
+      os.kill(os.getpid(), getattr(signal, number))
+
+  def begin(run, state, meta, *rest):
+    nonlocal at
+    at = meta["step"]
+    strike("step", at)
+    return step_(run, state, meta, *rest)
+
+  def update(stepper, *rest):
+    strike("update", at)
+    return update_(stepper, *rest)
+
+  def publish(checkpoints, step, *rest):
+    strike("save", step)
+    return publish_(checkpoints, step, *rest)
+
+  step_, run_lib.Run.step = run_lib.Run.step, begin
+  update_, step_lib.Stepper.update = step_lib.Stepper.update, update
+  publish_ = checkpoint.Checkpointer._publish
+  checkpoint.Checkpointer._publish = publish

@@ -1,0 +1,192 @@
+"""`pxy train` as several real processes on loopback: one run, one folder, one end.
+
+Every test goes through the command line. A run may change its number of processes at
+each resume, so the tests are the legs of two journeys, each compared at its end with a
+run of one process that nothing befell.
+"""
+
+import contextlib
+import math
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import processes_experiment
+import pyarrow.parquet as pq
+import pytest
+
+from pxy import loop
+from pxy import run as run_lib
+from pxy.report import log as log_lib
+from pxy.train import checkpoint
+
+TESTS = pathlib.Path(__file__).resolve().parent
+EXPERIMENT = TESTS / "processes_experiment.py"
+RTOL, ATOL = 1e-4, 1e-5
+"""Sums over devices have another order; the largest difference seen is 2e-6."""
+OWN = re.compile(r"timing_s/|perf/|compiles$")
+"""Numbers of the machine, not of the run."""
+
+
+@contextlib.contextmanager
+def launched(count, out, *options, devices=1, fate=None):
+  """`count` processes of `pxy train`; none is left behind."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  env = os.environ | {
+    "PYTHONPATH": str(TESTS.parent),
+    # Compiling is most of the time; what it makes need not be fast.
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
+    " --xla_backend_optimization_level=0",
+    "PXY_PROCESSES": str(count),
+    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+  }
+  env |= {} if fate is None else {"PXY_TEST_FATE": fate}
+  command = [sys.executable, "-m", "pxy", "train", EXPERIMENT, "--out", out, *options]
+  children, files = [], contextlib.ExitStack()
+  with files:
+    try:
+      for i in range(count):
+        file = files.enter_context(open(f"{out}.{i}", "w+"))
+        children.append(
+          subprocess.Popen(
+            command, env=env | {"PXY_PROCESS": str(i)}, stdout=file, stderr=file
+          )
+        )
+      yield children
+    finally:
+      for child in children:
+        child.kill()
+        child.wait()
+
+
+def run(count, out, *options, **how):
+  """Exit codes and what was said (stdout and stderr), by process; and the seconds from
+  the first end to the last."""
+  with launched(count, out, *options, **how) as children:
+    end, ended = time.monotonic() + 240, {}
+    while len(ended) < count:
+      for i, child in enumerate(children):
+        if child.poll() is not None:
+          ended.setdefault(i, time.monotonic())
+      if time.monotonic() > end:
+        tails = "\n".join(said(out, i)[-1500:] for i in range(count))
+        pytest.fail(f"{count} processes did not end within 240 s:\n{tails}")
+      time.sleep(0.05)
+    codes = [child.returncode for child in children]
+  return (
+    codes,
+    [said(out, i) for i in range(count)],
+    max(ended.values()) - min(ended.values()),
+  )
+
+
+def said(out, i):
+  text = pathlib.Path(f"{out}.{i}").read_text(errors="replace")
+  return "\n".join(x for x in text.splitlines() if not x.startswith("[Gloo]"))
+
+
+def alone(out, until=None):
+  """The experiment in this process, as if it had one device.
+
+  To name a mesh of one would make it another config, which a resume refuses. until: the
+  step at whose checkpoint a signal asks for the end.
+  """
+  save = run_lib.Run.save
+
+  def saved(run, checkpoints, state, meta, log):
+    save(run, checkpoints, state, meta, log)
+    if meta["step"] == until:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+    patch.setattr(run_lib.Run, "save", saved)
+    return loop.train(processes_experiment.config(), out)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+  """The run of one process with one device."""
+  out = tmp_path_factory.mktemp("unbroken") / "run"
+  assert alone(out) is not None
+  return out
+
+
+def same(found, want):
+  """Whether two runs have the same records, to the tolerance above."""
+  a, b = log_lib.metrics(found), log_lib.metrics(want)
+  assert [(x["step"], "eval" in x) for x in a] == [(x["step"], "eval" in x) for x in b]
+  for x, y in zip(a, b, strict=True):
+    x, y = ({k: v for k, v in r.items() if not OWN.match(k)} for r in (x, y))
+    _close(f"step {x['step']}", x, y)
+  columns = ["step", "split", "uid", "response", "completion", "reward", "outcome"]
+  tables = [
+    pq.read_table(x / "completions.parquet", columns=columns).to_pylist()
+    for x in (found, want)
+  ]
+  assert tables[0] == tables[1], "completions differ: keys or data know of processes"
+
+
+def _close(name, a, b):
+  if isinstance(b, dict):
+    assert a.keys() == b.keys(), name
+    for key in b:
+      _close(f"{name}: {key}", a[key], b[key])
+  elif isinstance(b, float) and isinstance(a, float):
+    assert math.isclose(a, b, rel_tol=RTOL, abs_tol=ATOL), f"{name}: {a}, expected {b}"
+  else:
+    assert a == b, f"{name}: {a}, expected {b}"
+
+
+def steps(out):
+  return checkpoint.steps(out / "checkpoints")
+
+
+def test_a_run_on_two_then_four_then_one_process_is_one_run(unbroken, tmp_path):
+  out = tmp_path / "run"
+  # Process 1 of 2 dies in its third step.
+  codes, texts, seconds = run(2, out, fate="update:2:1:SIGKILL")
+  assert codes == [1, -9], texts
+  assert re.search(
+    r"^pxy: process 1 of 2 \(\S+:\d+\) is gone: .*--resume auto$", texts[0], re.M
+  ), texts[0]
+  assert seconds < 60, f"process 0 went on for {seconds:.0f} s"
+  assert "Traceback" not in texts[0], texts[0]
+  assert texts[1] == "", "only process 0 speaks"
+  assert steps(out)[-1] in (1, 2)  # that of step 2 was being written meanwhile
+  # Four go on; one is asked to end, and all do, at the same step.
+  codes, texts, _ = run(4, out, fate="step:2:3:SIGTERM")
+  assert codes == [0] * 4, texts
+  assert "stopped at step 2; continue with --resume auto" in texts[0], texts[0]
+  assert texts[1:] == ["", "", "pxy: SIGTERM: saving, then exit (again: at once)"]
+  alone(out)
+  same(out, unbroken)
+  attempts = (out / "attempts.jsonl").read_text().count('"begin"')
+  assert attempts == 3, "one line for each start, whatever the number of processes"
+
+
+def test_a_run_on_one_then_two_processes_with_two_devices_each(unbroken, tmp_path):
+  out = tmp_path / "run"
+  assert alone(out, until=1) is None
+  assert steps(out)[-1] < 3
+  # Process 0, which runs the coordinator, dies while a checkpoint is being written.
+  codes, texts, seconds = run(2, out, devices=2, fate="save:3:0:SIGKILL")
+  assert codes == [-9, 1], texts
+  assert re.search(
+    r"^pxy: process 0 of 2 \(\S+:\d+\) is gone: .*--resume auto$", texts[1], re.M
+  ), texts[1]
+  assert seconds < 60, f"process 1 went on for {seconds:.0f} s"
+  assert steps(out)[-1] == 2, "what was being written is not a checkpoint"
+  codes, texts, _ = run(2, out, devices=2)
+  assert codes == [0, 0], texts
+  assert texts[1] == "", "only process 0 speaks"
+  assert "report: " in texts[0]
+  same(out, unbroken)

@@ -176,6 +176,8 @@ class Sampling:
   """A response without a stop token ends here."""
   slots: Count = 256
   """Responses decoded at the same time; a finished one makes room for the next."""
+  tensor: Natural = 0
+  """Devices that share one copy of the sampler's weights; 0: as many as mesh.tensor."""
 
 
 @dataclasses.dataclass(frozen=True)

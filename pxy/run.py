@@ -53,6 +53,7 @@ class Run:
     self.started = time.time()
     self.watch = stack.enter_context(watchdog.Watchdog(folder.path, cfg.waits))
     self.mesh = mesh_lib.make(cfg.mesh)
+    self.sampling_mesh = mesh_lib.sampling(self.mesh, cfg.sampling.tensor)
     self.policy = policy = load.about(cfg.model)
     self.tokenizer = policy.tokenizer
     how = cfg.data.template, cfg.data.template_arguments
@@ -104,7 +105,7 @@ class Run:
       sampling=sampling,
       stop_ids=self.tokenizer.stop_ids,
       max_prompt_tokens=self.cfg.data.max_prompt_tokens,
-      mesh=self.mesh,
+      mesh=self.sampling_mesh,
       dtype=self.cfg.compute.dtype,
     )
 

@@ -166,7 +166,7 @@ def bins(
     (p.copies_BTC.shape[-1] for p in parts if p.copies_BTC is not None), default=1
   )
   empty = {
-    f.name: np.zeros((micro_max * micro_rows, row_tokens), _dtype(f.name))
+    f.name: np.zeros((micro_max * micro_rows, row_tokens), dtype(f.name))
     for f in dataclasses.fields(Packed)
     if f.name != "copies_BTC" and all(getattr(p, f.name) is not None for p in parts)
   }
@@ -225,7 +225,7 @@ def lengths(packed: Packed) -> np.ndarray:
   return np.unique((row_B1 + segments_BT)[segments_BT > 0], return_counts=True)[1]
 
 
-def _dtype(name: str):
+def dtype(name: str):
   if name == "mask_BT":
     return bool
   ints = ("tokens_BT", "positions_BT", "segments_BT", "targets_BT", "term_BT")

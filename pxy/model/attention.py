@@ -75,7 +75,7 @@ def packed(
   Raises:
     config.Error: the mesh's tensor axis does not divide the key-value heads.
   """
-  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  platform = mesh_lib.platform(mesh)
   kernel = kernel or _kernel(platform, q_BTNH, softcap)
   if kernel == "splash":
     run = functools.partial(

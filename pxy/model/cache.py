@@ -15,6 +15,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import layout
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pxy.parallel import mesh as mesh_lib
 
 
 @jax.tree_util.register_dataclass
@@ -49,8 +54,65 @@ def of(k_LBTKH, v_LBTKH, length_B) -> Cache:
   )
 
 
-def append(cache: Cache, k_LBKH, v_LBKH) -> Cache:
-  """One more token in each row; a full row stays as it is, but for its length."""
+def layer(cache: Cache, number, live: int | None):
+  """k_BKHS, v_BKSH of one layer, the first `live` positions (None: all). One slice of
+  the stacked arrays: taken in two, a TPU copies the layer before it cuts it."""
+
+  def cut(x, axis):
+    sizes = [1, *x.shape[1:]]
+    sizes[axis] = sizes[axis] if live is None else min(live, sizes[axis])
+    return jax.lax.dynamic_slice(x, (number, 0, 0, 0, 0), sizes)[0]
+
+  return cut(cache.k_LBKHS, 4), cut(cache.v_LBKSH, 3)
+
+
+def append(cache: Cache, k_LBKH, v_LBKH, mesh=None) -> Cache:
+  """One more token in each row; a full row stays as it is, but for its length.
+
+  mesh: that the program runs on; None: one device.
+  """
+  if mesh_lib.platform(mesh) != "tpu":
+    return scattered(cache, k_LBKH, v_LBKH)
+  if mesh is None:
+    return written(cache, k_LBKH, v_LBKH)
+  spec = jax.tree.map(lambda s: s.spec, placed(cache, mesh))
+  new = P(None, spec.length_B[0], spec.k_LBKHS[2], None)
+  return jax.shard_map(
+    written, mesh=mesh, in_specs=(spec, new, new), out_specs=spec, check_vma=False
+  )(cache, k_LBKH, v_LBKH)
+
+
+def written(cache: Cache, k_LBKH, v_LBKH) -> Cache:
+  """`append` as one small write per row, in place.
+
+  A TPU's scatter wants a token's layers and H side by side, and copies the cache to and
+  fro in every step to have it so: 23 GB of temporaries for a cache of 11 (compiled for
+  v5e, jax 0.10.2). Left alone the writes pull the layout the same way.
+  """
+  length_B, room = cache.length_B, cache.room
+
+  def put(x, new, start, full):
+    old = jax.lax.dynamic_slice(x, start, new.shape)
+    new = jnp.where(full, old, new.astype(x.dtype))
+    x = jax.lax.dynamic_update_slice(x, new, start)
+    return layout.with_layout_constraint(x, layout.Layout(tuple(range(x.ndim))))
+
+  def one(b, pair):
+    k, v = pair
+    at, full = jnp.minimum(length_B[b], room - 1), length_B[b] >= room
+    new_k, new_v = (
+      jax.lax.dynamic_slice_in_dim(x, b, 1, axis=1) for x in (k_LBKH, v_LBKH)
+    )
+    k = put(k, new_k[..., None], (0, b, 0, 0, at), full)
+    return k, put(v, new_v[:, :, :, None], (0, b, 0, at, 0), full)
+
+  pair = cache.k_LBKHS, cache.v_LBKSH
+  k, v = jax.lax.fori_loop(0, length_B.shape[0], one, pair)
+  return Cache(k, v, length_B + 1)
+
+
+def scattered(cache: Cache, k_LBKH, v_LBKH) -> Cache:
+  """`append` as a scatter."""
   row_B, at_B = jnp.arange(cache.length_B.shape[0]), cache.length_B
 
   def put(place, from_LBKH, dtype):
@@ -87,3 +149,24 @@ def copy(to: Cache, rows, source: Cache, source_rows) -> Cache:
     v.at[:, rows, :, :width].set(source.v_LBKSH[:, source_rows], mode="drop"),
     to.length_B.at[rows].set(source.length_B[source_rows], mode="drop"),
   )
+
+
+def placed(tree, mesh):
+  """Where caches and arrays of rows live on a mesh: rows split over (data, fsdp), key-
+  value heads over tensor, what does not divide whole. A tree of shardings."""
+
+  def one(x, axis=0, heads=None):
+    spec = [None] * len(x.shape)
+    if x.shape[axis] % mesh_lib.row_shards(mesh) == 0:
+      spec[axis] = mesh_lib.ROWS
+    if heads is not None and x.shape[heads] % mesh.shape["tensor"] == 0:
+      spec[heads] = "tensor"
+    return NamedSharding(mesh, P(*spec))
+
+  def of(node):
+    if isinstance(node, Cache):
+      k, v = (one(x, axis=1, heads=2) for x in (node.k_LBKHS, node.v_LBKSH))
+      return Cache(k, v, one(node.length_B))
+    return one(node)
+
+  return jax.tree.map(of, tree, is_leaf=lambda node: isinstance(node, Cache))

@@ -218,26 +218,37 @@ def prefill(arch: Arch, params, tokens_BT, length_B, *, dtype="float32", mesh=No
   return hidden_BD, kv.of(k, v, length_B.astype(jnp.int32))
 
 
-def decode(arch: Arch, params, tokens_B, cache: kv.Cache, *, dtype="float32"):
+def decode(
+  arch: Arch,
+  params,
+  tokens_B,
+  cache: kv.Cache,
+  *,
+  dtype="float32",
+  live: int | None = None,
+  mesh=None,
+):
   """Reads one token per row, at position `cache.length_B`.
 
-  Returns its hidden_BD, and the cache with the token in it, one longer.
+  live: positions of the cache that are looked at, from the first; None: all. mesh: that
+  the program runs on; None: one device. Returns the token's hidden_BD, and the cache
+  with it, one longer.
   """
   length_B = cache.length_B
 
   def attend(q, k, v, extra, window):
     out_BNH = attention.cached(
-      q[:, 0], k[:, 0], v[:, 0], *extra, length_B,
+      q[:, 0], k[:, 0], v[:, 0], *kv.layer(cache, extra, live), length_B,
       scale=arch.scale, softcap=arch.attn_softcap, window=window,
     )  # fmt: skip
     return out_BNH[:, None]
 
   hidden_B1D, (k, v) = _scan(
     arch, params, _embed(arch, params, tokens_B[:, None], dtype), length_B[:, None],
-    attend, remat="none", extra=(cache.k_LBKHS, cache.v_LBKSH),
+    attend, remat="none", extra=jnp.arange(arch.layers),
   )  # fmt: skip
   hidden_BD = hidden_B1D[:, 0]
   # Zero, but not to XLA: the write has to wait for the last layer to have read. Left
   # without an order it copied the cache in each step, 3.5 of 11 ms at 256 rows of 128.
   wait = (0 * hidden_BD[:, 0])[None, :, None, None]
-  return hidden_BD, kv.append(cache, k[:, :, 0] + wait, v[:, :, 0] + wait)
+  return hidden_BD, kv.append(cache, k[:, :, 0] + wait, v[:, :, 0] + wait, mesh)

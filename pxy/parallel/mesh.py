@@ -67,6 +67,43 @@ def make(cfg: config.Mesh, devices=None) -> Mesh:
   return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=used)
 
 
+def sampling(mesh: Mesh, tensor: int) -> Mesh:
+  """The same devices in the same order, `tensor` of which share the weights.
+
+  Training and sampling want different splits: one update gathers each layer once for
+  many tokens, a decoded token would wait for it. With the order kept, one program can
+  take weights from either mesh to the other.
+
+  Args:
+    tensor: 0: as in `mesh`.
+
+  Raises:
+    config.Error: it does not divide the devices.
+  """
+  if tensor in (0, mesh.shape["tensor"]):
+    return mesh
+  if mesh.size % tensor:
+    raise config.Error(
+      f"sampling.tensor {tensor} does not divide the mesh's {mesh.size} devices: set it"
+      " to a divisor, or to 0 for mesh.tensor"
+    )
+  devices = mesh.devices.reshape(1, mesh.size // tensor, tensor)
+  return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def platform(mesh: Mesh | None) -> str:
+  """Of the mesh's devices: `cpu`, `gpu` or `tpu`; without a mesh, of JAX's own."""
+  return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def needed(mesh: Mesh | None) -> Mesh | None:
+  """None where the mesh tells a program nothing: one device, and that JAX's own. The
+  constraints would mean nothing either, but make programs of their own."""
+  if mesh is None or mesh.size > 1:
+    return mesh
+  return None if platform(mesh) == jax.default_backend() else mesh
+
+
 def row_shards(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
   return math.prod(mesh.shape[axis] for axis in ROWS)

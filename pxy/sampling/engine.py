@@ -23,13 +23,18 @@ import jax
 import numpy as np
 
 from pxy import config
+from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.sampling import step
 
 STRETCH = 32
 """Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
 PREFILL = 8192
-"""Prompt tokens per prefill: a bound on its activations."""
+"""Prompt tokens per prefill and part of the rows: a bound on its activations."""
+
+WHOLE = 2**30
+"""Bytes of a device's cache above which it is made at its full length at once: a move to
+a longer one needs the old and the new at the same time."""
 
 
 class Stopped(Exception):
@@ -105,10 +110,10 @@ class Engine:
         f" exceed the model's context of {arch.context}; lower max_new_tokens"
       )
     self.arch, self.sampling, self.dtype = arch, sampling, dtype
-    # Constraints mean nothing on one device, but they would make programs of their own.
-    self.mesh = None if mesh is None or mesh.size == 1 else mesh
+    self.mesh = mesh_lib.needed(mesh)
     self.stop_ids = tuple(sorted(map(int, stop_ids)))
     self.max_prompt_tokens = max_prompt_tokens
+    self.most = PREFILL * (mesh_lib.row_shards(self.mesh) if self.mesh else 1)
     self.stats = Stats()
 
   def __enter__(self):
@@ -120,6 +125,25 @@ class Engine:
 
   def _heard(self, event, *_, **__):
     self.stats.compiles += event == "/jax/core/compile/backend_compile_duration"
+
+  def rule(self, greedy: bool = False) -> step.Rule:
+    """How tokens are drawn."""
+    sampling = self.sampling
+    return step.Rule(
+      temperature=0.0 if greedy else sampling.temperature,
+      top_k=0 if greedy else sampling.top_k,
+      top_p=1.0 if greedy else sampling.top_p,
+      stop_ids=self.stop_ids,
+      limit=sampling.max_new_tokens,
+    )
+
+  def largest(self, prompts: int, n: int) -> "Sizes":
+    """The largest shapes of a run of `n` responses to each of `prompts`."""
+    sampling, longest = self.sampling, self.max_prompt_tokens
+    rows, width = _slots(sampling.slots, prompts * n), _bucket(longest, longest)
+    end = longest + sampling.max_new_tokens
+    block = _block(rows, n, width, self.most)
+    return Sizes(rows, _bucket(end, end), _lanes(rows, width, self.most), block, width)
 
   def run(
     self,
@@ -178,6 +202,22 @@ class Engine:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Shapes of a run's programs."""
+
+  rows: int
+  """Slots."""
+  room: int
+  """Tokens a slot has room for."""
+  lanes: int
+  """Responses that one admission can start."""
+  prompts: int
+  """Prompts that are read at a time."""
+  width: int
+  """Tokens of each."""
+
+
 @dataclasses.dataclass
 class _Draft:
   """A response that has a slot."""
@@ -200,14 +240,7 @@ class _Batch:
   """The responses of one run: which wait, which have a slot, what was drawn so far."""
 
   def __init__(self, engine, params, prompts, n, key, uids, greedy):
-    sampling = engine.sampling
-    self.rule = step.Rule(
-      temperature=0.0 if greedy else sampling.temperature,
-      top_k=0 if greedy else sampling.top_k,
-      top_p=1.0 if greedy else sampling.top_p,
-      stop_ids=engine.stop_ids,
-      limit=sampling.max_new_tokens,
-    )
+    self.rule = engine.rule(greedy)
     self.arch, self.stats = engine.arch, engine.stats
     self.static = {"dtype": engine.dtype, "mesh": engine.mesh}
     self.mesh = engine.mesh
@@ -215,15 +248,19 @@ class _Batch:
     self.prompts, self.n, self.key = prompts, n, self._put(key)
     self.uids = np.asarray(uids).astype(np.uint32)
     self.stretch = max(1, min(STRETCH, self.rule.limit - 1))
-    self.longest = engine.max_prompt_tokens
+    self.longest, self.most = engine.max_prompt_tokens, engine.most
     self.waiting = collections.deque(
       (p, r) for p in range(len(prompts)) for r in range(n)
     )
-    self.rows = min(sampling.slots, _power(len(self.waiting)))
+    self.rows = _slots(engine.sampling.slots, len(self.waiting))
     self.busy = {}  # slot: _Draft
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
-    self.room, self.slots = 0, None
+    self.room, self.live, self.slots = 0, 0, None
+    sizes = engine.largest(len(prompts), n)
+    self.whole = (
+      step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) > WHOLE
+    )
 
   def dispatch(self):
     """Fill the free slots and start a stretch; returns what `retire` must be given."""
@@ -245,6 +282,7 @@ class _Batch:
       self._put(np.int32(enough)),
       rule=self.rule,
       tokens=self.stretch,
+      live=self.live,
       **self.static,
     )
     return first, drawn
@@ -275,7 +313,7 @@ class _Batch:
     """Start waiting responses in free slots; their first ids and log-probs."""
     if self.waiting[0][0] not in self.block:
       self._read(self.waiting[0][0])
-    lanes = max(1, self.rows // 4)
+    lanes = _lanes(self.rows, self.ready.cache.room, self.most)
     prompt_A, uid_A, reply_A = np.zeros((3, lanes), np.uint32)
     slot_A = np.full(lanes, self.rows, np.int32)  # Out of range: an unused lane.
     drafts = []
@@ -308,7 +346,8 @@ class _Batch:
     while True:
       block = self.prompts[p : p + rows]
       width = _bucket(max(map(len, block)), self.longest)
-      if rows == 1 or rows * width <= PREFILL:
+      fits = _block(self.rows, self.n, width, self.most)
+      if rows <= fits:
         break
       rows //= 2
     tokens_PT, length_P = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
@@ -322,9 +361,11 @@ class _Batch:
 
   def _grow(self, length):
     """See to it that every slot has room for `length` tokens."""
-    if length <= self.room:
+    most = self.longest + self.rule.limit
+    self.live = max(self.live, _bucket(length, most))
+    if self.live <= self.room:
       return
-    self.room = _bucket(length, self.longest + self.rule.limit)
+    self.room = _bucket(most, most) if self.whole else self.live
     if self.slots is None:
       shape = {"rows": self.rows, "length": self.room}
       self.slots = step.empty(self.arch, **shape, **self.static)
@@ -356,6 +397,24 @@ def _hand_on(ended, on_finish):
   if on_finish is not None:
     for p, r, sample in ended:
       on_finish(p, r, sample)
+
+
+def _slots(most: int, responses: int) -> int:
+  return min(most, _power(responses))
+
+
+def _lanes(rows: int, width: int, most: int) -> int:
+  """Responses that one admission can start: each has a copy of its prompt's cache."""
+  return max(1, min(rows // 4, most // width))
+
+
+def _block(rows: int, n: int, width: int, most: int) -> int:
+  """Prompts of `width` tokens that are read at a time: enough for all slots, if they
+  are not too many tokens."""
+  block = _power(-(-rows // n))
+  while block > 1 and block * width > most:
+    block //= 2
+  return block
 
 
 def _few(rows: int) -> int:

@@ -17,6 +17,7 @@ Left out: sharing of prompt pages between slots, speculative decoding.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -95,14 +96,28 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
   return _pin(slots, mesh)
 
 
+def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
+  """Bytes on each device of the cache that `empty` makes."""
+  shapes = jax.eval_shape(lambda: kv.empty(arch, rows, length, dtype))
+  sizes = [
+    math.prod(x.shape if where is None else where.shard_shape(x.shape)) * x.dtype.itemsize
+    for x, where in zip(
+      jax.tree.leaves(shapes),
+      [None] * 3 if mesh is None else jax.tree.leaves(kv.placed(shapes, mesh)),
+      strict=True,
+    )
+  ]
+  return sum(sizes)
+
+
 @functools.partial(jax.jit, static_argnames=("arch", "dtype", "mesh"))
 def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
   """Read right-padded prompts of `length_P` > 0 tokens."""
-  tokens_PT = _rows(tokens_PT, mesh)
+  tokens_PT = _pin(tokens_PT, mesh)
   hidden_PD, cache = decoder.prefill(
     arch, params, tokens_PT, length_P, dtype=dtype, mesh=mesh
   )
-  return Prompts(_pin_cache(cache, mesh), decoder.logits(arch, params, hidden_PD))
+  return Prompts(_pin(cache, mesh), decoder.logits(arch, params, hidden_PD))
 
 
 @functools.partial(
@@ -135,13 +150,14 @@ def admit(slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, *, rule, mesh=N
 
 @functools.partial(
   jax.jit,
-  static_argnames=("arch", "rule", "tokens", "dtype", "mesh"),
+  static_argnames=("arch", "rule", "tokens", "live", "dtype", "mesh"),
   donate_argnames=("slots",),
 )
-def decode(arch, params, slots, enough, *, rule, tokens, dtype, mesh=None):
+def decode(arch, params, slots, enough, *, rule, tokens, live, dtype, mesh=None):
   """Draw up to `tokens` tokens per slot, until `enough` slots are idle.
 
-  The cache must have room for `tokens` more in every slot that is not idle. Returns the
+  The cache must have room for `tokens` more in every slot that is not idle, all within
+  its first `live` positions, which are those that attention reads. Returns the
   slots and (ids_TB, logp_TB, new_B, going_B, steps made): slot b's new tokens are the
   first new_B[b] of column b, and going_B says which slots are not idle.
   """
@@ -158,7 +174,9 @@ def decode(arch, params, slots, enough, *, rule, tokens, dtype, mesh=None):
     # write out of range nor cost attention a long row.
     length_B = jnp.where(idle_B, 0, slots.cache.length_B)
     cache = dataclasses.replace(slots.cache, length_B=length_B)
-    hidden_BD, cache = decoder.decode(arch, params, slots.token_B, cache, dtype=dtype)
+    hidden_BD, cache = decoder.decode(
+      arch, params, slots.token_B, cache, dtype=dtype, live=live, mesh=mesh
+    )
     logits_BV = decoder.logits(arch, params, hidden_BD)
     id_B, logp_B, end_B = rule.draw(slots.key_B, slots.drawn_B, logits_BV)
     out = ids_TB.at[step].set(id_B), logp_TB.at[step].set(logp_B)
@@ -191,21 +209,25 @@ def weights(arch, params, *, dtype, mesh=None):
   Vectors (norm scales) stay float32: the decoder uses them so. All else it would cast
   in every step, to the same numbers.
   """
-  if dtype != "float32":
-    params = _cast(arch, params, dtype)
-  if mesh is None:
+  if mesh is None and dtype == "float32":
     return params
-  axes, shapes = decoder.axes(arch), decoder.abstract(arch)
-  where = mesh_lib.shardings(mesh, axes, shapes, mesh_lib.SAMPLE)
-  return jax.device_put(params, where)
+  return transfer(arch, dtype, mesh)(params)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _cast(arch, params, dtype):
-  def one(x, names):
-    return x if len(set(names) - {"layers"}) < 2 else x.astype(dtype)
+@functools.cache
+def transfer(arch, dtype, mesh):
+  """The program of `weights`: from any split over the same devices, in one dispatch."""
+  axes, where = decoder.axes(arch), None
+  if mesh is not None:
+    where = mesh_lib.shardings(mesh, axes, decoder.abstract(arch), mesh_lib.SAMPLE)
 
-  return jax.tree.map(one, params, decoder.axes(arch))
+  def cast(params):
+    def one(x, names):
+      return x if len(set(names) - {"layers"}) < 2 else x.astype(dtype)
+
+    return jax.tree.map(one, params, axes)
+
+  return jax.jit(cast, out_shardings=where)
 
 
 def everywhere(mesh) -> NamedSharding | None:
@@ -213,28 +235,12 @@ def everywhere(mesh) -> NamedSharding | None:
   return None if mesh is None else mesh_lib.whole(mesh)
 
 
-def _rows(x, mesh, axis=0, heads=None):
-  """Shard the slot axis over (data, fsdp), and the key-value heads over tensor."""
+def _pin(tree, mesh):
+  """Fix where it lives; left to the compiler, a second call could find it elsewhere and
+  compile again."""
   if mesh is None:
-    return x
-  spec = [None] * x.ndim
-  if x.shape[axis] % mesh_lib.row_shards(mesh) == 0:
-    spec[axis] = mesh_lib.ROWS
-  if heads is not None and x.shape[heads] % mesh.shape["tensor"] == 0:
-    spec[heads] = "tensor"
-  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec)))
-
-
-def _pin_cache(cache, mesh):
-  k, v = (_rows(x, mesh, axis=1, heads=2) for x in (cache.k_LBKHS, cache.v_LBKSH))
-  return kv.Cache(k, v, _rows(cache.length_B, mesh))
-
-
-def _pin(slots, mesh):
-  """Fix where the slots live; left to the compiler, a second call could find them
-  elsewhere and compile again."""
-  rest = (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B)
-  return Slots(_pin_cache(slots.cache, mesh), *(_rows(x, mesh) for x in rest))
+    return tree
+  return jax.lax.with_sharding_constraint(tree, kv.placed(tree, mesh))
 
 
 def _whole(tree, mesh):

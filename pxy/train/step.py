@@ -146,6 +146,21 @@ class Stepper:
     packed = process.put(packed, self._rows)
     return self._update(kernels, state, packed, np.int32(used), np.float32(lr))
 
+  def lower_score(self, packed: pack.Packed) -> jax.stages.Lowered:
+    """`score` of a packed batch of shapes, lowered."""
+    return self._scored.lower(self.abstract.params, self._placed(packed), np.int32(0))
+
+  def lower_update(self, packed: pack.Packed, terms) -> jax.stages.Lowered:
+    """`update` on a packed batch of shapes, lowered."""
+    kernels = tuple(objective.kernel(term) for term in terms)
+    packed, zero = self._placed(packed), np.float32(0)
+    return self._update.lower(kernels, self.abstract, packed, np.int32(0), zero)
+
+  def _placed(self, packed):
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows), packed
+    )
+
   def _scores(self, params, packed, used):
     def add(m, logp_MBT):
       micro = _micro(packed, m)

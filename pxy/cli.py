@@ -30,6 +30,7 @@ COMMANDS = {
   "align": "gradients of log P(y) and log P(y|x), and what a step on one does",
   "sample": "responses of a model to a prompt",
   "export": "a Hugging Face folder of a model, for transformers and vLLM",
+  "compile": "memory, FLOPs and collectives of a run on a TPU pod, without one",
   "score": "grades of responses in a file, by any grader",
   "report": "report.md and report.html of one or several runs",
   "data": "`pxy data check TASK`: validate every row of a file or other source",
@@ -120,6 +121,34 @@ def _train(argv):
     return
   with process.joined():
     loop.train(options.cfg, options.out, resume=options.resume)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileOptions:
+  """What each program of a run needs on a TPU pod, by the real TPU compiler.
+
+  `pxy compile experiments/qwen3_4b_math.py --topology v5e:8x8`. Needs no TPU and no
+  weights, only `pip install 'pxy[tpu]'`. FLOPs, bytes and seconds are of one device;
+  `GB needed` holds what else lives there meanwhile, and `x model` is the compiled FLOPs
+  over those that the architecture asks for. Exits 1 if a program does not fit.
+  """
+
+  experiment: tyro.conf.Positional[pathlib.Path]
+  """A Python file with config()."""
+  cfg: Annotated[config.Train, tyro.conf.arg(name="")]
+  topology: str = "v5e:2x2"
+  """CHIP:AxB or CHIP:AxBxC with v4, v5e, v5p or v6e: v5e:8x8, v5p:2x2x4."""
+  json: pathlib.Path | None = None
+  """Also write the numbers there."""
+
+
+def _compile(argv):
+  options = _options(CompileOptions, config.Train, argv)
+  os.environ["JAX_PLATFORMS"] = "cpu"  # the pod's chips are described, not used
+  from pxy.aot import show
+
+  if not show.show(options.cfg, options.topology, options.json):
+    raise SystemExit(1)
 
 
 def _pretrain(argv):

@@ -214,6 +214,10 @@ class Optim:
   """Of matrices, times the learning rate; norm scales and biases have none."""
   clip_norm: Positive = 1.0
   """Largest global norm of a gradient."""
+  mu_dtype: Literal["float32", "bfloat16"] = "float32"
+  """Of the first moment; the second needs float32: in bfloat16 it would not move."""
+  offload: bool = False
+  """Keep the moments in the host's memory between updates, where the backend can."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,9 +238,9 @@ class Compute:
 
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of activations; master weights are float32."""
-  remat: Literal["none", "dots", "full"] = "none"
+  remat: Literal["none", "dots", "attention", "full"] = "none"
   """Activations recomputed in the backward pass: none, all but the results of matrix
-  products, or all."""
+  products, all but those of a TPU's attention kernel, or all."""
   micro_rows: Natural = 0
   """Packed rows per micro-batch; 0: as many as a step has."""
   row_tokens: Natural = 0

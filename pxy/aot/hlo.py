@@ -11,8 +11,8 @@ body of a loop counts as often as the loop runs:
                keeps in on-chip memory (S(1) in a layout) is free
   collectives  by kind: how many, and the bytes of the whole result on each device
 
-A loop's turns are the constant its condition compares with; the `trips` given where
-only the data knows. Of the branches of a conditional the one with most FLOPs counts.
+A loop's turns are what the compiler notes, or the constant that its condition compares
+with; the `trips` given where only the data knows. Of the branches of a conditional the one with most FLOPs counts.
 
 Left out: elementwise FLOPs; what happens inside other kernels than attention's.
 """
@@ -21,7 +21,13 @@ import dataclasses
 import math
 import re
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+KINDS = (
+  "all-gather",
+  "all-reduce",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
 
 _BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
 _SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
@@ -167,7 +173,7 @@ class _Walk:
         inside = Counts()
         inside.add(self.of(op.called("body")[0]), 1)
         inside.add(self.of(op.called("condition")[0]), 1)
-        out.add(inside, self._turns(op.called("condition")[0]))
+        out.add(inside, self._turns(op))
       elif op.code == "conditional":
         branches = [
           self.of(branch)
@@ -187,8 +193,11 @@ class _Walk:
     self.known[name] = out
     return out
 
-  def _turns(self, condition) -> int:
-    ops = self.computations[condition]
+  def _turns(self, loop) -> int:
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+    if known:
+      return int(known[1])
+    ops = self.computations[loop.called("condition")[0]]
     for op in ops.values():
       if op.root and op.code == "compare" and "direction=LT" in op.rest:
         limit = ops[op.operands[1]]
@@ -307,14 +316,18 @@ class _Walk:
       shape = op.leaves[-1].text
       if kind == "all-gather":
         size *= devices
-        shape = op.leaves[min(1, len(op.leaves) - 1)].text if "-start" in op.code else shape
+        shape = (
+          op.leaves[min(1, len(op.leaves) - 1)].text if "-start" in op.code else shape
+        )
       elif kind == "all-reduce" and _scattered(op, ops):
         kind = "reduce-scatter"
       have = out.collectives.get(kind, (0, 0))
       out.collectives[kind] = have[0] + 1, have[1] + size
       out.moved.append((kind, shape, 1.0))
       share = (devices - 1) / devices
-      out.wire += size * {"all-reduce": 2 * share, "collective-permute": 1}.get(kind, share)
+      out.wire += size * {"all-reduce": 2 * share, "collective-permute": 1}.get(
+        kind, share
+      )
     for nested in self._nested(op):
       for inner in nested.values():
         self._collect(inner, nested, out, channels)
@@ -344,7 +357,7 @@ def _group(rest) -> int:
 
 
 def _scattered(op, ops) -> bool:
-  """Whether all that is used of an all-reduce is a slice: then it is a reduce-scatter."""
+  """Whether only a slice of an all-reduce is used: then it is a reduce-scatter."""
   users = [user for user in ops.values() if op.name in user.operands]
   return bool(users) and all(user.code == "dynamic-slice" for user in users)
 

@@ -1,19 +1,16 @@
 """The programs of a run, lowered from shapes alone: no weights, no data, no devices.
 
-What a step does on the device is these, in order:
+What a step does on the devices is these, in order:
 
   reshard   the sampler's weights out of the trainer's: cast, and moved
-  prefill   one block of prompts read
-  admit     prompts copied into slots, and their first token drawn
-  decode    one token of every slot, with the cache at its longest (it is a loop; what
-            is reported of it is one turn)
-  score     log-probs of all responses, where the config asks for a pass of its own
+  prefill   a block of prompts is read
+  admit     prompts go into slots, and their first tokens are drawn
+  decode    a token of every slot, with the cache at its longest (the program is a loop
+            of them; what is said of it is one turn)
+  evaluate  the same under the distribution of the evaluations
+  score     log-probs of all responses: old ones, a reference's, or to compare
   update    of each phase: loss and gradient of every response at its longest, in
-            micro-batches, and one step of the optimizer
-
-`resident` is what stays on a device meanwhile besides a program's own arguments: the
-state while the sampler works. Evaluations run the same programs but for the constants
-of their distribution, so `evaluate` is a decode of its own only where that differs.
+            micro-batches, and a step of the optimizer
 """
 
 import dataclasses
@@ -22,7 +19,6 @@ import math
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pxy import batch as batch_lib
@@ -32,7 +28,6 @@ from pxy.evaluate import run as evaluate_lib
 from pxy.model import cache as kv
 from pxy.model import decoder, flops
 from pxy.parallel import mesh as mesh_lib
-from pxy.rl import objective
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import step as sampling_step
 from pxy.train import step as step_lib
@@ -73,7 +68,7 @@ def of(cfg: config.Train, arch, devices) -> Iterator[Program]:
   weights = _at(weights, mesh_lib.shardings(
     sampler, decoder.axes(arch), decoder.abstract(arch), mesh_lib.SAMPLE
   ))  # fmt: skip
-  state, kept = _bytes(stepper.abstract), _bytes(weights)
+  state = _bytes(stepper.abstract)
   params = _bytes(stepper.abstract.params)
   kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
   reference = params if kl else 0
@@ -133,21 +128,34 @@ def _sampler(cfg, arch, mesh, weights, resident):
     0,
     resident + _bytes(weights),
   )
-  rules = {"decode": cfg.sampling, "evaluate": evaluate_lib.sampling(cfg.sampling, cfg.eval)}
-  if rules["evaluate"] == rules["decode"]:
-    del rules["evaluate"]
+  rules = {
+    "decode": cfg.sampling,
+    "evaluate": evaluate_lib.sampling(cfg.sampling, cfg.eval),
+  }
   for name, sampling in rules.items():
     rule = dataclasses.replace(
-      engine.rule(), temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
+      engine.rule(),
+      temperature=sampling.temperature,
+      top_k=sampling.top_k,
+      top_p=sampling.top_p,
     )
     yield Program(
       name,
       functools.partial(
-        sampling_step.decode.lower, arch, weights, slots, whole(()),
-        rule=rule, tokens=engine_lib.STRETCH, live=int(__import__("os").environ.get("LIVE",sizes.room)), **static,
-      ),  # fmt: skip
+        sampling_step.decode.lower,
+        arch,
+        weights,
+        slots,
+        whole(()),
+        rule=rule,
+        tokens=engine_lib.STRETCH,
+        live=sizes.room,
+        **static,
+      ),
       flops.forward(
-        arch, sizes.rows, [sizes.rows * min(w or sizes.room, sizes.room) for w in arch.windows()]
+        arch,
+        sizes.rows,
+        [sizes.rows * min(w or sizes.room, sizes.room) for w in arch.windows()],
       ),
       resident,
     )
@@ -162,15 +170,13 @@ def _trainer(cfg, arch, mesh, stepper, reference):
   lengths = [longest] * scored
   pairs, tokens = flops.causal(arch, lengths), sum(lengths)
   kl = {phase.name: any(t.kl != "none" for t in phase.terms) for phase in cfg.phases}
-  if any(kl.values()) or cfg.updates > 1:
-    packed = _packed(size, None, False, False)
-    yield Program(
-      "score",
-      functools.partial(stepper.lower_score, packed),
-      flops.forward(arch, tokens, pairs),
-      0,
-      shape.micro_max,
-    )
+  yield Program(
+    "score",
+    functools.partial(stepper.lower_score, _packed(size, None, False, False)),
+    flops.forward(arch, tokens, pairs),
+    _bytes(stepper.abstract) - _bytes(stepper.abstract.params) + reference,
+    shape.micro_max,
+  )
   for phase in cfg.phases:
     copies = [
       t.copies for t in phase.terms if t.space == "marginal" and t.context == "mixture"
@@ -204,8 +210,9 @@ def _at(tree, shardings):
 
 
 def _bytes(tree) -> int:
-  """Bytes on each device."""
+  """Bytes on each device; what waits in the host's memory has none."""
   return sum(
     math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
     for x in jax.tree.leaves(tree)
+    if x.sharding.memory_kind in (None, "device")
   )

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from pxy.model import attention, layers
+from pxy.model import attention, layers, splash
 from pxy.model import cache as kv
 from pxy.model.arch import Arch
 
@@ -31,6 +31,7 @@ _UNROLL = 4
 
 _REMAT = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "attention": jax.checkpoint_policies.save_only_these_names(splash.NAME),
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -33,8 +33,8 @@ PREFILL = 8192
 """Prompt tokens per prefill and part of the rows: a bound on its activations."""
 
 WHOLE = 2**30
-"""Bytes of a device's cache above which it is made at its full length at once: a move to
-a longer one needs the old and the new at the same time."""
+"""Bytes of a device's cache above which it is made at its full length at once: a move
+to a longer one needs the old and the new at the same time."""
 
 
 class Stopped(Exception):

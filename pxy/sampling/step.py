@@ -22,7 +22,6 @@ import math
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from pxy.model import cache as kv
 from pxy.model import decoder
@@ -99,14 +98,11 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
 def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
   """Bytes on each device of the cache that `empty` makes."""
   shapes = jax.eval_shape(lambda: kv.empty(arch, rows, length, dtype))
-  sizes = [
-    math.prod(x.shape if where is None else where.shard_shape(x.shape)) * x.dtype.itemsize
-    for x, where in zip(
-      jax.tree.leaves(shapes),
-      [None] * 3 if mesh is None else jax.tree.leaves(kv.placed(shapes, mesh)),
-      strict=True,
-    )
-  ]
+  where = [None] * 3 if mesh is None else jax.tree.leaves(kv.placed(shapes, mesh))
+  sizes = []
+  for x, sharding in zip(jax.tree.leaves(shapes), where, strict=True):
+    shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
+    sizes.append(math.prod(shape) * x.dtype.itemsize)
   return sum(sizes)
 
 

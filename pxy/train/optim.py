@@ -75,6 +75,6 @@ def shardings(state: State, params, rest) -> State:
 def _chain(cfg: config.Optim) -> optax.GradientTransformation:
   return optax.chain(
     optax.clip_by_global_norm(cfg.clip_norm),
-    optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
+    optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps, mu_dtype=cfg.mu_dtype),
     optax.add_decayed_weights(cfg.weight_decay, mask=decayed),
   )

@@ -11,6 +11,7 @@ Shardings of state and batch are pinned at both ends of the program; left free, 
 second call compiles again with what the compiler chose in the first.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -109,6 +110,10 @@ class Stepper:
     whole = mesh_lib.whole(mesh)
     state = jax.eval_shape(functools.partial(optim.init, opt), shapes)
     placed = optim.shardings(state, placed, whole)
+    self._moments = placed.opt_state
+    if opt.offload:
+      away = jax.tree.map(lambda s: s.with_memory_kind("pinned_host"), self._moments)
+      placed = dataclasses.replace(placed, opt_state=away)
     self.abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, placed
     )
@@ -174,6 +179,9 @@ class Stepper:
 
   def _updated(self, terms, state, packed, used, lr):
     grads, found, diff_MBT = accumulate(self._score, terms, state.params, packed, used)
+    if self._opt.offload:
+      near = jax.device_put(state.opt_state, self._moments)
+      state = dataclasses.replace(state, opt_state=near)
     after, more = optim.update(self._opt, grads, state, lr)
     loss = found["actor/pg_loss"].value()
     finite = jnp.isfinite(loss) & jnp.isfinite(more["grad_norm"])

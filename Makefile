@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint bench base smollm2 parity lock clean
+.PHONY: help demo test lint bench base smollm2 parity pods lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,9 @@ smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL 
 parity: .venv-parity/.ready  ## the same numbers as transformers, in an environment with torch
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
 	  .venv-parity/bin/python -m pytest tests/parity/parity_*.py -s
+
+pods: $(READY)  ## compile the real runs for TPU pods and check their gates
+	$(BIN)/python -m benchmarks.pods
 
 lock:  ## write requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -14,8 +14,10 @@ math_train.parquet and math_test.parquet are rows in verl's format; `pxy data ch
 math_train.parquet --task math` says whether every answer can be graded against. Rows
 without a system message get SYSTEM.
 
-Cost: up to 9.4 M tokens a step, for a pod: 48 GB for weights and Adam over the mesh, a
-row of 9,216 tokens per device in each micro-batch. `--dry-run` prints the plan.
+Cost: up to 9.4 M tokens a step, for a pod of 64 chips: 48 GB for weights and Adam over
+the mesh, a row of 9,216 tokens per device in each micro-batch, and eight chips to one
+copy of the sampler's weights. `--dry-run` prints the plan, and `pxy compile` with
+`--topology v5e:8x8` what every program needs there (docs/pods.md).
 
 Expected, as reported for the paper: an avg@32 over six benchmarks of 57.5 with DSRL,
 55.8 with GRPO (`--phases.0.steps 0`) and 41.3 before, without seeds or spreads. pxy has
@@ -51,7 +53,7 @@ def config():
       system=SYSTEM,
       template_arguments=("enable_thinking=false",),
     ),
-    sampling=Sampling(max_new_tokens=8192, slots=512),
+    sampling=Sampling(max_new_tokens=8192, slots=512, tensor=8),
     reward=Reward(workers=16),
     compute=Compute(
       dtype="bfloat16", remat="full", row_tokens=9216, micro_rows=64, vocab_chunk=19_072

@@ -2,35 +2,47 @@
 
   pxy train experiments/smollm2_chain_sum.py --out runs/smollm2
 
-The task is reasoning-gym's chain_sum with two or three one-digit terms; train and test
-questions are disjoint. The score is 1 if the box, or else the last number of the
-response, is the right number. (The task's own score, `--data.grader auto`, gives part
-marks to a wrong number that contains the right one, 112 for 12: there is something to
-exploit.)
+The task is reasoning-gym's chain_sum with two one-digit terms, all 200 of them; train
+(161), validation (24) and test (15) questions are disjoint. The score is 1 if the box,
+or else the last number of the response, is the right number. (The task's own score,
+`--data.grader auto`, gives part marks to a wrong number that contains the right one,
+112 for 12: there is something to exploit.)
 
 Phase 1 is NSR-PreRL on log P(y), phase 2 is GRPO on log P(y|x), as in dsrl.py. The
-learning rates are guesses: the authors' 1e-6 for 4 B parameters, larger for a model 30
-times smaller; the marginal one is smaller still, for the reason in common.py. Where
-the score before training is not between 20 and 70 %, move max_terms and max_digits.
+learning rates are guesses: the authors' 1e-6 for 4 B parameters, ten times that for a
+model 30 times smaller; the marginal one stays, for the reason in common.py.
 
-Cost: 128 responses of at most 64 tokens a step; 2 GB for weights and Adam. On a CPU a
-few updates: `--steps 3 --data.prompts 4 --eval.problems 16`; on one GPU all 200, with
-`--compute.dtype bfloat16`.
+Cost: 128 responses of at most 64 tokens a step; 2 GB for weights and Adam. On one GPU
+all 200 steps, with `--compute.dtype bfloat16`; those have not been run.
 
-Expected: unknown; the 200 steps have not been run. Seen on 2 CPU cores: the model has
-avg@4 12.5 ± 6.5 % on 16 problems (`pxy eval` with this task, `--grader number`), and
+Seen on 2 CPU cores (24 GiB, other work beside it; 36 minutes, median step 27 s), with
 
-  --steps 2 --phases.0.steps 1 --data.prompts 4 --data.responses 4 --eval.problems 8
-  --eval.samples 2 --sampling.slots 16
+  pxy train experiments/smollm2_chain_sum.py --out runs/smollm2 --steps 60
+  --eval-every 20 --save-every 20 --data.prompts 8 --data.responses 8
+  --eval.problems 16 --eval.samples 8 --sampling.slots 64
 
-goes through both phases in 70 s, with avg@2 18.8 ± 13.2 % before and after.
+  step   phase      avg@8 on the test questions   pass@8          tokens
+  0                 19.2 ± 5.7 %                  73.3 ± 11.8 %   35.8
+  20     grpo       45.0 ± 8.1 %                  80.0 ± 10.7 %   31.5
+  40     grpo       79.2 ± 8.5 %                  93.3 ± 6.7 %     9.7
+  60     grpo       75.8 ± 10.4 %                 80.0 ± 10.7 %    8.6
+
+  mean reward of steps 1-10 (nsr-prerl) 0.19, 11-20 0.26, 21-30 0.59, 31-40 0.74,
+  41-50 0.84, 51-60 0.82
+
+What it learns is to write the sum and stop ("7 - 4 = 3"), and most of the sums. Entropy
+falls from 2.3 to 0.15 nats: a warning comes at step 32, and between 40 and 60 the test
+questions gain nothing. Ten steps of phase 1 moved neither reward nor length; GRPO alone
+was not run for comparison, so this says that the machinery trains a real model, not
+that DSRL beats GRPO. 15 questions make wide errors, and training sees each of its 161
+about three times.
 """
 
 from common import GRPO, MARGINAL, negatives, scaled
 
 from pxy.config import Compute, Data, Eval, Phase, Sampling, Train
 
-TASK = "gym:chain_sum?min_terms=2,max_terms=3,min_digits=1,max_digits=1,size=6000"
+TASK = "gym:chain_sum?min_terms=2,max_terms=2,min_digits=1,max_digits=1,size=4000"
 
 
 def config():
@@ -38,7 +50,7 @@ def config():
     model="builtin:smollm2-135m",
     phases=(
       Phase("nsr-prerl", (scaled(negatives(MARGINAL), 0.01),), steps=10, lr=1e-6),
-      Phase("grpo", (GRPO,), lr=5e-6, on_start="reset_optimizer"),
+      Phase("grpo", (GRPO,), lr=1e-5, on_start="reset_optimizer"),
     ),
     steps=200,
     eval_every=50,

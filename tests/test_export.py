@@ -140,12 +140,12 @@ def test_the_card_tells_of_a_run_and_of_no_folder_of_this_machine(tmp_path):
   (run / "summary.json").write_text(json.dumps(summary))
   policy = load.load("builtin:tiny")
   text = export.card(str(run), policy, "bfloat16", None)
-  assert "Trained from `base` for 7 steps with nsr, then grpo." in text
+  assert "Trained from `base` up to step 7, with nsr, then grpo." in text
   assert "| avg@16 | – | 0.868 ± 0.012 |" in text
   assert '"0.5 * rows.jsonl + 0.5 * arithmetic/add3"' in text and "</a> / b" in text
   assert "secret" not in text and str(tmp_path) not in text
   early = export.card(str(run), policy, "bfloat16", 3)
-  assert "for 3 steps with nsr." in early and "avg@16" not in early
+  assert "up to step 3, with nsr." in early and "avg@16" not in early
   # A model that is no run has none; its config.json is another thing.
   assert "Config" not in export.card(str(TINY), policy, "bfloat16", None)
 

@@ -183,7 +183,7 @@ def _of_run(run: pathlib.Path, step: int | None) -> list[str]:
       if start < max(step, 1)
     )
     of = f"`{_name(settings['model'])}`"
-    lines += ["", f"Trained from {of} for {step:,} steps with {phases}."]
+    lines += ["", f"Trained from {of} up to step {step:,}, with {phases}."]
   ended = isinstance(summary, dict) and summary.get("steps") == step
   if ended and isinstance(summary.get("after"), dict):
     lines += ["", "| score | before | after |", "|---|---:|---:|"]

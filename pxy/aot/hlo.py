@@ -12,7 +12,8 @@ body of a loop counts as often as the loop runs:
   collectives  by kind: how many, and the bytes of the whole result on each device
 
 A loop's turns are what the compiler notes, or the constant that its condition compares
-with; the `trips` given where only the data knows. Of the branches of a conditional the one with most FLOPs counts.
+with; the `trips` given where only the data knows. Of the branches of a conditional the
+one with most FLOPs counts.
 
 Left out: elementwise FLOPs; what happens inside other kernels than attention's.
 """

@@ -199,12 +199,22 @@ class _Walk:
     if known:
       return int(known[1])
     ops = self.computations[loop.called("condition")[0]]
-    for op in ops.values():
-      if op.root and op.code == "compare" and "direction=LT" in op.rest:
-        limit = ops[op.operands[1]]
-        found = re.match(r"\((\d+)\)", limit.rest) if limit.code == "constant" else None
-        return int(found[1]) if found else self.trips
-    return self.trips
+    compare = next(op for op in ops.values() if op.root)
+    if compare.code != "compare" or "direction=LT" not in compare.rest:
+      return self.trips
+    counter, limit = (ops[name] for name in compare.operands)
+    if counter.code != "get-tuple-element" or limit.code != "constant":
+      return self.trips
+    return -(-_number(limit) // self._stride(loop, counter))
+
+  def _stride(self, loop, counter) -> int:
+    """What a loop's body adds to its counter: 2 in a ring that goes both ways."""
+    body = self.computations[loop.called("body")[0]]
+    root = next(op for op in body.values() if op.root)
+    place = int(re.search(r"index=(\d+)", counter.rest)[1])
+    after = body[root.operands[place]]
+    terms = [body[name] for name in after.operands] if after.code == "add" else []
+    return next((_number(op) for op in terms if op.code == "constant"), 1)
 
   def _nested(self, op) -> list[dict]:
     """The computations that an operation is made of, as far as work is done there."""
@@ -334,8 +344,9 @@ class _Walk:
         self._collect(inner, nested, out, channels)
 
 
-def _number(parameter) -> int:
-  return int(re.match(r"\((\d+)\)", parameter.rest)[1])
+def _number(op) -> int:
+  """That of a parameter or a constant."""
+  return int(re.match(r"\((\d+)\)", op.rest)[1])
 
 
 def _ints(text, pattern):

@@ -6,16 +6,18 @@ of each program, a bound from below: nothing is waited for, everything overlaps.
 that is largest is what the program is bound by. Memory is the compiler's own account:
 arguments, results that do not take their place, temporaries and code.
 
-What was measured is kept in $PXY_CACHE (or ~/.cache/pxy)/compile, by the program's
+What the compiler said is kept in $PXY_CACHE (or ~/.cache/pxy)/compile, by the program's
 text, the topology and the versions, so that asking again costs the tracing alone.
 """
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
 import pathlib
 import re
+from importlib import metadata
 
 import jax
 
@@ -63,17 +65,17 @@ def all_of(cfg: config.Train, arch, topology: str, say=lambda text: None):
   for program in programs.of(cfg, arch, devices):
     say(f"{program.name}: lowering")
     lowered = program.lower()
-    place = _place(lowered, program, topology)
+    place = _place(lowered, topology)
     if place.is_file():
-      found = json.loads(place.read_text(encoding="utf-8"))
+      said = json.loads(gzip.decompress(place.read_bytes()))
     else:
       say(f"{program.name}: compiling for {topology}")
-      found = _compiled(lowered, program.trips)
-      files.write_json(place, found)
-    yield _measured(program, found, chip, len(devices))
+      said = _compiled(lowered)
+      files.write_bytes(place, gzip.compress(json.dumps(said).encode()))
+    yield _measured(program, said, chip, len(devices))
 
 
-def _compiled(lowered, trips: int) -> dict:
+def _compiled(lowered) -> dict:
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -82,69 +84,53 @@ def _compiled(lowered, trips: int) -> dict:
       raise
     power = "KMGT".index(needed[2]) + 1
     return {"needed": int(float(needed[1]) * 1024**power)}
-  memory, counts = compiled.memory_analysis(), hlo.count(compiled.as_text(), trips)
+  memory = compiled.memory_analysis()
   own = memory.output_size_in_bytes - memory.alias_size_in_bytes
   whole = memory.argument_size_in_bytes + own + memory.temp_size_in_bytes
   return {
     "argument_bytes": memory.argument_size_in_bytes,
     "peak_bytes": whole + memory.generated_code_size_in_bytes,
-    "flops": counts.flops,
-    "bytes": counts.bytes,
-    "wire": counts.wire,
-    "collectives": {
-      kind: {"count": count, "bytes": size}
-      for kind, (count, size) in sorted(counts.collectives.items())
-    },
-    "largest": [shape for _, shape in counts.largest],
-    "moved": sorted({f"{kind} {shape}" for kind, shape, _ in counts.moved}),
-    "outside": sorted({f"{kind} {shape}" for kind, shape, n in counts.moved if n == 1}),
+    "text": compiled.as_text(),
   }
 
 
-def _measured(program, found, chip, devices) -> Measured:
+def _measured(program, said, chip, devices) -> Measured:
   model = program.model_flops / devices
-  if "needed" in found:
+  if "needed" in said:
     return Measured(
-      program.name, found["needed"], 0, program.resident, model, 0.0, 0.0, {}, 0.0,
+      program.name, said["needed"], 0, program.resident, model, 0.0, 0.0, {}, 0.0,
       "does not fit", [], [], [],
     )  # fmt: skip
+  counts = hlo.count(said["text"], program.trips)
   seconds = {
-    "compute": found["flops"] / chip.flops,
-    "memory": found["bytes"] / chip.hbm_rate,
-    "links": found["wire"] / (2 * chip.link_rate),
+    "compute": counts.flops / chip.flops,
+    "memory": counts.bytes / chip.hbm_rate,
+    "links": counts.wire / (2 * chip.link_rate),
   }
   bound = max(seconds, key=seconds.get)
   return Measured(
     name=program.name,
-    peak_bytes=found["peak_bytes"],
-    argument_bytes=found["argument_bytes"],
+    peak_bytes=said["peak_bytes"],
+    argument_bytes=said["argument_bytes"],
     resident_bytes=program.resident,
     model_flops=model,
-    compiled_flops=found["flops"],
-    hbm_bytes_moved=found["bytes"],
-    collectives=found["collectives"],
+    compiled_flops=counts.flops,
+    hbm_bytes_moved=counts.bytes,
+    collectives={
+      kind: {"count": count, "bytes": size}
+      for kind, (count, size) in sorted(counts.collectives.items())
+    },
     seconds_bound=seconds[bound],
     bound=bound,
-    largest=found["largest"],
-    moved=found["moved"],
-    outside=found["outside"],
+    largest=[shape for _, shape in counts.largest],
+    moved=sorted({f"{kind} {shape}" for kind, shape, _ in counts.moved}),
+    outside=sorted({f"{kind} {shape}" for kind, shape, n in counts.moved if n == 1}),
   )
 
 
-def _place(lowered, program, topology) -> pathlib.Path:
-  """The file that keeps what this program was measured to be."""
+def _place(lowered, topology) -> pathlib.Path:
+  """The file that keeps what the compiler says of this program."""
   root = os.environ.get("PXY_CACHE") or pathlib.Path.home() / ".cache" / "pxy"
-  import libtpu
-
-  key = hashlib.sha256()
-  for part in (
-    lowered.as_text(),
-    topology,
-    str(program.trips),
-    jax.__version__,
-    getattr(libtpu, "__version__", ""),
-    pathlib.Path(hlo.__file__).read_text(encoding="utf-8"),
-    pathlib.Path(__file__).read_text(encoding="utf-8"),
-  ):
-    key.update(part.encode() + b"\0")
-  return pathlib.Path(root) / "compile" / f"{key.hexdigest()}.json"
+  versions = [metadata.version(name) for name in ("jax", "jaxlib", "libtpu")]
+  key = hashlib.sha256("\0".join([lowered.as_text(), topology, *versions]).encode())
+  return pathlib.Path(root) / "compile" / f"{key.hexdigest()}.json.gz"

@@ -19,8 +19,8 @@ Imports go up this list only:
   text/template  data/trace  data/arithmetic  data/rows  data/prompts  rewards/tasks
   rewards/jail  rewards/worker  rewards/remote  rewards/pool  model/*  weights/*
   sampling/step  sampling/engine  rl/view  rl/objective  rl/score  batch  train/*
-  watchdog  collect  evaluate/*  report/*  record  run_folder  interrupt  rescue  plan
-  guard  run  loop  pretrain  cli
+  watchdog  collect  evaluate/*  aot/*  report/*  record  run_folder  interrupt  rescue
+  plan  guard  run  loop  pretrain  cli
 """
 
 __version__ = "0.1.0"

@@ -236,3 +236,12 @@ def test_help_is_instant():
   subprocess.run(
     [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True
   )
+
+
+def test_the_authors_recipe_can_be_planned_without_a_network(monkeypatch, capsys):
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  monkeypatch.setenv("HF_HOME", "/nowhere")
+  cli.main(["train", "experiments/qwen3_4b_math.py", "--dry-run"])
+  told = capsys.readouterr().out
+  assert "hf://Qwen/Qwen3-4B: 4,022,468,096 parameters" in told
+  assert "nsr-prerl 1-20 at lr 1e-06, grpo 21-348 at lr 1e-06" in told

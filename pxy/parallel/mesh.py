@@ -150,9 +150,11 @@ def _spec(mesh, where, names, shape, rules) -> P:
     axis = rules[name]
     if axis is not None and size % mesh.shape[axis]:
       fits = [n for n in range(1, mesh.shape[axis]) if size % n == 0]
+      # A split that both meshes have was refused when the trainer's was made.
+      field = f"sampling.{axis}" if rules is SAMPLE else f"mesh.{axis}"
       raise config.Error(
-        f"mesh.{axis} {mesh.shape[axis]} does not divide {name} {size} ({where}): set"
-        f" mesh.{axis} to {fits[-1]}, or to another divisor"
+        f"{field} {mesh.shape[axis]} does not divide {name} {size} ({where}): set"
+        f" {field} to {fits[-1]}, or to another divisor"
       )
     spec.append(None if axis is None or mesh.shape[axis] == 1 else axis)
   while spec and spec[-1] is None:  # as the compiler writes it; P(None) != P() to jit

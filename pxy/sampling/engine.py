@@ -111,6 +111,8 @@ class Engine:
       )
     self.arch, self.sampling, self.dtype = arch, sampling, dtype
     self.mesh = mesh_lib.needed(mesh)
+    if self.mesh is not None:  # refuses what does not divide, before anything compiles
+      step.transfer(arch, dtype, self.mesh)
     self.stop_ids = tuple(sorted(map(int, stop_ids)))
     self.max_prompt_tokens = max_prompt_tokens
     self.most = PREFILL * (mesh_lib.row_shards(self.mesh) if self.mesh else 1)

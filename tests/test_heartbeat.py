@@ -109,6 +109,14 @@ def test_an_error_of_ones_own_is_left_as_last_words(store, error, words):
   assert store.held["pxy/gone"].endswith(words)
 
 
+def test_an_error_that_all_meet_is_everybodys_own(store):
+  store.alive.clear()  # process 1 has ended with it already
+  store.held["pxy/gone"] = "process 1 of 3 (host:1) ended: --steps 3: at step 4 already"
+  with pytest.raises(config.Error), heartbeat.Heartbeat(0, 3):
+    raise config.Error("--steps 3: at step 4 already")
+  assert not store.ended.is_set(), "it was to end by itself, with its own exit code"
+
+
 def test_last_words_of_another_end_this_process(store):
   with heartbeat.Heartbeat(2, 3):
     store.held["pxy/gone"] = "process 0 of 3 (host:0) ended: the disk is full"

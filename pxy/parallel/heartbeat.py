@@ -63,6 +63,7 @@ class Heartbeat:
     self._seen = {}  # process: (its last count, when that was new here)
     self._heard = time.monotonic()  # when the store last answered
     self._limit = SILENT
+    self._mine = None  # this process's own error
     self._closed = threading.Event()
 
   def __enter__(self):
@@ -82,8 +83,9 @@ class Heartbeat:
     if kind is None:
       self._together()
     elif isinstance(error, Exception):
+      self._mine = _words(error)
       self._verdict()
-      self._say(error)
+      self._tell(f"{self._names[self._index]} ended: {self._mine}")
     self._closed.set()
     self._thread.join()
     self._abort.__exit__(None, None, None)
@@ -96,21 +98,15 @@ class Heartbeat:
     jax.distributed.shutdown()
 
   def _verdict(self) -> None:
-    """Returns when every process is known to be alive; one that is not ends this."""
+    """Returns when every process is known to be alive, or to have met the same error;
+    one that is not ends this."""
     start = time.monotonic()
     self._limit = BROKEN
     fresh = start + 2 * BEAT  # a last count may be read after its process has died
-    while time.monotonic() < start + 2 * BROKEN:
+    while time.monotonic() < start + 2 * BROKEN and not self._closed.is_set():
       if all(when > fresh for i, (_, when) in self._seen.items() if i != self._index):
         return
       time.sleep(BEAT / 4)
-
-  def _say(self, error: Exception) -> None:
-    """Last words: the others end with them."""
-    text = " ".join(str(error).split())[:300]
-    if not isinstance(error, config.Error):
-      text = f"{type(error).__name__}: {text}"
-    self._tell(f"{self._names[self._index]} ended: {text}")
 
   def _tell(self, text: str) -> None:
     """Leaves a line in the store; process 0 waits until the others have read it."""
@@ -131,8 +127,13 @@ class Heartbeat:
       except Exception:  # of process 0, which JAX's client deals with
         continue
       now = self._heard = time.monotonic()
-      if "pxy/gone" in found:
-        self._end(found["pxy/gone"], tell=self._index == 0)
+      if gone := found.get("pxy/gone"):
+        if self._mine and gone.endswith(
+          self._mine
+        ):  # all say it, and end by themselves
+          self._closed.set()
+          return
+        self._end(gone, tell=self._index == 0)
       for i, (count, when) in self._seen.items():
         if (beat := found.get(f"pxy/beat/{i}")) != count:
           self._seen[i] = beat, now
@@ -181,6 +182,13 @@ def _on_abort(act):
     yield
   finally:
     libc.signal(signal.SIGABRT, kind(0))  # the default
+
+
+def _words(error: Exception) -> str:
+  """What is said of an error, in a line."""
+  text = " ".join(str(error).split())[:300]
+  named = isinstance(error, config.Error)
+  return text if named else f"{type(error).__name__}: {text}"
 
 
 def _say(text: str) -> None:

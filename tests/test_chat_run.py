@@ -1,11 +1,12 @@
 """A run on a model with a chat template of its own: what is said before it starts."""
 
-import chat_worlds
 import pytest
 
 from pxy import config, loop, testing
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import hf
+
+import chat_worlds
 
 
 def model(folder, world):

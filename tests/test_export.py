@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 
-import chat_worlds
 import jax
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ from pxy import cli, config, testing
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import export, hf, load
+
+import chat_worlds
 
 TINY = load.BUILTIN / "tiny"
 

@@ -3,7 +3,6 @@
 import functools
 import json
 
-import chat_worlds
 import hypothesis
 import pytest
 import tokenizers
@@ -14,6 +13,8 @@ from pxy import config
 from pxy.text import hf_files
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import load
+
+import chat_worlds
 
 KINDS = ("tiny", "bytes", "llama2", "llama3")
 

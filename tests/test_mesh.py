@@ -82,7 +82,9 @@ def test_a_dimension_that_does_not_divide_is_refused_by_name():
   said = str(caught.value)
   assert "mesh.tensor 4" in said and "\n" not in said
   assert "kv_heads 2 (layers.attn.k)" in said and "set mesh.tensor to 2" in said, said
-  with pytest.raises(config.Error, match=r"^sampling.tensor 4 does not divide kv_heads"):
+  with pytest.raises(
+    config.Error, match=r"^sampling.tensor 4 does not divide kv_heads"
+  ):
     placed(mesh, rules=mesh_lib.SAMPLE)
 
 

@@ -17,7 +17,6 @@ import sys
 import time
 
 import jax
-import processes_experiment
 import pyarrow.parquet as pq
 import pytest
 
@@ -25,6 +24,8 @@ from pxy import loop
 from pxy import run as run_lib
 from pxy.report import log as log_lib
 from pxy.train import checkpoint
+
+import processes_experiment
 
 TESTS = pathlib.Path(__file__).resolve().parent
 EXPERIMENT = TESTS / "processes_experiment.py"

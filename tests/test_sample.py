@@ -3,7 +3,6 @@
 import io
 import json
 
-import chat_worlds
 import jax
 import numpy as np
 import pytest
@@ -12,6 +11,8 @@ from pxy import cli, config, testing
 from pxy.sampling import engine, sample
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import hf
+
+import chat_worlds
 
 
 def test_a_stream_writes_whole_characters_and_misses_none():

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import chat_worlds
 import hypothesis
 import pytest
 from hypothesis import strategies as st
@@ -11,6 +10,8 @@ from hypothesis import strategies as st
 from pxy import config
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
+
+import chat_worlds
 
 BYTES = tokenizer_lib.Bytes()
 PIECES = list(BYTES.controls)

@@ -10,7 +10,6 @@ import json
 import pathlib
 import sys
 
-import chat_worlds
 import pytest
 import torch
 import transformers
@@ -19,6 +18,8 @@ from pxy import cli, config
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import export, hf, load
+
+import chat_worlds
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "golden"))
 

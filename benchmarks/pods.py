@@ -39,8 +39,8 @@ class Row:
 
 ROWS = (
   Row("Qwen/Qwen3-4B", "v5e:8x8", slots=512, tensor=8, micro_rows=64),
-  Row("Qwen/Qwen3-4B", "v5p:2x2x4", slots=512, tensor=4, micro_rows=128),
-  Row("Qwen/Qwen3-4B", "v6e:4x4", slots=256, tensor=8, micro_rows=32),
+  Row("Qwen/Qwen3-4B", "v5p:2x2x4", slots=512, tensor=4, micro_rows=256),
+  Row("Qwen/Qwen3-4B", "v6e:4x4", slots=256, tensor=8, micro_rows=48),
   Row("Qwen/Qwen3-8B", "v5e:8x8", slots=384, tensor=8, micro_rows=64),
   Row("Qwen/Qwen3-8B", "v5p:4x4x4", slots=1024, tensor=4, micro_rows=256),
   Row("Qwen/Qwen3-0.6B", "v5e:2x2", slots=32, tensor=1, micro_rows=4),

@@ -17,6 +17,7 @@ from pxy.aot import chips, hlo, programs
 from pxy.model import decoder, flops
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
+from pxy.sampling import engine as engine_lib
 from pxy.train import step as step_lib
 from pxy.weights import load
 
@@ -222,6 +223,26 @@ def test_the_sampler_can_split_the_devices_otherwise():
   assert list(other.devices.flat) == list(mesh.devices.flat)
   with pytest.raises(config.Error, match=r"sampling.tensor 3 does not divide"):
     mesh_lib.sampling(mesh, 3)
+
+
+def test_responses_do_not_depend_on_how_the_sampler_splits_the_devices():
+  """Trained on 8 x 1, sampled on 4 x 2: the same tokens as on one device."""
+  mesh = mesh_lib.make(config.Mesh())
+  other = mesh_lib.sampling(mesh, 2)
+  params = decoder.init(ARCH, jax.random.key(0))
+  where = mesh_lib.shardings(mesh, decoder.axes(ARCH), decoder.abstract(ARCH))
+  prompts = [np.arange(1, 9), np.arange(20, 25)]
+  drawn = []
+  for params, on in [(params, None), (jax.device_put(params, where), other)]:
+    sampler = engine_lib.Engine(
+      ARCH, sampling=config.Sampling(max_new_tokens=12, slots=8), stop_ids=(3,),
+      max_prompt_tokens=16, mesh=on,
+    )  # fmt: skip
+    found = sampler.run(params, prompts, 4, key=jax.random.key(1))
+    drawn.append([sample for group in found for sample in group])
+  for one, two in zip(*drawn, strict=True):
+    np.testing.assert_array_equal(one.ids, two.ids)
+    np.testing.assert_allclose(one.logp, two.logp, atol=2e-5)
 
 
 def test_a_write_per_row_is_the_scatter():

@@ -35,6 +35,7 @@ class Row:
   tensor: int
   """Of the sampler."""
   micro_rows: int
+  remat: str = "full"
 
 
 ROWS = (
@@ -43,7 +44,10 @@ ROWS = (
   Row("Qwen/Qwen3-4B", "v6e:4x4", slots=256, tensor=8, micro_rows=48),
   Row("Qwen/Qwen3-8B", "v5e:8x8", slots=384, tensor=8, micro_rows=64),
   Row("Qwen/Qwen3-8B", "v5p:4x4x4", slots=1024, tensor=4, micro_rows=256),
-  Row("Qwen/Qwen3-0.6B", "v5e:2x2", slots=32, tensor=1, micro_rows=4),
+  # Attention is half of a model that small, and would be formed twice.
+  Row(
+    "Qwen/Qwen3-0.6B", "v5e:2x2", slots=32, tensor=1, micro_rows=4, remat="attention"
+  ),
 )
 
 
@@ -54,7 +58,9 @@ def of(row: Row) -> config.Train:
     cfg,
     model=f"hf://{row.model}",
     sampling=dataclasses.replace(cfg.sampling, slots=row.slots, tensor=row.tensor),
-    compute=dataclasses.replace(cfg.compute, micro_rows=row.micro_rows),
+    compute=dataclasses.replace(
+      cfg.compute, micro_rows=row.micro_rows, remat=row.remat
+    ),
   )
 
 

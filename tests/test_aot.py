@@ -233,12 +233,12 @@ def test_responses_do_not_depend_on_how_the_sampler_splits_the_devices():
   where = mesh_lib.shardings(mesh, decoder.axes(ARCH), decoder.abstract(ARCH))
   prompts = [np.arange(1, 9), np.arange(20, 25)]
   drawn = []
-  for params, on in [(params, None), (jax.device_put(params, where), other)]:
+  for weights, on in [(params, None), (jax.device_put(params, where), other)]:
     sampler = engine_lib.Engine(
       ARCH, sampling=config.Sampling(max_new_tokens=12, slots=8), stop_ids=(3,),
       max_prompt_tokens=16, mesh=on,
     )  # fmt: skip
-    found = sampler.run(params, prompts, 4, key=jax.random.key(1))
+    found = sampler.run(weights, prompts, 4, key=jax.random.key(1))
     drawn.append([sample for group in found for sample in group])
   for one, two in zip(*drawn, strict=True):
     np.testing.assert_array_equal(one.ids, two.ids)

@@ -129,7 +129,7 @@ class CompileOptions:
 
   `pxy compile experiments/qwen3_4b_math.py --topology v5e:8x8`. Needs no TPU and no
   weights, only `pip install 'pxy[tpu]'`. FLOPs, bytes and seconds are of one device;
-  `GB needed` holds what else lives there meanwhile, and `x model` is the compiled FLOPs
+  the memory holds what else lives there meanwhile, and `x model` is the compiled FLOPs
   over those that the architecture asks for. Exits 1 if a program does not fit.
   """
 

@@ -10,9 +10,7 @@ from pxy.aot import chips, measure
 from pxy.model import decoder
 from pxy.weights import load
 
-COLUMNS = (
-  "GB needed", "GB left", "TFLOPs", "x model", "GB moved", "GB sent", "s at least",
-)  # fmt: skip
+COLUMNS = ("GB", "left", "TFLOP", "x model", "moved", "sent", "seconds")
 
 
 def show(cfg: config.Train, topology: str, json_to: pathlib.Path | None) -> bool:
@@ -27,11 +25,15 @@ def show(cfg: config.Train, topology: str, json_to: pathlib.Path | None) -> bool
     found = list(measure.all_of(cfg, arch, topology, waiting.update))
   shown = table.Table(
     title=f"{cfg.model} ({decoder.size(arch):,} parameters) on {topology}, each of"
-    f" {chip.hbm_bytes / 1e9:.1f} GB"
+    f" {chip.hbm_bytes / 1e9:.1f} GB",
+    caption="GB needed and left, moved through HBM, sent by collectives",
+    box=None,
+    padding=(0, 1, 0, 0),
+    pad_edge=False,
   )
-  shown.add_column("program")
+  shown.add_column("program", no_wrap=True)
   for column in COLUMNS:
-    shown.add_column(column, justify="right")
+    shown.add_column(column, justify="right", no_wrap=True)
   shown.add_column("bound")
   for one in found:
     shown.add_row(*_row(one, chip))
@@ -82,10 +84,10 @@ def _row(one, chip):
     one.name,
     f"{(one.peak_bytes + one.resident_bytes) / 1e9:.2f}",
     f"{one.spare(chip) / 1e9:.2f}",
-    f"{one.compiled_flops / 1e12:.4g}",
+    f"{one.compiled_flops / 1e12:.3g}",
     "" if not ratio else f"{ratio:.2f}",
-    f"{one.hbm_bytes_moved / 1e9:.4g}",
-    f"{sent / 1e9:.3g}",
-    f"{one.seconds_bound:.3g}",
+    f"{one.hbm_bytes_moved / 1e9:.3g}",
+    f"{sent / 1e9:.2g}",
+    f"{one.seconds_bound:.2g}",
     one.bound,
   )

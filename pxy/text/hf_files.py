@@ -13,7 +13,7 @@ cut a piece in two:
     merges = [(l, r) for piece in by_score for l + r == piece if l, r are pieces]
 
 Sentencepiece writes a space as U+2581; here pieces have the space itself, so that the
-character U+2581 in a text is one only where `tokenizer.SentencePiece` takes it for one.
+character U+2581 in a text is none, and becomes bytes, as in `tokenizer.SentencePiece`.
 
 Source: sentencepiece's src/bpe_model.cc. Left out: unigram models and normalisation,
 which no family that pxy reads has; for these `source` raises, and their folder keeps
@@ -104,9 +104,7 @@ def _of_sentencepiece(model) -> tokenizers.Tokenizer:
   )
   steps = [decoders.ByteFallback(), decoders.Fuse()]
   if normal.add_dummy_prefix:
-    hf.normalizer = normalizers.Sequence(
-      [normalizers.Prepend(" "), normalizers.Replace(_SPACE, " ")]
-    )
+    hf.normalizer = normalizers.Prepend(" ")
     steps.append(decoders.Strip(" ", 1, 0))
   hf.decoder = decoders.Sequence(steps)
   users = [p for p, kind in zip(pieces, of_type, strict=True) if kind == _USER]

@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_said_with_a_cure(tmp_path, monkeypatch, capsys):
     ])  # fmt: skip
   assert stop.value.code == 1
   told = re.sub(r"\s+", " ", capsys.readouterr().out)
-  assert "decode does not fit: lower sampling.slots (32768)" in told
+  assert "decode does not fit: lower sampling.slots (524288)" in told, told
 
 
 def test_without_the_compiler_one_line_says_how_to_get_it(monkeypatch):

@@ -42,7 +42,7 @@ class Measured:
   collectives: dict[str, dict[str, float]]
   seconds_bound: float
   bound: str
-  """`compute`, `memory` or `links`; `does not fit` where the compiler gave up."""
+  """`compute`, `memory` or `links`; `too big` where the compiler gave up."""
   largest: list[str]
   """Shapes of the largest results in HBM."""
   moved: list[str]
@@ -99,7 +99,7 @@ def _measured(program, said, chip, devices) -> Measured:
   if "needed" in said:
     return Measured(
       program.name, said["needed"], 0, program.resident, model, 0.0, 0.0, {}, 0.0,
-      "does not fit", [], [], [],
+      "too big", [], [], [],
     )  # fmt: skip
   counts = hlo.count(said["text"], program.trips)
   seconds = {

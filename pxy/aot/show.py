@@ -63,7 +63,7 @@ def suggestion(one: measure.Measured, cfg: config.Train) -> str:
   """What to change where a program does not fit."""
   if one.name.startswith(("update", "score")):
     steps = [
-      f"lower compute.micro_rows ({cfg.compute.micro_rows}) to the number of devices",
+      "set compute.micro_rows to the number of devices, or nearer to it",
       "set compute.remat to full" if cfg.compute.remat != "full" else "",
       f"lower compute.vocab_chunk ({cfg.compute.vocab_chunk})",
       "raise mesh.tensor, or take more chips",

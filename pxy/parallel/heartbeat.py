@@ -13,7 +13,8 @@ coordinator, leaves last, so that all can read it.
 
 When process 0 dies, the store dies with it, and JAX's client aborts this process from a
 thread of C++ at once (jaxlib 0.10; its callback for that case cannot be used from
-Python). A handler of SIGABRT then says the line in its place.
+Python). A handler of SIGABRT then says the line in its place; the death of another can
+abort process 0 as well, now and then, and the handler waits until that one is known.
 
 The store is reached through jax._src, as Orbax does: there is no public way to it.
 Left out: going on without the dead process; the scheduler starts the run again, and
@@ -153,6 +154,16 @@ class Heartbeat:
     silent = time.monotonic() - self._heard
     if self._index and (silent > BROKEN or not _there()):
       _say(f"pxy: {self._names[0]} is gone: it does not answer; {_CURE}")
+      os._exit(1)
+    # Or one of JAX's threads gave up because of a neighbour, before the count could
+    # tell: the thread that counts goes on meanwhile, and ends this with a name.
+    self._limit = BROKEN
+    time.sleep(2 * BROKEN)
+    try:
+      self._store.key_value_dir_get("pxy/")
+    except Exception:  # the store gave up as well, so nothing can be counted
+      others = [name for i, name in self._names.items() if i != self._index]
+      _say(f"pxy: {' or '.join(others)} is gone: JAX lost the others; {_CURE}")
       os._exit(1)
 
 

@@ -41,7 +41,7 @@ class Row:
 ROWS = (
   Row("Qwen/Qwen3-4B", "v5e:8x8", slots=512, tensor=8, micro_rows=64),
   Row("Qwen/Qwen3-4B", "v5p:2x2x4", slots=512, tensor=4, micro_rows=288),
-  Row("Qwen/Qwen3-4B", "v6e:4x4", slots=256, tensor=8, micro_rows=80),
+  Row("Qwen/Qwen3-4B", "v6e:4x4", slots=256, tensor=8, micro_rows=64),
   Row("Qwen/Qwen3-8B", "v5e:8x8", slots=384, tensor=8, micro_rows=64),
   Row("Qwen/Qwen3-8B", "v5p:4x4x4", slots=1024, tensor=4, micro_rows=256),
   # Attention is half of a model that small, and would be formed twice.

@@ -74,9 +74,8 @@ def failures(row: Row, cfg, arch, found: list[measure.Measured]) -> list[str]:
     if one.spare(chip) < SPARE:
       out.append(f"{one.name}: {one.spare(chip) / 1e9:.2f} GB to spare, not 2")
     if one.name.startswith("update"):
-      if one.compiled_flops > FLOPS * one.model_flops:
-        ratio = one.compiled_flops / one.model_flops
-        out.append(f"{one.name}: {ratio:.2f} x the model's FLOPs, not {FLOPS}")
+      if one.ratio > FLOPS:
+        out.append(f"{one.name}: {one.ratio:.2f} x the model's FLOPs, not {FLOPS}")
       for shape in one.largest:
         if math.prod(_dims(shape)) >= tokens * arch.vocab_size:
           out.append(f"{one.name}: {shape} is as large as tokens x vocabulary")
@@ -130,14 +129,12 @@ def main() -> None:
     for one in measure.all_of(cfg, arch, row.topology):
       found.append(one)
       print(f"  {row.model} {row.topology} {one.name}", file=sys.stderr, flush=True)
-      ratio = one.compiled_flops / one.model_flops if one.model_flops else 0
-      sent = sum(what["bytes"] for what in one.collectives.values())
       print(
         f"| {row.model} | {row.topology}"
         f" | {row.slots} / {row.tensor} / {row.micro_rows}"
-        f" | {one.name} | {(one.peak_bytes + one.resident_bytes) / 1e9:.2f}"
-        f" | {one.spare(chip) / 1e9:.2f} | {f'{ratio:.2f}' if ratio else ''}"
-        f" | {one.hbm_bytes_moved / 1e9:.4g} | {sent / 1e9:.3g}"
+        f" | {one.name} | {one.needed_bytes / 1e9:.2f}"
+        f" | {one.spare(chip) / 1e9:.2f} | {f'{one.ratio:.2f}' if one.ratio else ''}"
+        f" | {one.hbm_bytes_moved / 1e9:.4g} | {one.sent_bytes / 1e9:.3g}"
         f" | {one.seconds_bound:.3g}, {one.bound} |",
         flush=True,
       )

@@ -50,9 +50,24 @@ class Measured:
   outside: list[str]
   """Those outside of all loops."""
 
+  @property
+  def needed_bytes(self) -> int:
+    """All that a device has to hold."""
+    return self.peak_bytes + self.resident_bytes
+
+  @property
+  def ratio(self) -> float | None:
+    """Compiled FLOPs over the model's; None where it has none."""
+    return self.compiled_flops / self.model_flops if self.model_flops else None
+
+  @property
+  def sent_bytes(self) -> float:
+    """Results of all collectives."""
+    return sum(what["bytes"] for what in self.collectives.values())
+
   def spare(self, chip: chips.Chip) -> int:
     """Bytes of the chip that are left; negative if it does not fit."""
-    return chip.hbm_bytes - self.peak_bytes - self.resident_bytes
+    return chip.hbm_bytes - self.needed_bytes
 
 
 def all_of(cfg: config.Train, arch, topology: str, say=lambda text: None):

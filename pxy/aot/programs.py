@@ -15,7 +15,6 @@ What a step does on the devices is these, in order:
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -65,11 +64,11 @@ def of(cfg: config.Train, arch, devices) -> Iterator[Program]:
   dtype = cfg.compute.dtype
   transfer = sampling_step.transfer(arch, dtype, sampler)
   weights = jax.eval_shape(transfer, stepper.abstract.params)
-  weights = _at(weights, mesh_lib.shardings(
+  weights = mesh_lib.at(weights, mesh_lib.shardings(
     sampler, decoder.axes(arch), decoder.abstract(arch), mesh_lib.SAMPLE
   ))  # fmt: skip
-  state = _bytes(stepper.abstract)
-  params = _bytes(stepper.abstract.params)
+  state = mesh_lib.device_bytes(stepper.abstract)
+  params = mesh_lib.device_bytes(stepper.abstract.params)
   kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
   reference = params if kl else 0
   yield Program(
@@ -98,7 +97,7 @@ def _sampler(cfg, arch, mesh, weights, resident):
   def rows(function, *args, **more):
     """What it returns, and where that lives."""
     shapes = jax.eval_shape(functools.partial(function, arch, **more, **static), *args)
-    return shapes if mesh is None else _at(shapes, kv.placed(shapes, mesh))
+    return shapes if mesh is None else mesh_lib.at(shapes, kv.placed(shapes, mesh))
 
   def whole(shape, dtype=np.int32):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sampling_step.everywhere(mesh))
@@ -115,7 +114,7 @@ def _sampler(cfg, arch, mesh, weights, resident):
       flops.causal(arch, [sizes.width] * sizes.prompts),
       sizes.prompts,
     ),
-    resident + _bytes(slots),
+    resident + mesh_lib.device_bytes(slots),
   )
   number, slot = whole((sizes.lanes,), np.uint32), whole((sizes.lanes,))
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -126,7 +125,7 @@ def _sampler(cfg, arch, mesh, weights, resident):
       sampling_step.admit.lower, slots, prompts, *lanes, rule=engine.rule(), mesh=mesh
     ),
     0,
-    resident + _bytes(weights),
+    resident + mesh_lib.device_bytes(weights),
   )
   rules = {
     "decode": cfg.sampling,
@@ -174,7 +173,9 @@ def _trainer(cfg, arch, mesh, stepper, reference):
     "score",
     functools.partial(stepper.lower_score, _packed(size, None, False, False)),
     flops.forward(arch, tokens, pairs),
-    _bytes(stepper.abstract) - _bytes(stepper.abstract.params) + reference,
+    mesh_lib.device_bytes(stepper.abstract)
+    - mesh_lib.device_bytes(stepper.abstract.params)
+    + reference,
     shape.micro_max,
   )
   for phase in cfg.phases:
@@ -201,18 +202,3 @@ def _packed(size, copies, old, ref) -> pack.Packed:
   if copies is not None:
     fields["copies_BTC"] = jax.ShapeDtypeStruct((*size, copies), np.int32)
   return pack.Packed(**fields)
-
-
-def _at(tree, shardings):
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
-  )
-
-
-def _bytes(tree) -> int:
-  """Bytes on each device; what waits in the host's memory has none."""
-  return sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(tree)
-    if x.sharding.memory_kind in (None, "device")
-  )

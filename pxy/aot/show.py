@@ -78,16 +78,14 @@ def suggestion(one: measure.Measured, cfg: config.Train) -> str:
 
 
 def _row(one, chip):
-  ratio = one.compiled_flops / one.model_flops if one.model_flops else None
-  sent = sum(what["bytes"] for what in one.collectives.values())
   return (
     one.name,
-    f"{(one.peak_bytes + one.resident_bytes) / 1e9:.2f}",
+    f"{one.needed_bytes / 1e9:.2f}",
     f"{one.spare(chip) / 1e9:.2f}",
     f"{one.compiled_flops / 1e12:.3g}",
-    "" if not ratio else f"{ratio:.2f}",
+    f"{one.ratio:.2f}" if one.ratio else "",
     f"{one.hbm_bytes_moved / 1e9:.3g}",
-    f"{sent / 1e9:.2g}",
+    f"{one.sent_bytes / 1e9:.2g}",
     f"{one.seconds_bound:.2g}",
     one.bound,
   )

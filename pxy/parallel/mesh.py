@@ -119,6 +119,27 @@ def whole(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P())
 
 
+def at(shapes, shardings):
+  """The tree `shapes` as jax.ShapeDtypeStruct with these shardings."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+  )
+
+
+def device_bytes(tree) -> int:
+  """Bytes on each device of arrays, or of shapes (whole where they have no sharding);
+  what waits in the host's memory has none."""
+  total = 0
+  for x in jax.tree.leaves(tree):
+    shape = x.shape
+    if x.sharding is not None:
+      if x.sharding.memory_kind not in (None, "device"):
+        continue
+      shape = x.sharding.shard_shape(shape)
+    total += math.prod(shape) * x.dtype.itemsize
+  return total
+
+
 def shardings(mesh: Mesh, axes, shapes, rules: dict[str, str | None] = TRAIN):
   """A sharding per parameter.
 

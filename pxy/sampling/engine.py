@@ -348,8 +348,7 @@ class _Batch:
     while True:
       block = self.prompts[p : p + rows]
       width = _bucket(max(map(len, block)), self.longest)
-      fits = _block(self.rows, self.n, width, self.most)
-      if rows <= fits:
+      if rows == 1 or rows * width <= self.most:
         break
       rows //= 2
     tokens_PT, length_P = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)

@@ -17,7 +17,6 @@ Left out: sharing of prompt pages between slots, speculative decoding.
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -98,12 +97,9 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
 def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
   """Bytes on each device of the cache that `empty` makes."""
   shapes = jax.eval_shape(lambda: kv.empty(arch, rows, length, dtype))
-  where = [None] * 3 if mesh is None else jax.tree.leaves(kv.placed(shapes, mesh))
-  sizes = []
-  for x, sharding in zip(jax.tree.leaves(shapes), where, strict=True):
-    shape = x.shape if sharding is None else sharding.shard_shape(x.shape)
-    sizes.append(math.prod(shape) * x.dtype.itemsize)
-  return sum(sizes)
+  if mesh is not None:
+    shapes = mesh_lib.at(shapes, kv.placed(shapes, mesh))
+  return mesh_lib.device_bytes(shapes)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "dtype", "mesh"))

@@ -114,9 +114,7 @@ class Stepper:
     if opt.offload:
       away = jax.tree.map(lambda s: s.with_memory_kind("pinned_host"), self._moments)
       placed = dataclasses.replace(placed, opt_state=away)
-    self.abstract = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, placed
-    )
+    self.abstract = mesh_lib.at(state, placed)
     self._rows = mesh_lib.rows(mesh, axis=1)
     self._params = placed.params
     self._init = jax.jit(functools.partial(optim.init, opt), out_shardings=placed)

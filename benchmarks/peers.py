@@ -26,7 +26,8 @@ from rich import console
 from rich import table as rich_table
 
 from benchmarks import run
-from pxy import config, malloc
+from pxy import config
+from pxy.commands import malloc
 from pxy.model import decoder
 
 HERE = pathlib.Path(__file__).parent

@@ -16,8 +16,9 @@ import math
 import pathlib
 import sys
 
-from pxy import cli, config
+from pxy import config
 from pxy.aot import chips, measure
+from pxy.commands import experiment
 from pxy.model import decoder
 from pxy.weights import load
 
@@ -53,7 +54,7 @@ ROWS = (
 
 def of(row: Row) -> config.Train:
   """The recipe with the row's changes."""
-  cfg = cli.experiment(RECIPE, config.Train)
+  cfg = experiment.load(RECIPE, config.Train)
   return dataclasses.replace(
     cfg,
     model=f"hf://{row.model}",

@@ -31,11 +31,14 @@ import numpy as np
 from rich import console
 from rich import table as rich_table
 
-from pxy import batch, config, malloc, metrics, run_folder, testing
+from pxy import config, testing
+from pxy.commands import malloc
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
-from pxy.rl import rollout
+from pxy.rl import metrics, rollout
+from pxy.run import batch
+from pxy.run import folder as folder_lib
 from pxy.sampling import engine as engine_lib
 from pxy.train import step as step_lib
 
@@ -211,7 +214,7 @@ def main() -> None:
     "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),
     "cores": os.cpu_count(),
-    "versions": run_folder.versions(),
+    "versions": folder_lib.versions(),
     "parts": parts,
   }
   if given.json == "-":

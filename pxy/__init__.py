@@ -10,17 +10,33 @@ Axes live in names. A suffix lists the axes of an array, outermost first: `logp_
   S  key / cache tokens            G  N / K                C  copies of one response
   D  model width                   H  head width           L  layers
   V  vocabulary                    F  feed-forward width
-
-Imports go up this list only:
-
-  records  config  files  malloc  metrics  sampling/draw  rl/logprob  rl/advantage
-  rl/surrogate  rl/rollout  data/pack  text/tokenizer  rewards/answer  rewards/equal
-  report/completions  report/log  parallel/mesh  parallel/heartbeat  parallel/process
-  text/template  data/trace  data/arithmetic  data/rows  data/prompts  rewards/tasks
-  rewards/jail  rewards/worker  rewards/remote  rewards/pool  model/*  weights/*
-  sampling/step  sampling/engine  rl/view  rl/objective  rl/score  batch  train/*
-  watchdog  collect  evaluate/*  aot/*  report/*  record  run_folder  interrupt  rescue
-  plan  guard  run  loop  pretrain  cli
 """
 
 __version__ = "0.1.0"
+
+ORDER = (
+  "fields",  # typed fields <-> JSON, ranges, errors
+  "files",  # whole or not there
+  "config",  # what a run is; the only owner of defaults
+  "show",  # log, completions, progress, mirrors: what every layer may write to
+  "parallel",  # mesh, processes, heartbeat
+  "text",  # tokenizers, chat templates
+  "model",  # one decoder with flags, attention, cache
+  "testing",  # a tiny model and tokenizer to test with
+  "rl",  # log-probs, advantages, views, packing, surrogates, the objective
+  "safety",  # signals, watchdog, rescue, numbers that go wrong
+  "rewards",  # graders, and the processes they run in
+  "data",  # prompts: files, tasks, the embedded world
+  "train",  # state, optimizer, the jitted step, checkpoints
+  "weights",  # Hugging Face folders, the Hub, GGUF, export
+  "sampling",  # the engine; draw and grade
+  "evaluate",  # arrays in, numbers out; and one evaluation
+  "run",  # a run: folder, session, one step, its numbers
+  "aot",  # a run's programs compiled for a pod
+  "report",  # plots and pages
+  "loop",  # START HERE
+  "pretrain",  # the base model, by the same session
+  "commands",  # the command line: uses all, is used by nothing
+)
+"""The order of reading, and of importing: a part imports those above it only, and
+inside a folder no two files import each other (tests/test_layout.py)."""

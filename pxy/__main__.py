@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-from pxy import interrupt
+from pxy.safety import interrupt
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def _run() -> int:
       interrupt.start()
     else:
       interrupt.at_once()
-    from pxy import cli
+    from pxy.commands import cli
 
     cli.main()
   except SystemExit as end:

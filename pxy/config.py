@@ -3,7 +3,7 @@
 An experiment file returns a `Train` (or `Pretrain`); the command line overrides any
 field (`--data.task`, `--phases.0.lr`). The run folder keeps it as config.json, and
 `digest` names it in every checkpoint. `check` refuses, before anything is loaded, what
-cannot work; the range of a number is part of its type (records.py). A Term checks
+cannot work; the range of a number is part of its type (fields.py). A Term checks
 itself, since it is also what the losses take from other code.
 
 A training run is a tuple of phases. A phase is one or more terms and an optimizer
@@ -17,8 +17,8 @@ import json
 import re
 from typing import Literal
 
-from pxy import records
-from pxy.records import (
+from pxy import fields
+from pxy.fields import (
   Count,
   Decay,
   Few,
@@ -31,7 +31,7 @@ from pxy.records import (
   Temperature,
 )
 
-Error = records.Error
+Error = fields.Error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,35 +86,35 @@ class Term:
 
   def __post_init__(self):
     """Refuses what is misspelt, out of range, or contradicts itself; Error says why."""
-    records.check_fields(self)
+    fields.check_fields(self)
     marginal = self.space == "marginal"
-    records.need(
+    fields.need(
       marginal or self.context == "start",
       f"context {self.context!r} stands in the prompt's place, so it needs space"
       " 'marginal'",
     )
-    records.need(
+    fields.need(
       self.context != "mixture" or self.copies >= 2,
       f"copies {self.copies}: a mixture is over 2 prompts or more",
     )
-    records.need(
+    fields.need(
       not marginal or self.kl == "none",
       f"kl {self.kl!r} is measured on P(y|x): space must be 'conditional'",
     )
-    records.need(
+    fields.need(
       not marginal or self.tis == "none",
       f"tis {self.tis!r} compares P(y|x) of trainer and sampler: space must be"
       " 'conditional'",
     )
-    records.need(
+    fields.need(
       (self.kl == "none") == (self.kl_coef == 0),
       f"kl {self.kl!r} with kl_coef {self.kl_coef}: give both (kl_coef > 0) or neither",
     )
-    records.need(
+    fields.need(
       self.select != "all" or self.negative == "advantage",
       "negative 'reward' defines a filter: select must be 'negative' or 'positive'",
     )
-    records.need(
+    fields.need(
       self.dual_clip is None or self.dual_clip > 1,
       f"dual_clip {self.dual_clip}: must be > 1, or None",
     )
@@ -421,7 +421,7 @@ class Pretrain:
 
 def digest(cfg) -> str:
   """Twelve hex digits that name the config."""
-  text = json.dumps(records.to_dict(cfg), sort_keys=True)
+  text = json.dumps(fields.to_dict(cfg), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -437,13 +437,13 @@ def phase_at(cfg: Train, step: int) -> tuple[int, Phase]:
 
 def check(cfg: Train | Pretrain) -> None:
   """Refuses a run that cannot work, before anything is loaded; the Error says why."""
-  records.from_dict(type(cfg), records.to_dict(cfg))  # names, types and ranges
+  fields.from_dict(type(cfg), fields.to_dict(cfg))  # names, types and ranges
   sizes = dataclasses.astuple(cfg.mesh)
-  records.need(
+  fields.need(
     sizes.count(-1) <= 1 and all(n == -1 or n >= 1 for n in sizes),
     "mesh: axis sizes are >= 1, and at most one is -1 (all that are left)",
   )
-  records.need(
+  fields.need(
     cfg.sampling.temperature > 0,
     "sampling.temperature 0: training needs samples that differ; greedy is for"
     " `pxy sample --greedy`",
@@ -453,16 +453,16 @@ def check(cfg: Train | Pretrain) -> None:
 
 def _check_pretrain(cfg: Pretrain) -> None:
   micro, context = cfg.compute.micro_rows or cfg.rows, cfg.width.context
-  records.need(
+  fields.need(
     cfg.rows % micro == 0,
     f"rows {cfg.rows}: must divide by compute.micro_rows {micro}",
   )
-  records.need(
+  fields.need(
     cfg.row_tokens <= context,
     f"row_tokens {cfg.row_tokens}: must be at most width.context {context}",
   )
   asked = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens
-  records.need(
+  fields.need(
     asked <= context,
     f"width.context {context}: the evaluation may need {asked} tokens; raise it, or"
     " lower data.max_prompt_tokens or sampling.max_new_tokens",
@@ -471,19 +471,19 @@ def _check_pretrain(cfg: Pretrain) -> None:
 
 def _check_train(cfg: Train) -> None:
   data, sampling = cfg.data, cfg.sampling
-  records.need(cfg.phases, "phases: a run needs at least one")
-  records.need(
+  fields.need(cfg.phases, "phases: a run needs at least one")
+  fields.need(
     data.prompts % cfg.updates == 0,
     f"data.prompts {data.prompts} do not divide into {cfg.updates} updates: choose"
     " updates among the divisors of data.prompts",
   )
-  records.need(
+  fields.need(
     cfg.reward.overlong != "penalty"
     or cfg.reward.overlong_buffer <= sampling.max_new_tokens,
     f"reward.overlong_buffer {cfg.reward.overlong_buffer}: must be 1 to"
     f" sampling.max_new_tokens {sampling.max_new_tokens}",
   )
-  records.need(
+  fields.need(
     re.fullmatch(r"(avg|pass|maj)(@\d+)?|score/mean", cfg.save.best),
     f"save.best {cfg.save.best!r}: one of avg, maj, pass@K, score/mean",
   )
@@ -492,28 +492,28 @@ def _check_train(cfg: Train) -> None:
   for i, phase in enumerate(cfg.phases):
     at = f"phases.{i}"
     last = i == len(cfg.phases) - 1
-    records.need(phase.terms, f"{at}.terms: a phase needs at least one")
-    records.need(
+    fields.need(phase.terms, f"{at}.terms: a phase needs at least one")
+    fields.need(
       phase.steps is not None or last,
       f"{at}.steps: only the last phase may be open-ended; give the others a length",
     )
     for j, term in enumerate(phase.terms):
       here = f"{at}.terms.{j}"
       if term.advantage in ("grpo", "mean", "rloo"):
-        records.need(
+        fields.need(
           data.responses >= 2,
           f"{here}.advantage {term.advantage!r} compares the responses of a group:"
           " data.responses must be >= 2",
         )
       if term.space == "marginal" and term.context == "shuffled":
-        records.need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
+        fields.need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
       if term.space == "marginal" and term.context == "mixture":
         copies.add(term.copies)
-        records.need(
+        fields.need(
           term.copies <= groups,
           f"{here}.copies {term.copies}: must be 2 to {groups}, the prompts per update",
         )
-  records.need(
+  fields.need(
     len(copies) <= 1,
     "terms: all mixtures of a run need the same number of copies",
   )

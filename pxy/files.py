@@ -5,24 +5,24 @@ import os
 import pathlib
 import tempfile
 
-from pxy import config
+from pxy import fields
 
 
 def writable(path: pathlib.Path, name: str) -> None:
   """Refuses a file that could not be written, before the work it is to hold is done.
 
-  Makes nothing. Raises config.Error that begins with `name`.
+  Makes nothing. Raises fields.Error that begins with `name`.
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    raise config.Error(f"{name}: a folder is in the way; name a file")
+    raise fields.Error(f"{name}: a folder is in the way; name a file")
   above = next(p for p in path.absolute().parents if p.exists())
   if not above.is_dir():
-    raise config.Error(f"{name}: {above} is a file; name another place")
+    raise fields.Error(f"{name}: {above} is a file; name another place")
   try:
     tempfile.TemporaryFile(dir=above).close()
   except OSError as error:
-    raise config.Error(
+    raise fields.Error(
       f"{name}: {above} cannot be written ({error.strerror}); name another place"
     ) from None
 

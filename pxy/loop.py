@@ -16,21 +16,17 @@ import contextlib
 import os
 import pathlib
 
-from pxy import (
-  config,
-  files,
-  guard,
-  interrupt,
-  rescue,
-  run_folder,
-)
-from pxy import run as run_lib
+from pxy import config, files
 from pxy.evaluate import run as evaluate_lib
 from pxy.parallel import process
-from pxy.report import log as log_lib
-from pxy.report import mirror, page
-from pxy.report import progress as progress_lib
+from pxy.report import page
+from pxy.run import folder as folder_lib
+from pxy.run import step as run_lib
+from pxy.safety import guard, interrupt, rescue
 from pxy.sampling import engine as engine_lib
+from pxy.show import log as log_lib
+from pxy.show import mirror
+from pxy.show import progress as progress_lib
 from pxy.train import checkpoint as checkpoint_lib
 
 
@@ -44,7 +40,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   the config differ from the one before.
   """
   config.check(cfg)
-  folder = run_folder.RunFolder(out, cfg, resume)
+  folder = folder_lib.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen(cfg.save.grace))
     stop.agreed = process.some

@@ -17,28 +17,21 @@ import time
 import jax
 import numpy as np
 
-from pxy import (
-  config,
-  files,
-  interrupt,
-  metrics,
-  plan,
-  record,
-  rescue,
-  run_folder,
-  watchdog,
-)
-from pxy.data import arithmetic, pack
+from pxy import config, files
+from pxy.data import arithmetic
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
-from pxy.report import log as log_lib
-from pxy.report import progress
 from pxy.rewards import pool as pool_lib
-from pxy.rl import rollout, view
+from pxy.rl import metrics, pack, rollout, view
+from pxy.run import folder as folder_lib
+from pxy.run import numbers as numbers_lib
+from pxy.safety import interrupt, rescue, watchdog
 from pxy.sampling import engine as engine_lib
+from pxy.show import log as log_lib
+from pxy.show import progress
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.train import checkpoint as checkpoint_lib
 from pxy.train import step as step_lib
@@ -91,7 +84,7 @@ def batch(packed: pack.Packed, cfg: config.Pretrain, step: int) -> pack.Packed:
 def check(cfg: config.Pretrain) -> None:
   """Refuses what cannot work, before anything is made."""
   config.check(cfg)
-  arch_lib.Arch(**plan.width(cfg.width, cfg.width.vocab))
+  arch_lib.of_width(cfg.width, cfg.width.vocab)
 
 
 def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
@@ -107,7 +100,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
       f"{micro} rows do not divide by mesh.data * mesh.fsdp = {shards}: choose rows or"
       " compute.micro_rows among its multiples, or another mesh"
     )
-  folder = run_folder.RunFolder(out, cfg, resume)
+  folder = folder_lib.RunFolder(out, cfg, resume)
   model, started = folder.path / "model", time.time()
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(interrupt.listen())
@@ -119,7 +112,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
     roles = ["user\n", "assistant\n"]  # of the chat template, once a document
     texts = (text for d in documents for text in (*roles, d.question, d.trace))
     tokenizer = tokenizer_lib.train(texts, cfg.width.vocab, model)
-    arch = arch_lib.Arch(**plan.width(cfg.width, tokenizer.vocab_size))
+    arch = arch_lib.of_width(cfg.width, tokenizer.vocab_size)
     folder.start(arch, tokenizer)
     packed = rows([arithmetic.encode(d, tokenizer) for d in documents], cfg.row_tokens)
     stepper = step_lib.Stepper(arch, cfg.compute, config.Sampling(), cfg.optim, mesh)
@@ -187,7 +180,7 @@ def pretrain(cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"):
     "steps": cfg.steps,
     "seconds": time.time() - started,
     "tokens": int(cfg.steps * cfg.rows * packed.mask_BT.sum(1).mean()),
-    "versions": run_folder.versions(),
+    "versions": folder_lib.versions(),
   }
   files.write_json(folder.path / "summary.json", summary)
   return summary
@@ -211,7 +204,7 @@ def _step(cfg, stepper, state, packed, step):
     "actor/lr": lr,
     "perf/throughput": tokens / seconds,
     "timing_s/step": seconds,
-    **record.of_machine(),
+    **numbers_lib.of_machine(),
   }
 
 
@@ -247,5 +240,5 @@ def _write(log, step: int, scores, answers) -> None:
   """An evaluation, in the run's records."""
   log.write(
     {"step": step, "phase": "pretrain", "eval": scores},
-    record.rows(step, "eval", "pretrain", answers),
+    numbers_lib.rows(step, "eval", "pretrain", answers),
   )

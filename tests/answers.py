@@ -14,8 +14,8 @@ import re
 import sys
 
 from pxy import config
-from pxy.report import progress
 from pxy.rewards import equal, pool
+from pxy.show import progress
 
 FILE = pathlib.Path(__file__).parent / "data" / "math_answers.jsonl"
 LEAST = 0.99

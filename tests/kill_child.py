@@ -53,11 +53,11 @@ def main(out, every, hang=-1):
 
   import jax
 
-  from pxy import collect, loop
-  from pxy import run as run_lib
+  from pxy import loop
   from pxy.evaluate import run as evaluate
   from pxy.report import page
-  from pxy.sampling import engine
+  from pxy.run import step as run_lib
+  from pxy.sampling import collect, engine
   from pxy.train import checkpoint, step
   from pxy.weights import load
 
@@ -85,7 +85,7 @@ def main(out, every, hang=-1):
 
 
 if __name__ == "__main__":
-  from pxy import interrupt
+  from pxy.safety import interrupt
 
   interrupt.start()
   main(*sys.argv[1:])

@@ -32,7 +32,7 @@ def config():
 def _befall(place, step, process, number):
   if os.environ["PXY_PROCESS"] != process:
     return
-  from pxy import run as run_lib
+  from pxy.run import step as run_lib
   from pxy.train import checkpoint
   from pxy.train import step as step_lib
 

@@ -5,7 +5,7 @@ import sys
 import jax
 
 from pxy import __main__ as program
-from pxy import run
+from pxy.run import step as run
 
 if __name__ == "__main__":
   inner = run.Run.step

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pxy import cli, config
-from pxy.data import pack
+from pxy import config
+from pxy.commands import cli
 from pxy.evaluate import align
 from pxy.model import decoder
 from pxy.report import align_plot, page, plot
-from pxy.rl import view
+from pxy.rl import pack, view
 from pxy.train import step
 
 import test_report

@@ -12,8 +12,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pxy import cli, config
+from pxy import config
 from pxy.aot import chips, hlo, programs
+from pxy.commands import cli
 from pxy.model import decoder, flops
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib

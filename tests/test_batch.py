@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from pxy import batch, config, record
+from pxy import config
 from pxy.rl import advantage, objective
+from pxy.run import batch
+from pxy.run import numbers as numbers_lib
 
 import worlds
 
@@ -139,10 +141,10 @@ def test_the_comparison_sees_a_difference_in_one_token():
   packed, _ = batch.sample(ROLLOUTS, SHAPE)
   logp = np.where(packed.mask_BT, packed.sampler_BT, 0.0)
   name = "training/rollout_probs_diff_"
-  assert record.of_drift(packed, logp)[f"{name}max"] == 0
+  assert numbers_lib.of_drift(packed, logp)[f"{name}max"] == 0
   place = tuple(np.argwhere(packed.mask_BT)[0])
   logp[place] -= 1.0
-  found = record.of_drift(packed, logp)
+  found = numbers_lib.of_drift(packed, logp)
   want = np.exp(packed.sampler_BT[place]) * (1 - np.exp(-1))
   assert found[f"{name}max"] == pytest.approx(want, rel=1e-5)
   mean = want / packed.mask_BT.sum()

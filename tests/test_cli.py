@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from pxy import cli, config, records
+from pxy import config, fields
+from pxy.commands import cli, experiment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -57,7 +58,7 @@ def test_dry_run_prints_config_and_plan_and_writes_nothing(tmp_path):
   )  # fmt: skip
   shown = json.loads(out[: out.index("\nplan")])
   assert (shown["steps"], shown["seed"], shown["phases"][1]["lr"]) == (30, 9, 3e-4)
-  assert records.from_dict(config.Train, shown)
+  assert fields.from_dict(config.Train, shown)
   for text in ("parameters", "1-20", "21-30", "tokens", "memory"):
     assert text in out[out.index("\nplan") :]
   assert not (tmp_path / "run").exists()
@@ -70,7 +71,7 @@ def test_every_experiment_file_says_how_to_run_it(file):
     command = "pretrain" if "Pretrain" in text else "train"
     assert f"pxy {command} experiments/{file.name}" in text
     kind = config.Pretrain if command == "pretrain" else config.Train
-    cfg = cli.experiment(file, kind)
+    cfg = experiment.load(file, kind)
     if command == "train":
       config.check(cfg)
 
@@ -156,16 +157,16 @@ def test_a_config_that_cannot_work_is_refused_by_field(change, text):
 
 def test_a_config_survives_json_and_lists_become_tuples(tmp_path):
   for cfg in (config.Train(), config.Pretrain()):
-    again = records.from_dict(type(cfg), json.loads(json.dumps(records.to_dict(cfg))))
-    assert again == cfg and records.to_dict(again) == records.to_dict(cfg)
+    again = fields.from_dict(type(cfg), json.loads(json.dumps(fields.to_dict(cfg))))
+    assert again == cfg and fields.to_dict(again) == fields.to_dict(cfg)
   with pytest.raises(config.Error, match="is it steps"):
-    records.from_dict(config.Train, {"step": 3})
+    fields.from_dict(config.Train, {"step": 3})
   file = tmp_path / "lists.py"
   file.write_text(
     "from pxy.config import *\n"
     "def config(): return Train(phases=[Phase(terms=[Term(coef=1)])])\n"
   )
-  cfg = cli.experiment(file, config.Train)
+  cfg = experiment.load(file, config.Train)
   assert cfg.phases == (config.Phase(),), "lists and integers do as well"
 
 
@@ -231,7 +232,8 @@ def test_eval_writes_scores(tmp_path):
 def test_help_is_instant():
   # Importing JAX takes a second; help must not.
   code = (
-    "import sys; from pxy import cli; cli.main([]); assert 'jax' not in sys.modules"
+    "import sys; from pxy.commands import cli; cli.main([]);"
+    " assert 'jax' not in sys.modules"
   )
   subprocess.run(
     [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from pxy import collect, config
+from pxy import config
 from pxy.data import prompts as prompts_lib
 from pxy.rewards import pool as pool_lib
+from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
 
 

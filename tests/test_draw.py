@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pxy.sampling import draw
+from pxy.rl import draw
 
 import reference
 

@@ -10,7 +10,8 @@ import pytest
 import safetensors.numpy
 import sentencepiece
 
-from pxy import cli, config, testing
+from pxy import config, testing
+from pxy.commands import cli
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import export, hf, load

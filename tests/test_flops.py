@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pxy import batch, config, record, testing
+from pxy import config, testing
 from pxy.model import decoder, flops
 from pxy.rl import rollout
+from pxy.run import batch
+from pxy.run import numbers as numbers_lib
 
 # Wide enough for matrices to be nearly all there is; shallow, so that XLA unrolls.
 ARCH = testing.arch(d_model=128, heads=4, head_dim=32, d_ff=384, vocab_size=1024)
@@ -67,7 +69,7 @@ def test_a_step_reads_prompts_once_and_trains_on_what_is_scored(monkeypatch):
     shape=batch.Shape(micro_max=2, micro_rows=2, row_tokens=16),
   )
   step = {"forwards": 1, "seconds": 0.5, "devices": 2}
-  found = record.of_flops(ARCH, rollouts, [made], **step)
+  found = numbers_lib.of_flops(ARCH, rollouts, [made], **step)
   pairs = 0
   for prompt, group in zip((3, 5), responses, strict=True):
     pairs += sum(range(1, prompt + 1))
@@ -79,7 +81,7 @@ def test_a_step_reads_prompts_once_and_trains_on_what_is_scored(monkeypatch):
   assert found == {"perf/model_tflops": (drawn + trained) / 1e12}
   kind = jax.devices()[0].device_kind
   monkeypatch.setitem(flops.PEAKS, kind, 1e9)  # of each of the devices
-  found = record.of_flops(ARCH, rollouts, [made], **step)
+  found = numbers_lib.of_flops(ARCH, rollouts, [made], **step)
   used = flops.train(ARCH, *given) / 0.5
   assert found["perf/mfu/actor"] == pytest.approx(used / (1e9 * 2))
 

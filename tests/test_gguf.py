@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from pxy import config, run_folder, testing
+from pxy import config, testing
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
+from pxy.run import folder as folder_lib
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import families, gguf_file, gguf_model, hf, load, names
 
@@ -383,7 +384,7 @@ def test_a_run_keeps_the_tokenizer(sound, tmp_path):
   path = write(tmp_path / "x.gguf", *sound)
   policy = load.load(str(path))
   cfg = config.Train(model=str(path))
-  with run_folder.RunFolder(tmp_path / "run", cfg, "never") as folder:
+  with folder_lib.RunFolder(tmp_path / "run", cfg, "never") as folder:
     folder.start(policy.arch, policy.tokenizer)
   assert load.arch(str(tmp_path / "run")) == policy.arch
   back = tokenizer_lib.load(tmp_path / "run" / "model")

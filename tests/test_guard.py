@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pxy import collect, config, guard, loop, pretrain
-from pxy import run as run_lib
-from pxy.report import log as log_lib
+from pxy import config, loop, pretrain
+from pxy.run import step as run_lib
+from pxy.safety import guard
+from pxy.sampling import collect
+from pxy.show import log as log_lib
 from pxy.train import checkpoint
 from pxy.train import step as step_lib
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pxy import batch, config
-from pxy.data import pack
+from pxy import config
 from pxy.model import decoder
-from pxy.rl import objective, rollout, view
+from pxy.rl import objective, pack, rollout, view
+from pxy.run import batch
 from pxy.train import step
 
 import worlds

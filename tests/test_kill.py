@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pxy.report import log as log_lib
+from pxy.show import log as log_lib
 from pxy.train import checkpoint
 from pxy.weights import load
 

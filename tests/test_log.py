@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import config
-from pxy.report import completions, log, progress
+from pxy.show import completions, log, progress
 
 
 def rows(step, n=3):

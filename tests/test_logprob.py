@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pxy.rl import logprob
-from pxy.sampling import draw
+from pxy.rl import draw, logprob
 
 import reference
 

@@ -16,7 +16,7 @@ import pytest
 
 from pxy import config, loop
 from pxy.data import prompts as prompts_lib
-from pxy.report import log as log_lib
+from pxy.show import log as log_lib
 from pxy.train import checkpoint
 from pxy.weights import load
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pxy import metrics
+from pxy.rl import metrics
 
 
 def parts(x, weight):

@@ -7,9 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from pxy import config, records
-from pxy.report import log as log_lib
-from pxy.report import mirror
+from pxy import config, fields
+from pxy.show import log as log_lib
+from pxy.show import mirror
 
 TRAIN = {"step": 1, "phase": "grpo", "actor/lr": 1e-3, "n": np.int64(2), "bad": np.nan}
 EVAL = {
@@ -116,4 +116,4 @@ def test_what_wandb_refuses_is_one_line(tmp_path, monkeypatch):
 def test_only_known_mirrors_can_be_asked_for():
   assert config.Train().mirror == ()
   with pytest.raises(config.Error, match=r"mirror\.0 'mlflow'"):
-    records.from_dict(config.Train, {"mirror": ["mlflow"]})
+    fields.from_dict(config.Train, {"mirror": ["mlflow"]})

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pxy import batch, config
-from pxy.data import pack
-from pxy.rl import advantage, objective, rollout, view
+from pxy import config
+from pxy.rl import advantage, objective, pack, rollout, view
+from pxy.run import batch
 
 import oracle
 import reference
@@ -378,7 +378,7 @@ def differentiated(loss, jit=False):
 
 
 def prepared(s: Setting, shape=SHAPE) -> batch.Batch:
-  """As pxy.run does it: overlong rule, then batch.prepare."""
+  """As a step does it: overlong rule, then batch.prepare."""
   rollouts = arrays(s.world, s.copies)
   rewards_PR, valid_PR = advantage.overlong(
     config.Reward(overlong=s.overlong, overlong_buffer=BUFFER),

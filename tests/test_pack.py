@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pxy.data import pack
-from pxy.rl import rollout, view
+from pxy.rl import pack, rollout, view
 
 import worlds
 

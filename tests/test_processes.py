@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import loop
-from pxy import run as run_lib
-from pxy.report import log as log_lib
+from pxy.run import step as run_lib
+from pxy.show import log as log_lib
 from pxy.train import checkpoint
 
 import processes_experiment

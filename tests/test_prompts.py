@@ -10,7 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from pxy import config
-from pxy.data import check, prompts, rows
+from pxy.commands import data as check
+from pxy.data import prompts, rows
 from pxy.text import tokenizer as tokenizer_lib
 
 TOK = tokenizer_lib.Bytes()

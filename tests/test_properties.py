@@ -12,9 +12,9 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pxy import batch, config
-from pxy.data import pack
-from pxy.rl import advantage, rollout, view
+from pxy import config
+from pxy.rl import advantage, pack, rollout, view
+from pxy.run import batch
 from pxy.train import step
 
 import worlds

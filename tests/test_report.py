@@ -7,8 +7,9 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
-from pxy import config, records
-from pxy.report import curve, log, page, plot, runs
+from pxy import config, fields
+from pxy.report import curve, page, plot, runs
+from pxy.show import log
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=y> \u202e\x00 &amp; `|`"
 DSRL = (("nsr-prerl", "marginal", 4), ("grpo", "conditional", 8))
@@ -22,7 +23,7 @@ def make(folder, *, seed=0, phases=DSRL, gain=0.04, ended=True, prompt="12 + 30?
     seed=seed, phases=tuple(config.Phase(n, steps=s) for n, _, s in phases)
   )
   with log.Log(folder) as writer:
-    (folder / "config.json").write_text(json.dumps(records.to_dict(cfg)))
+    (folder / "config.json").write_text(json.dumps(fields.to_dict(cfg)))
     for step in range(len(plan) + 1):
       rate = 0.4 + gain * step
       if step:
@@ -184,7 +185,7 @@ def test_a_run_under_way_has_a_report(tmp_path):
   started = tmp_path / "started"
   started.mkdir()
   (started / "metrics.jsonl").touch()
-  (started / "config.json").write_text(json.dumps(records.to_dict(config.Train())))
+  (started / "config.json").write_text(json.dumps(fields.to_dict(config.Train())))
   assert "No step of training yet." in read(page.write([started], started)).all
 
 
@@ -195,7 +196,7 @@ def test_a_pretraining_run_has_a_report(tmp_path):
       writer.write({"step": step, "phase": "pretrain", "loss": 3.0 / step})
     score = {"avg@16": {"value": 0.5, "se": 0.02}}
     writer.write({"step": 3, "eval": score})
-  (folder / "config.json").write_text(json.dumps(records.to_dict(config.Pretrain())))
+  (folder / "config.json").write_text(json.dumps(fields.to_dict(config.Pretrain())))
   found = read(page.write([folder], folder))
   assert "Pre-training on arithmetic/add3" in found.all
   assert "3 steps of pretrain; avg@16 at step 3: 50.0 %" in found.all

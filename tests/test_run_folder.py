@@ -8,15 +8,16 @@ import shutil
 
 import pytest
 
-from pxy import config, files, loop, records, run_folder
-from pxy import run as run_lib
-from pxy.report import log as log_lib
+from pxy import config, fields, files, loop
 from pxy.report import page
+from pxy.run import folder as folder_lib
+from pxy.run import step as run_lib
+from pxy.show import log as log_lib
 from pxy.train import checkpoint
 
 
 def held(tmp_path, cfg, step=None):
-  files.write_json(tmp_path / "config.json", records.to_dict(cfg))
+  files.write_json(tmp_path / "config.json", fields.to_dict(cfg))
   if step is not None:
     folder = tmp_path / "checkpoints" / f"{step:08d}"
     folder.mkdir(parents=True)
@@ -26,7 +27,7 @@ def held(tmp_path, cfg, step=None):
 
 def refused(path, cfg, resume="auto"):
   with pytest.raises(config.Error) as error:
-    run_folder.RunFolder(path, cfg, resume)
+    folder_lib.RunFolder(path, cfg, resume)
   return str(error.value)
 
 
@@ -34,7 +35,7 @@ def test_the_same_config_goes_on_and_steps_may_grow(tmp_path):
   cfg = config.Train(steps=10)
   path = held(tmp_path, cfg, 10)
   for more in ({}, {"steps": 20}, {"save_every": 3}, {"eval_every": 5}):
-    folder = run_folder.RunFolder(path, dataclasses.replace(cfg, **more), "must")
+    folder = folder_lib.RunFolder(path, dataclasses.replace(cfg, **more), "must")
     assert folder.keep(10) == 10
   assert "step 10 already" in refused(path, config.Train(steps=5))
 
@@ -55,7 +56,7 @@ def test_steps_of_pretraining_shape_its_learning_rate(tmp_path):
 def test_never_and_must(tmp_path):
   cfg = config.Train()
   assert "no checkpoint" in refused(tmp_path, cfg, "must")
-  assert run_folder.RunFolder(tmp_path, cfg, "never").keep(0) is None
+  assert folder_lib.RunFolder(tmp_path, cfg, "never").keep(0) is None
   held(tmp_path, cfg)
   assert "--resume auto" in refused(tmp_path, cfg, "never")
   assert "no checkpoint" in refused(tmp_path, cfg, "must"), "none was saved"
@@ -78,7 +79,7 @@ def test_an_empty_folder_is_no_checkpoint_of_a_later_step(tmp_path):
   cfg = config.Train(steps=10)
   path = held(tmp_path, cfg, 10)
   (path / "checkpoints" / "00000020").mkdir()
-  assert run_folder.RunFolder(path, cfg, "must").keep(10) == 10
+  assert folder_lib.RunFolder(path, cfg, "must").keep(10) == 10
 
 
 def test_files_and_folders_in_the_way(tmp_path):
@@ -88,7 +89,7 @@ def test_files_and_folders_in_the_way(tmp_path):
 
 
 def test_two_at_once_are_refused_and_the_lock_goes_with_the_first(tmp_path):
-  first, second = (run_folder.RunFolder(tmp_path, config.Train(), "auto") for _ in "ab")
+  first, second = (folder_lib.RunFolder(tmp_path, config.Train(), "auto") for _ in "ab")
   with first, pytest.raises(config.Error, match="another process works on this run"):
     second.__enter__()
   with second:
@@ -96,7 +97,7 @@ def test_two_at_once_are_refused_and_the_lock_goes_with_the_first(tmp_path):
 
 
 def test_what_moves_under_a_run_is_noticed(tmp_path):
-  with run_folder.RunFolder(tmp_path / "run", config.Train(), "auto") as folder:
+  with folder_lib.RunFolder(tmp_path / "run", config.Train(), "auto") as folder:
     folder.present()
     (tmp_path / "run").rename(tmp_path / "moved")
     with pytest.raises(config.Error, match="moved or removed"):

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from pxy import cli, config, testing
-from pxy.sampling import engine, sample
+from pxy import config, testing
+from pxy.commands import cli, sample
+from pxy.sampling import engine
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import hf
 

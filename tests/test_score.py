@@ -11,8 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from pxy import metrics
-from pxy.rl import objective, rollout, view
+from pxy.rl import metrics, objective, rollout, view
 from pxy.rl import score as score_lib
 
 V, D, LONGEST = 11, 16, 24

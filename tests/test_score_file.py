@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-from pxy import cli, config
+from pxy import config
+from pxy.commands import cli
 from pxy.rewards import gold
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -155,7 +156,7 @@ def test_a_reference_that_hangs_costs_its_deadline():
 
 
 def test_progress_is_on_stderr_alone(write, monkeypatch):
-  from pxy.report import progress
+  from pxy.show import progress
 
   monkeypatch.setattr(progress, "EVERY", 0.0)
   err = io.StringIO()

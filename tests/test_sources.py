@@ -10,7 +10,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pxy import config
-from pxy.data import builders, check, gym, prompts, sources
+from pxy.commands import data as check
+from pxy.data import builders, gym, prompts, sources
 from pxy.rewards import gym as gym_lib
 from pxy.rewards import pool, tasks
 from pxy.text import tokenizer as tokenizer_lib

@@ -9,7 +9,8 @@ import time
 import jax
 import pytest
 
-from pxy import config, watchdog
+from pxy import config
+from pxy.safety import watchdog
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HANG = """

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from pxy import batch as batch_lib
 from pxy import config
-from pxy.data import pack
 from pxy.evaluate import run as evaluate_lib
 from pxy.model import cache as kv
 from pxy.model import decoder, flops
 from pxy.parallel import mesh as mesh_lib
+from pxy.rl import pack
+from pxy.run import batch as batch_lib
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import step as sampling_step
 from pxy.train import step as step_lib

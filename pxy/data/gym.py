@@ -14,8 +14,8 @@ import io
 
 from pxy import config
 from pxy.data import rows
-from pxy.report import progress
 from pxy.rewards import gym
+from pxy.show import progress
 
 SIZE = 2500
 _SPLIT_OF_BUCKET = ("test", "validation", *["train"] * 8)

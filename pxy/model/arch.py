@@ -108,3 +108,17 @@ class Arch:
     return tuple(
       self.window if local[i % len(local)] else None for i in range(self.layers)
     )
+
+
+def of_width(width: config.Width, vocab: int) -> Arch:
+  """The architecture of a model that is trained from scratch, over `vocab` pieces."""
+  return Arch(
+    vocab_size=vocab,
+    layers=width.layers,
+    d_model=width.d_model,
+    heads=width.heads,
+    kv_heads=width.kv_heads,
+    head_dim=width.head_dim,
+    d_ff=width.d_ff,
+    context=width.context,
+  )

@@ -49,8 +49,8 @@ def start() -> None:
         "JAX_COORDINATOR_ADDRESS: set it to host:port, the same on all processes, where"
         " process 0 can listen"
       )
-  # A signal asks for an end at a step that all agree on (interrupt.py): JAX's own
-  # service would take SIGTERM away.
+  # A signal asks for an end at a step that all agree on (safety/interrupt.py):
+  # JAX's own service would take SIGTERM away.
   jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(**named, heartbeat_timeout_seconds=heartbeat.COORDINATOR)

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 
 from pxy import config, files
-from pxy.report import align_plot, completions, curve, plot, progress, runs, sheet
+from pxy.report import align_plot, curve, plot, runs, sheet
+from pxy.show import completions, progress
 
 SAMPLES = 6
 SHOWN = 3000

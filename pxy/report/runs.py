@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pxy import config
-from pxy.report import log
+from pxy.show import log
 
 Score = tuple[float, float]
 """Value and standard error; nan where unknown."""

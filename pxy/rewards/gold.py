@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Iterable
 
 from pxy import config
-from pxy.report import progress
 from pxy.rewards import equal, pool, tasks
+from pxy.show import progress
 
 MOST = 2000
 """Answers that are read, at 0.01 to 0.1 s each."""

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pxy.sampling import draw
+from pxy.rl import draw
 
 # Stands for minus infinity: exp gives 0, and 0 * _NONE is 0 instead of NaN.
 _NONE = -1e30

@@ -4,7 +4,7 @@
 
 `conditional_loss` and `marginal_loss` are the two named entry points for other code: a
 few lines each over one path, since they differ only in the view. Weights hold the
-global normaliser (see data/pack.py), so losses and gradients of micro-batches and
+global normaliser (see rl/pack.py), so losses and gradients of micro-batches and
 devices add up.
 
 `score(params, packed) -> (logp_BT, entropy_BT)` is the only thing asked of a model;
@@ -29,9 +29,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pxy import config, metrics
-from pxy.data import pack
-from pxy.rl import rollout, surrogate, view
+from pxy import config
+from pxy.rl import metrics, pack, rollout, surrogate, view
 
 Term = config.Term
 CONDITIONAL = Term()
@@ -88,7 +87,7 @@ def conditional_loss(
       updates, and under a reference model; None where not needed.
 
   Returns:
-    (loss, metrics): a scalar, and metrics that know their reduction (pxy.metrics).
+    (loss, metrics): a scalar, and metrics that know their reduction (pxy.rl.metrics).
   """
   _belongs(term, "conditional")
   if (term.kl == "none") != (ref_BT is None):

@@ -23,9 +23,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pxy.data import pack
-from pxy.rl import logprob, objective
-from pxy.sampling import draw
+from pxy.rl import draw, logprob, objective, pack
 
 Inputs = Callable[[pack.Packed], tuple]
 Apply = Callable[..., jax.Array]
@@ -70,7 +68,7 @@ def from_logits(
   Args:
     apply: pure; logits of any float type are read in float32.
     inputs: what of the rows the model takes: `tokens`, `segmented` or your own.
-    temperature, top_k, top_p: of the distribution; see sampling/draw.py.
+    temperature, top_k, top_p: of the distribution; see rl/draw.py.
   """
   _check(temperature)
 

@@ -25,7 +25,7 @@ from jax.sharding import NamedSharding
 from pxy.model import cache as kv
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
-from pxy.sampling import draw
+from pxy.rl import draw
 
 
 @jax.tree_util.register_dataclass

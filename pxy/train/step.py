@@ -4,7 +4,7 @@
 
 The packed batch has one shape for the whole run and a count of the micro-batches that
 hold something; the loop runs that often, so a step costs what it scores and compiles
-once. Weights in the batch hold the global normalisers (data/pack.py), so partial losses
+once. Weights in the batch hold the global normalisers (rl/pack.py), so partial losses
 and gradients only add up: nothing is divided by a number of micro-batches or devices.
 
 Shardings of state and batch are pinned at both ends of the program; left free, the
@@ -18,12 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pxy import config, metrics
-from pxy.data import pack
+from pxy import config
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
-from pxy.rl import objective
+from pxy.rl import metrics, objective, pack
 from pxy.rl import score as score_lib
 from pxy.train import optim
 from pxy.train import state as state_lib

@@ -38,13 +38,6 @@ _PROBE = (
 )
 
 
-def command(options) -> None:
-  """`pxy export`; options are cli.ExportOptions."""
-  export(options.model, options.out, dtype=options.dtype, step=options.step)
-  size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-  print(f"{options.out}: {size / 1e6:,.1f} MB, read again and compared")
-
-
 def export(
   model: str, out: pathlib.Path, *, dtype: str = "float32", step: int | None = None
 ) -> None:

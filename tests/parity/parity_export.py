@@ -14,7 +14,8 @@ import pytest
 import torch
 import transformers
 
-from pxy import cli, config
+from pxy import config
+from pxy.commands import cli
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import export, hf, load

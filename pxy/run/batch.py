@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pxy import config
-from pxy.data import pack
-from pxy.rl import advantage, rollout, surrogate, view
+from pxy.rl import advantage, pack, rollout, surrogate, view
 
 
 @dataclasses.dataclass(frozen=True)

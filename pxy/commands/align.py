@@ -11,18 +11,19 @@ import numpy as np
 from rich import console
 from rich import table as rich_table
 
-from pxy import batch, config, files
-from pxy.data import pack
+from pxy import config, files
+from pxy.commands import eval as eval_lib
 from pxy.evaluate import align
-from pxy.evaluate import run as run_lib
-from pxy.report import align_plot, page, plot, progress
-from pxy.rl import rollout, view
+from pxy.report import align_plot, page, plot
+from pxy.rl import pack, rollout, view
+from pxy.run import batch
+from pxy.show import progress
 from pxy.train import checkpoint
 from pxy.train import step as step_lib
 
 
 def command(options) -> None:
-  """`pxy align`; options are cli.AlignOptions."""
+  """`pxy align`; options are options.Align."""
   for name in ("n", "responses", "step_size"):
     if not getattr(options, name) > 0:
       raise config.Error(f"--{name.replace('_', '-')}: must be > 0")
@@ -42,7 +43,7 @@ def command(options) -> None:
   for name in ("json", "plot"):
     if getattr(options, name) is not None:
       files.writable(getattr(options, name), f"--{name} {getattr(options, name)}")
-  policy, _, found = run_lib.examine(options, problems, options.responses)
+  policy, _, found = eval_lib.examine(options, problems, options.responses)
   answers = found.answers
   enough(len(answers))
   rollouts = rollout.stack(

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from pxy import batch, config, records
+from pxy import config, fields
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
+from pxy.run import batch
 from pxy.sampling import engine as engine_lib
 from pxy.weights import load
 
@@ -14,7 +15,7 @@ from pxy.weights import load
 def show(cfg: config.Train | config.Pretrain) -> None:
   """Prints the resolved config and the plan."""
   lines = of_train(cfg) if isinstance(cfg, config.Train) else of_pretrain(cfg)
-  print(json.dumps(records.to_dict(cfg), indent=2))
+  print(json.dumps(fields.to_dict(cfg), indent=2))
   print("\nplan")
   for name, value in lines.items():
     print(f"  {name:<28}{value}")
@@ -60,27 +61,13 @@ def of_train(cfg: config.Train) -> dict[str, str]:
 def of_pretrain(cfg: config.Pretrain) -> dict[str, str]:
   """The plan of a pre-training run, a line each."""
   config.check(cfg)
-  arch = arch_lib.Arch(**width(cfg.width, cfg.width.vocab))
+  arch = arch_lib.of_width(cfg.width, cfg.width.vocab)
   tokens = cfg.rows * cfg.row_tokens
   return {
     "model": f"{decoder.size(arch):,} parameters",
     "steps": f"{cfg.steps} of {cfg.rows} rows x {cfg.row_tokens} tokens",
     "tokens": f"at most {cfg.steps * tokens:,} in all",
     "memory, weights and Adam": _size(12 * decoder.size(arch)),
-  }
-
-
-def width(cfg: config.Width, vocab: int) -> dict:
-  """Fields of Arch for a model trained from scratch, over `vocab` pieces."""
-  return {
-    "vocab_size": vocab,
-    "layers": cfg.layers,
-    "d_model": cfg.d_model,
-    "heads": cfg.heads,
-    "kv_heads": cfg.kv_heads,
-    "head_dim": cfg.head_dim,
-    "d_ff": cfg.d_ff,
-    "context": cfg.context,
   }
 
 

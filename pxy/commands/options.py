@@ -1,82 +1,20 @@
-"""The command line: `pxy COMMAND --help` shows every option and its default.
+"""Options of the commands: one frozen dataclass each; its docstring is the help text.
 
-Options come from the config dataclasses (tyro), so the defaults stand in config.py
-alone. An experiment is a Python file whose `config()` returns a config; any field of it
-can be overridden: `pxy train experiments/dsrl.py --phases.0.lr 1e-5 --seed 1 --out
-runs/s1`.
-
-Errors that the user can mend are one line on stderr and exit code 2.
+They say what is asked for; what is done stands in the module of the command's name.
+Nothing here imports JAX, so that `pxy COMMAND --help` answers at once.
 """
 
-import contextlib
 import dataclasses
-import difflib
-import importlib.util
-import io
-import os
 import pathlib
-import re
-import sys
 from typing import Annotated, Literal
 
 import tyro
 
-from pxy import config, files, malloc, records
-
-COMMANDS = {
-  "pretrain": "train a tokenizer and a base model from scratch",
-  "train": "reinforcement learning on P(y|x) and P(y)",
-  "eval": "avg@k, pass@k, maj@k, lengths and thoughts of a model on a task",
-  "align": "gradients of log P(y) and log P(y|x), and what a step on one does",
-  "sample": "responses of a model to a prompt",
-  "export": "a Hugging Face folder of a model, for transformers and vLLM",
-  "compile": "memory, FLOPs and collectives of a run on a TPU pod, without one",
-  "score": "grades of responses in a file, by any grader",
-  "report": "report.md and report.html of one or several runs",
-  "data": "`pxy data check TASK`: validate every row of a file or other source",
-}
-
-
-def main(argv: list[str] | None = None) -> None:
-  """Entry point of `pxy`; exits 0, or 2 with one line."""
-  argv = sys.argv[1:] if argv is None else argv
-  if not argv or argv[0] in ("-h", "--help", "help"):
-    print("usage: pxy COMMAND [OPTIONS]\n")
-    print("\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items()))
-    print("\n`pxy COMMAND --help` explains a command; START at `make demo`.")
-    return
-  if argv[0] == "--version":
-    from pxy import __version__
-
-    print(__version__)
-    return
-  malloc.reuse()
-  try:
-    _run(argv[0], argv[1:])
-  except config.Error as error:
-    print(f"pxy: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(2) from None
-  except BrokenPipeError:  # `pxy ... | head`
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(1) from None
-  except OSError as error:  # a full disk, say
-    where = f"{error.filename}: " if error.filename else ""
-    print(f"pxy: {where}{error.strerror or error}", file=sys.stderr)
-    raise SystemExit(2) from None
-
-
-def _run(command: str, argv: list[str]) -> None:
-  if command not in COMMANDS:
-    near = difflib.get_close_matches(command, COMMANDS, 1)
-    hint = f"is it {near[0]!r}? " if near else ""
-    raise config.Error(
-      f"unknown command {command!r}; {hint}there are {', '.join(COMMANDS)}"
-    )
-  globals()[f"_{command}"](argv)
+from pxy import config
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
+class Train:
   """Reinforcement learning: `pxy train experiments/dsrl.py --out runs/dsrl`.
 
   A run folder gets config.json, metrics.jsonl, completions.parquet, checkpoints/, and
@@ -97,7 +35,7 @@ class TrainOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainOptions:
+class Pretrain:
   """Tokenizer and base model from scratch: `pxy pretrain experiments/base.py`."""
 
   experiment: tyro.conf.Positional[pathlib.Path]
@@ -111,20 +49,8 @@ class PretrainOptions:
   """Print the resolved config and the plan, and exit."""
 
 
-def _train(argv):
-  options = _options(TrainOptions, config.Train, argv)
-  from pxy import loop, plan
-  from pxy.parallel import process
-
-  if options.dry_run:
-    plan.show(options.cfg)
-    return
-  with process.joined():
-    loop.train(options.cfg, options.out, resume=options.resume)
-
-
 @dataclasses.dataclass(frozen=True)
-class CompileOptions:
+class Compile:
   """What each program of a run needs on a TPU pod, by the real TPU compiler.
 
   `pxy compile experiments/qwen3_4b_math.py --topology v5e:8x8`. Needs no TPU and no
@@ -140,92 +66,6 @@ class CompileOptions:
   """CHIP:AxB or CHIP:AxBxC with v4, v5e, v5p or v6e: v5e:8x8, v5p:2x2x4."""
   json: pathlib.Path | None = None
   """Also write the numbers there."""
-
-
-def _compile(argv):
-  options = _options(CompileOptions, config.Train, argv)
-  os.environ["JAX_PLATFORMS"] = "cpu"  # the pod's chips are described, not used
-  from pxy.aot import show
-
-  if not show.show(options.cfg, options.topology, options.json):
-    raise SystemExit(1)
-
-
-def _pretrain(argv):
-  options = _options(PretrainOptions, config.Pretrain, argv)
-  from pxy import plan, pretrain
-  from pxy.parallel import process
-
-  process.alone("pretrain")
-  if options.dry_run:
-    plan.show(options.cfg)
-    return
-  pretrain.pretrain(options.cfg, options.out, resume=options.resume)
-
-
-def _options(kind, config_kind, argv):
-  """Parses argv over the defaults of the experiment file that it names."""
-  named = next((word for word in argv if word.endswith(".py")), None)
-  if named is None and not {"-h", "--help"} & set(argv):
-    raise config.Error("name an experiment file, such as experiments/dsrl.py")
-  cfg = experiment(pathlib.Path(named), config_kind) if named else config_kind()
-  return _parse(kind, argv, kind(experiment=tyro.MISSING, cfg=cfg))
-
-
-def _parse(kind, argv, default=None):
-  """tyro, with its boxed errors folded to one line (the nearest option is in it)."""
-  name = kind.__name__.removesuffix("Options").lower()
-  stderr = io.StringIO()
-  try:
-    with contextlib.redirect_stderr(stderr):
-      return tyro.cli(kind, args=argv, default=default, prog=f"pxy {name}")
-  except SystemExit as stop:
-    if stop.code == 0:  # --help
-      raise
-    text = re.sub(r"([╭╮╰╯│─\s]|-{3,})+", " ", stderr.getvalue()).strip()
-    text = re.sub(r"^[A-Z][a-z]+ (options|error|argument|choice) (?=\S)", "", text)
-    text = text.replace("Error parsing cfg.", "")
-    text = re.sub(r"(Argument helptext:|For full helptext,).*$", "", text).strip()
-    raise config.Error(f"{text[:300]} (see pxy {name} --help)") from None
-
-
-def experiment(path: pathlib.Path, kind):
-  """The config of an experiment file: the value of its `config()`, of type `kind`."""
-  if not path.is_file():
-    near = (
-      sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-    )
-    raise config.Error(
-      f"experiment {path}: no such file"
-      + (f"; {path.parent} has {', '.join(near)}" if near else "")
-    )
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  if spec is None:
-    raise config.Error(f"experiment {path}: not a Python file (NAME.py with config())")
-  module = importlib.util.module_from_spec(spec)
-  sys.path.insert(0, str(path.parent.resolve()))
-  try:
-    spec.loader.exec_module(module)
-    if not hasattr(module, "config") or not callable(module.config):
-      raise config.Error("it defines no function config()")
-    value = module.config()
-    if isinstance(value, kind):
-      # As config.json gives it back: tuples for lists, 1.0 for 1, or an Error.
-      value = records.from_dict(kind, records.to_dict(value))
-  except config.Error as error:
-    raise config.Error(f"experiment {path}: {error}") from None
-  except Exception as error:
-    raise config.Error(
-      f"experiment {path}: {type(error).__name__}: {error}; run it with python to debug"
-    ) from error
-  finally:
-    sys.path.remove(str(path.parent.resolve()))
-  if not isinstance(value, kind):
-    raise config.Error(
-      f"experiment {path}: config() returned {type(value).__name__}, this command needs"
-      f" a {kind.__name__} (`pxy pretrain` takes Pretrain, `pxy train` takes Train)"
-    )
-  return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +108,7 @@ class OnTask:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalOptions(OnTask):
+class Eval(OnTask):
   """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts."""
 
   samples: int = config.Eval().samples
@@ -278,7 +118,7 @@ class EvalOptions(OnTask):
 
 
 @dataclasses.dataclass(frozen=True)
-class AlignOptions(OnTask):
+class Align(OnTask):
   """Gradients of log P(y) and log P(y|x): `pxy align MODEL --task TASK --n 64`.
 
   For each sampled response the inner product and cosine of the two gradients, by block
@@ -304,7 +144,7 @@ class AlignOptions(OnTask):
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleOptions:
+class Sample:
   """Responses of a model to a prompt: the same sampler as in training."""
 
   model: tyro.conf.Positional[str]
@@ -342,7 +182,7 @@ class SampleOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportOptions:
+class Export:
   """A Hugging Face folder of a model: `pxy export runs/dsrl --out exported`.
 
   It holds config.json, safetensors, tokenizer, chat template, generation_config.json
@@ -361,7 +201,7 @@ class ExportOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreOptions:
+class Score:
   """Grades of responses that are there already: `pxy score FILE --task math`.
 
   A row of FILE (.jsonl) has `response` and `answer`, and other columns for graders that
@@ -386,7 +226,7 @@ class ScoreOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions:
+class Data:
   """Reads every row of a file or another source, and says what cannot be used and how
   to write it.
 
@@ -403,7 +243,7 @@ class DataOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportOptions:
+class Report:
   """report.md and report.html; several runs: overlaid curves, seeds pooled."""
 
   runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
@@ -412,65 +252,9 @@ class ReportOptions:
   """Folder of the report; default: the run's own, or runs/report for several."""
 
 
-def _eval(argv):
-  options = _parse(EvalOptions, argv)
-  from pxy.evaluate import run
-
-  run.command(options)
-
-
-def _align(argv):
-  options = _parse(AlignOptions, argv)
-  from pxy.evaluate import align_run
-
-  align_run.command(options)
-
-
-def _sample(argv):
-  options = _parse(SampleOptions, argv)
-  from pxy.sampling import sample
-
-  sample.command(options)
-
-
-def _export(argv):
-  options = _parse(ExportOptions, argv)
-  from pxy.weights import export
-
-  export.command(options)
-
-
-def _report(argv):
-  options = _parse(ReportOptions, argv)
-  from pxy.report import page
-
-  if not options.runs:
-    raise config.Error("report: name at least one run folder")
-  if len({run.resolve() for run in options.runs}) < len(options.runs):
-    raise config.Error("report: a run is named twice; it would count as two seeds")
-  out = options.out
-  if out is None:
-    one = len(options.runs) == 1
-    out = options.runs[0] if one else pathlib.Path("runs/report")
-  if out.exists() and not out.is_dir():
-    raise config.Error(f"--out {out}: a file is in the way; name a folder")
-  files.writable(out / "report.html", f"--out {out}")
-  print(page.write(list(options.runs), out))
-
-
-def _score(argv):
-  options = _parse(ScoreOptions, argv)
-  from pxy.rewards import score
-
-  score.command(options)
-
-
-def _data(argv):
-  options = _parse(DataOptions, argv)
-  from pxy.data import check
-
-  check.command(options)
-
-
-if __name__ == "__main__":
-  main()
+CONFIGS = {
+  Train: config.Train,
+  Pretrain: config.Pretrain,
+  Compile: config.Train,
+}
+"""Those that take an experiment file, and the config that it must give."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
-from pxy import __version__, config, files, records
+from pxy import __version__, config, fields, files
 from pxy.parallel import process
 from pxy.train import checkpoint, manifest
 
@@ -134,7 +134,7 @@ class RunFolder:
     print(f"pxy: {text}: going on", file=sys.stderr)
 
   def keep(self, step: int) -> int | None:
-    """The step up to which records are kept (report/log.py); None in a new run."""
+    """The step up to which records are kept (show/log.py); None in a new run."""
     return step if self._held else None
 
   def returns(self) -> list[dict]:
@@ -183,7 +183,7 @@ class RunFolder:
     from pxy.weights import hf
 
     with self._refused():
-      files.write_json(self.path / "config.json", records.to_dict(self._cfg))
+      files.write_json(self.path / "config.json", fields.to_dict(self._cfg))
       hf.save_arch(self.path / "model", arch, tokenizer)
       tokenizer.save(self.path / "model")
 
@@ -214,13 +214,13 @@ def _empty(checkpoints: pathlib.Path, step: int) -> bool:
 def _same(held, cfg, path, anyway: bool) -> None:
   """Refuses another config, or only names its differences."""
   free = FREE[type(cfg)]
-  fields = sorted(
-    f for f in _differences(held, records.to_dict(cfg)) if f.split(".")[0] not in free
+  differing = sorted(
+    f for f in _differences(held, fields.to_dict(cfg)) if f.split(".")[0] not in free
   )
-  if not fields:
+  if not differing:
     return
-  more = f" and {len(fields) - 5} more" if len(fields) > 5 else ""
-  differ = f"({', '.join(fields[:5])}{more} differ)"
+  more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+  differ = f"({', '.join(differing[:5])}{more} differ)"
   if not anyway:
     raise config.Error(
       f"--out {path} holds a run of another config {differ}: give another folder, the"

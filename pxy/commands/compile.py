@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import jax
 from rich import console, status, table
 
 from pxy import config, files
@@ -11,6 +12,13 @@ from pxy.model import decoder
 from pxy.weights import load
 
 COLUMNS = ("GB", "left", "TFLOP", "x model", "moved", "sent", "seconds")
+
+
+def command(options) -> None:
+  """`pxy compile`; options are options.Compile. Exits 1 if a program does not fit."""
+  jax.config.update("jax_platforms", "cpu")  # the pod's chips are described, not used
+  if not show(options.cfg, options.topology, options.json):
+    raise SystemExit(1)
 
 
 def show(cfg: config.Train, topology: str, json_to: pathlib.Path | None) -> bool:

@@ -1,4 +1,4 @@
-"""Mirrors of a run's record: TensorBoard and Weights & Biases, fed by report/log.py.
+"""Mirrors of a run's record: TensorBoard and Weights & Biases, fed by show/log.py.
 
     Log(folder, also=[tensorboard(folder / "tensorboard")])
 

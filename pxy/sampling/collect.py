@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pxy import config, watchdog
+from pxy import config
 from pxy.data import prompts as prompts_lib
 from pxy.parallel import process
 from pxy.rewards import pool as pool_lib
+from pxy.safety import watchdog
 from pxy.sampling import engine as engine_lib
 
 POLL = 0.5

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import psutil
 
-from pxy.data import pack
 from pxy.evaluate import behaviour, passk, scores
 from pxy.model import flops
+from pxy.rl import pack
 
 
 def of_samples(answers, rewards_PR, valid_PR) -> dict[str, float]:
@@ -79,7 +79,7 @@ def of_drift(packed, logp_MBT) -> dict[str, float]:
 
 
 def rows(step: int, split: str, phase: str, answers, adv_PR=None) -> list[dict]:
-  """Rows of the completions table (report/log.py), one per response."""
+  """Rows of the completions table (show/log.py), one per response."""
   return [
     {
       "step": step,

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from pxy import config, files
-from pxy.report import completions
+from pxy.show import completions
 
 
 class Log:

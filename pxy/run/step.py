@@ -7,16 +7,7 @@ import time
 import jax
 import numpy as np
 
-from pxy import batch as batch_lib
-from pxy import (
-  collect,
-  config,
-  guard,
-  metrics,
-  record,
-  run_folder,
-  watchdog,
-)
+from pxy import config
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
@@ -25,7 +16,12 @@ from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.rewards import gold
 from pxy.rewards import pool as pool_lib
-from pxy.rl import advantage, rollout
+from pxy.rl import advantage, metrics, rollout
+from pxy.run import batch as batch_lib
+from pxy.run import folder as folder_lib
+from pxy.run import numbers as numbers_lib
+from pxy.safety import guard, watchdog
+from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
 from pxy.text import template
 from pxy.train import optim
@@ -45,7 +41,7 @@ class Run:
   def __init__(
     self,
     cfg: config.Train,
-    folder: run_folder.RunFolder,
+    folder: folder_lib.RunFolder,
     stop,
     stack: contextlib.ExitStack,
   ):
@@ -69,13 +65,13 @@ class Run:
     )
     kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
     self.reference = self._weights() if kl else None
-    self.compiles = stack.enter_context(record.Compiles())
+    self.compiles = stack.enter_context(numbers_lib.Compiles())
     self.pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.grader))
     self.engine = stack.enter_context(self._engine(cfg.sampling))
     self.examiner = stack.enter_context(
       self._engine(evaluate_lib.sampling(cfg.sampling, cfg.eval))
     )
-    self.clock = record.Clock()
+    self.clock = numbers_lib.Clock()
 
   def _order(self) -> None:
     """The order of the data; each return to a checkpoint has another."""
@@ -216,7 +212,7 @@ class Run:
         )
         for groups in self._minibatches()
       ]
-    of_samples = record.of_samples(answers, rewards_PR, valid_PR)
+    of_samples = numbers_lib.of_samples(answers, rewards_PR, valid_PR)
     of_drift = self._drift(state.params, phase, rollouts)
     sound = not of_samples["rollout/nonfinite"]
     # What a broken distribution has drawn is not trained on.
@@ -245,9 +241,9 @@ class Run:
       **numbers,
       **of_drift,
       **of_samples,
-      **record.of_batch(batches),
+      **numbers_lib.of_batch(batches),
       **taken,
-      **record.of_flops(
+      **numbers_lib.of_flops(
         self.policy.arch,
         rollouts,
         batches,
@@ -255,7 +251,7 @@ class Run:
         seconds=taken["timing_s/update_actor"],
         devices=self.mesh.size,
       ),
-      **record.of_machine(),
+      **numbers_lib.of_machine(),
       "perf/total_num_tokens": tokens,
       "perf/throughput": tokens / taken["timing_s/step"] / self.mesh.size,
       "rollout/idle": self.engine.stats.idle,
@@ -264,7 +260,7 @@ class Run:
     adv_PR = np.concatenate([b.adv_PR for b in batches])
     process.on_main(
       lambda: log.write(
-        line, record.rows(step + 1, "train", phase.name, answers, adv_PR)
+        line, numbers_lib.rows(step + 1, "train", phase.name, answers, adv_PR)
       )
     )
     bar.step(line)
@@ -309,7 +305,7 @@ class Run:
     with self.watch("update"), self.clock("compare"):
       packed, used = batch_lib.sample(rollouts, self.shape)
       logp_MBT = process.get(self.stepper.score(params, packed, used))
-    return record.of_drift(packed, logp_MBT)
+    return numbers_lib.of_drift(packed, logp_MBT)
 
   def _update(self, state, phase, batches):
     """The updates of a batch of rollouts: (state, metrics, with `updates` made).
@@ -373,7 +369,7 @@ class Run:
       "timing_s/testing": time.perf_counter() - start,
     }
     process.on_main(
-      lambda: log.write(line, record.rows(step, "eval", phase, found.answers))
+      lambda: log.write(line, numbers_lib.rows(step, "eval", phase, found.answers))
     )
     bar.evaluated(line)
 
@@ -401,7 +397,7 @@ class Run:
       "steps": meta["step"],
       "seconds": meta["seconds"],
       "tokens": meta["tokens"],
-      "versions": run_folder.versions(),
+      "versions": folder_lib.versions(),
     }
 
   def columns(self, meta) -> dict:

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 from pxy import config, files
 from pxy.data import rows
-from pxy.report import progress
 from pxy.rewards import pool, tasks
+from pxy.show import progress
 
 _AHEAD = 1024
 """Samples in the pool at a time: the file may be larger than memory."""

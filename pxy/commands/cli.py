@@ -1,0 +1,125 @@
+"""The command line: `pxy COMMAND --help` shows every option and its default.
+
+Options come from the config dataclasses (tyro), so the defaults stand in config.py
+alone. An experiment is a Python file whose `config()` returns a config; any field of it
+can be overridden: `pxy train experiments/dsrl.py --phases.0.lr 1e-5 --seed 1 --out
+runs/s1`.
+
+What a command does stands in the module of its name, which is imported once its options
+are read. Errors that the user can mend are one line on stderr and exit code 2.
+"""
+
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import pathlib
+import re
+import sys
+
+import tyro
+
+from pxy import config
+from pxy.commands import experiment, malloc, options
+
+COMMANDS = {
+  "pretrain": (options.Pretrain, "train a tokenizer and a base model from scratch"),
+  "train": (options.Train, "reinforcement learning on P(y|x) and P(y)"),
+  "eval": (
+    options.Eval,
+    "avg@k, pass@k, maj@k, lengths and thoughts of a model on a task",
+  ),
+  "align": (
+    options.Align,
+    "gradients of log P(y) and log P(y|x), and what a step on one does",
+  ),
+  "sample": (options.Sample, "responses of a model to a prompt"),
+  "export": (
+    options.Export,
+    "a Hugging Face folder of a model, for transformers and vLLM",
+  ),
+  "compile": (
+    options.Compile,
+    "memory, FLOPs and collectives of a run on a TPU pod, without one",
+  ),
+  "score": (options.Score, "grades of responses in a file, by any grader"),
+  "report": (options.Report, "report.md and report.html of one or several runs"),
+  "data": (
+    options.Data,
+    "`pxy data check TASK`: validate every row of a file or other source",
+  ),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Entry point of `pxy`; exits 0, or 2 with one line."""
+  argv = sys.argv[1:] if argv is None else argv
+  if not argv or argv[0] in ("-h", "--help", "help"):
+    print("usage: pxy COMMAND [OPTIONS]\n")
+    print("\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()))
+    print("\n`pxy COMMAND --help` explains a command; START at `make demo`.")
+    return
+  if argv[0] == "--version":
+    from pxy import __version__
+
+    print(__version__)
+    return
+  malloc.reuse()
+  try:
+    _run(argv[0], argv[1:])
+  except config.Error as error:
+    print(f"pxy: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(2) from None
+  except BrokenPipeError:  # `pxy ... | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(1) from None
+  except OSError as error:  # a full disk, say
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"pxy: {where}{error.strerror or error}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _run(name: str, argv: list[str]) -> None:
+  if name not in COMMANDS:
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    hint = f"is it {near[0]!r}? " if near else ""
+    raise config.Error(
+      f"unknown command {name!r}; {hint}there are {', '.join(COMMANDS)}"
+    )
+  kind, _ = COMMANDS[name]
+  default = None
+  if of := options.CONFIGS.get(kind):
+    default = kind(experiment=tyro.MISSING, cfg=_named(argv, of))
+  chosen = _parse(kind, argv, name, default)
+  importlib.import_module(f"pxy.commands.{name}").command(chosen)
+
+
+def _named(argv: list[str], kind):
+  """The config of the experiment file in argv; the options are over its values."""
+  named = next((word for word in argv if word.endswith(".py")), None)
+  if named is not None:
+    return experiment.load(pathlib.Path(named), kind)
+  if not {"-h", "--help"} & set(argv):
+    raise config.Error("name an experiment file, such as experiments/dsrl.py")
+  return kind()
+
+
+def _parse(kind, argv, name, default):
+  """tyro, with its boxed errors folded to one line (the nearest option is in it)."""
+  stderr = io.StringIO()
+  try:
+    with contextlib.redirect_stderr(stderr):
+      return tyro.cli(kind, args=argv, default=default, prog=f"pxy {name}")
+  except SystemExit as stop:
+    if stop.code == 0:  # --help
+      raise
+    text = re.sub(r"([╭╮╰╯│─\s]|-{3,})+", " ", stderr.getvalue()).strip()
+    text = re.sub(r"^[A-Z][a-z]+ (options|error|argument|choice) (?=\S)", "", text)
+    text = text.replace("Error parsing cfg.", "")
+    text = re.sub(r"(Argument helptext:|For full helptext,).*$", "", text).strip()
+    raise config.Error(f"{text[:300]} (see pxy {name} --help)") from None
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,232 @@
+"""Sequences -> rows of tokens that a train step sees.
+
+A sequence is a context followed by a response; the last response token is a target
+only, never an input, so a sequence takes len(context) + len(response) - 1 places.
+`rows` puts one response in each row (pure, jittable); `bins` packs many into each row,
+first fit decreasing, on the host. Segment ids keep sequences apart in attention,
+positions start at 0 in each, and loss and gradient do not depend on the packing.
+
+Everything about a token's part in the loss is in two numbers: its advantage, and its
+weight, which holds the reduction, the term's coefficient and the division by the global
+number of tokens or sequences. So a loss is a sum, whatever the rows, micro-batches and
+devices over which it is taken.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = np.ndarray | jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Packed:
+  """Rows of tokens [B, T]; `bins` adds a leading axis of micro-batches, M.
+
+  Attributes:
+    tokens_BT, positions_BT: inputs; positions count from 0 in each segment.
+    segments_BT: 1, 2, ... for the sequences of a row, 0 for padding.
+    targets_BT: the token that follows, 0 where none does.
+    mask_BT: true where the target is a response token that is part of the loss.
+    term_BT: index of the loss term that the token belongs to.
+    weight_BT: reduction weight * coefficient / global normaliser; 0 outside the mask.
+    adv_BT: advantage of the token's response.
+    sampler_BT: log-prob of the target under the distribution it was sampled from; nan
+      in other views than the sampler's.
+    old_BT: log-prob before the first of several updates; None when there is one update.
+    ref_BT: log-prob under the reference model; None without a KL term.
+    copies_BTC: for mixtures, the places in the row of this token in all C copies of its
+      response; None when no term is a mixture.
+  """
+
+  tokens_BT: Array
+  positions_BT: Array
+  segments_BT: Array
+  targets_BT: Array
+  mask_BT: Array
+  term_BT: Array
+  weight_BT: Array
+  adv_BT: Array
+  sampler_BT: Array
+  old_BT: Array | None = None
+  ref_BT: Array | None = None
+  copies_BTC: Array | None = None
+
+
+def rows(
+  view,
+  rollouts,
+  adv_B: Array,
+  weight_B: Array,
+  *,
+  term: int = 0,
+  on_policy: bool = True,
+  old_BT: Array | None = None,
+  ref_BT: Array | None = None,
+) -> Packed:
+  """One response, with all copies of its context, in each row. Pure and jittable.
+
+  Args:
+    view: contexts [C, B, S] and their lengths, from `rl.view`.
+    rollouts: the responses.
+    adv_B: advantage per response.
+    weight_B: weight of each token of a response; 0 leaves the response out of the loss.
+    term: index written to term_BT.
+    on_policy: whether the view is the one the responses were sampled in; if not, their
+      sampler log-probs are nan, since there is nothing to compare them with.
+    old_BT, ref_BT: log-probs of the response tokens [B, T] before the first update and
+      under a reference model, or None.
+  """
+  xp = jnp if isinstance(rollouts.response_BT, jax.Array) else np
+  context_CBS, context_len_CB = map(xp.asarray, (view.context_CBS, view.length_CB))
+  copies, size, context_width = context_CBS.shape
+  response_width = rollouts.response_BT.shape[1]
+  response_len_B = rollouts.response_len_B
+  width = copies * (context_width + response_width - 1)
+
+  # Copy c of row b occupies [end - length, end).
+  length_CB = xp.where(
+    response_len_B[None] > 0, context_len_CB + response_len_B[None] - 1, 0
+  )
+  end_CB = xp.cumsum(length_CB, axis=0).astype(np.int32)
+  column_T = np.arange(width, dtype=np.int32)
+  copy_BT = (column_T[None, None, :] >= end_CB[:, :, None]).sum(0).astype(np.int32)
+  used_BT = copy_BT < copies
+  copy_BT = xp.minimum(copy_BT, copies - 1)
+
+  row_B1 = np.arange(size, dtype=np.int32)[:, None]
+  context_len_BT = context_len_CB[copy_BT, row_B1]
+  local_BT = column_T[None] - (end_CB - length_CB)[copy_BT, row_B1]
+  # Of the input in the response, < 0 in the context.
+  place_BT = local_BT - context_len_BT
+
+  def of_response(values_BT, at_BT):
+    return xp.take_along_axis(values_BT, xp.clip(at_BT, 0, response_width - 1), 1)
+
+  context_BT = context_CBS[copy_BT, row_B1, xp.clip(local_BT, 0, context_width - 1)]
+  tokens_BT = xp.where(
+    place_BT < 0, context_BT, of_response(rollouts.response_BT, place_BT)
+  )
+  scored_BT = used_BT & (place_BT >= -1)  # the target is a response token
+  mask_BT = scored_BT & (copy_BT == 0) & (weight_B > 0)[:, None]
+  targets_BT = of_response(rollouts.response_BT, place_BT + 1)
+
+  def on(where_BT, values_BT, dtype):
+    return xp.where(where_BT, values_BT, 0).astype(dtype)
+
+  def of_targets(values_BT):
+    if values_BT is None:
+      return None
+    return on(mask_BT, of_response(values_BT, place_BT + 1), np.float32)
+
+  copies_BTC = None
+  if copies > 1:
+    shift_CB = context_len_CB - context_len_CB[:1] + (end_CB - length_CB)
+    copies_BTC = xp.where(
+      mask_BT[..., None], column_T[None, :, None] + shift_CB.T[:, None, :], 0
+    ).astype(np.int32)
+  return Packed(
+    tokens_BT=on(used_BT, tokens_BT, np.int32),
+    positions_BT=on(used_BT, local_BT, np.int32),
+    segments_BT=on(used_BT, copy_BT + 1, np.int32),
+    targets_BT=on(scored_BT, targets_BT, np.int32),
+    mask_BT=mask_BT,
+    term_BT=on(used_BT, term, np.int32),
+    weight_BT=on(mask_BT, xp.asarray(weight_B)[:, None], np.float32),
+    adv_BT=on(mask_BT, xp.asarray(adv_B)[:, None], np.float32),
+    sampler_BT=on(
+      mask_BT,
+      of_response(rollouts.logp_BT, place_BT + 1) if on_policy else np.nan,
+      np.float32,
+    ),
+    old_BT=of_targets(old_BT),
+    ref_BT=of_targets(ref_BT),
+    copies_BTC=copies_BTC,
+  )
+
+
+def bins(
+  parts: Sequence[Packed], *, row_tokens: int, micro_rows: int, micro_max: int
+) -> tuple[Packed, int]:
+  """Packs the rows of `rows` (numpy) densely: ([micro_max, micro_rows, row_tokens],
+  used).
+
+  Rows without a masked token are dropped. First fit decreasing: within 11/9 of the best
+  possible. Only the first `used` micro-batches hold anything; the rest is padding, so
+  that the train step has one shape and loops `used` times.
+
+  Raises:
+    ValueError: a sequence is longer than a row, or more micro-batches are needed.
+  """
+  copies = max(
+    (p.copies_BTC.shape[-1] for p in parts if p.copies_BTC is not None), default=1
+  )
+  empty = {
+    f.name: np.zeros((micro_max * micro_rows, row_tokens), dtype(f.name))
+    for f in dataclasses.fields(Packed)
+    if f.name != "copies_BTC" and all(getattr(p, f.name) is not None for p in parts)
+  }
+  if copies > 1:
+    empty["copies_BTC"] = np.zeros(
+      (micro_max * micro_rows, row_tokens, copies), np.int32
+    )
+  units = sorted(
+    (
+      (int((part.segments_BT[b] > 0).sum()), part, b)
+      for part in parts
+      for b in np.flatnonzero(part.mask_BT.any(1))
+    ),
+    key=lambda unit: -unit[0],
+  )
+  if units and units[0][0] > row_tokens:
+    raise ValueError(
+      f"a sequence of {units[0][0]} tokens does not fit a row of {row_tokens}:"
+      " raise compute.row_tokens"
+    )
+  free_B = np.full(micro_max * micro_rows, row_tokens)
+  segments_B = np.zeros(micro_max * micro_rows, np.int32)
+  for length, part, b in units:
+    fits = free_B >= length
+    row = int(fits.argmax())
+    if not fits[row]:
+      raise ValueError(f"{micro_max} x {micro_rows} rows are too few for the batch")
+    start = row_tokens - free_B[row]
+    place = slice(start, start + length)
+    for name, rows_BT in empty.items():
+      if name == "copies_BTC":
+        if part.copies_BTC is None:  # C times itself has the mean of itself
+          own_TC = np.repeat(np.arange(length)[:, None], copies, 1)
+        else:
+          own_TC = part.copies_BTC[b, :length]
+        rows_BT[row, place] = np.where(
+          part.mask_BT[b, :length, None], own_TC + start, 0
+        )
+      else:
+        rows_BT[row, place] = getattr(part, name)[b, :length]
+    empty["segments_BT"][row, place] += segments_B[row]
+    segments_B[row] += int(part.segments_BT[b].max())
+    free_B[row] -= length
+  used_rows = int((segments_B > 0).sum())
+  shaped = {
+    name: x.reshape(micro_max, micro_rows, *x.shape[1:]) for name, x in empty.items()
+  }
+  return Packed(**shaped), -(-used_rows // micro_rows)
+
+
+def lengths(packed: Packed) -> np.ndarray:
+  """Inputs of each sequence, in the order of rows; every copy of a mixture counts."""
+  segments_BT = np.asarray(packed.segments_BT)
+  segments_BT = segments_BT.reshape(-1, segments_BT.shape[-1])
+  row_B1 = np.arange(len(segments_BT))[:, None] * (segments_BT.max(initial=0) + 1)
+  return np.unique((row_B1 + segments_BT)[segments_BT > 0], return_counts=True)[1]
+
+
+def dtype(name: str):
+  if name == "mask_BT":
+    return bool
+  ints = ("tokens_BT", "positions_BT", "segments_BT", "targets_BT", "term_BT")
+  return np.int32 if name in ints else np.float32

@@ -416,7 +416,11 @@ class Pretrain:
   sampling: Sampling = Sampling()
   data: Data = Data()
   reward: Reward = Reward()
+  save: Save = Save(keep=1)
+  guard: Guard = Guard()
   waits: Waits = Waits()
+  mirror: tuple[Literal["tensorboard", "wandb"], ...] = ()
+  """As in `pxy train`."""
 
 
 def digest(cfg) -> str:

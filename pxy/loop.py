@@ -1,123 +1,75 @@
-"""START HERE. The training loop: a run, read as a paragraph.
+"""START HERE. Reinforcement learning on P(y|x) and on P(y), from top to bottom.
 
-    config -> data.batch(step) -> sampling engine -> reward pool -> advantage -> view
-           -> pack -> objective -> train step -> checkpoint -> evaluate -> report
+    prompts -> sample -> grade -> advantage -> view -> pack -> update
 
-Data and randomness are functions of the step: prompts are data.batch(step), keys are
-fold_in(seed, step). So an exact resume is one integer, and n + n steps equal 2n bit for
-bit, across epochs and phases. A phase (config.Phase) is data: DSRL is a tuple of two.
+The response is always drawn with its prompt; what the update sees before it is the
+view, and a phase (config.Phase) says which. DSRL is a tuple of two phases.
 
-The loop is synchronous and strictly on-policy: step n samples from what step n - 1
-made, so nothing could overlap with an update but the packing of the next, and metrics
-are fetched at once. Clocks stop after the device has.
+Prompts and keys are functions of the step, so an exact resume is one integer, and n + n
+steps equal 2n bit for bit, across epochs and phases. The loop is synchronous and
+strictly on-policy: step n samples from what step n - 1 made. Signals, checkpoints,
+evaluations and records are the session's.
 """
 
 import contextlib
-import os
 import pathlib
 
-from pxy import config, files
+from pxy import config
 from pxy.evaluate import run as evaluate_lib
 from pxy.parallel import process
 from pxy.report import page
-from pxy.run import folder as folder_lib
-from pxy.run import step as run_lib
-from pxy.safety import guard, interrupt, rescue
-from pxy.sampling import engine as engine_lib
-from pxy.show import log as log_lib
-from pxy.show import mirror
-from pxy.show import progress as progress_lib
-from pxy.train import checkpoint as checkpoint_lib
+from pxy.run import numbers
+from pxy.run import parts as parts_lib
+from pxy.run import session as session_lib
+from pxy.run import step as step_lib
+from pxy.sampling import collect
 
 
 def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict | None:
   """Runs a training config in the folder `out`.
 
-  Returns the summary, or None when a signal ended the run early.
+  Args:
+    resume: `auto` goes on from the newest checkpoint if there is one, `never` refuses a
+      folder that holds a run, `must` refuses one that does not, `anyway` is auto and
+      lets the config differ from the one before.
 
-  resume: `auto` goes on from the newest checkpoint if there is one, `never` refuses a
-  folder that holds a run, `must` refuses one that does not, `anyway` is auto and lets
-  the config differ from the one before.
+  Returns:
+    What summary.json holds; None when a signal ended the run early.
+
+  Raises:
+    config.Error: config, data, model and folder do not go together, or the numbers went
+      wrong on the way; good steps are saved.
   """
   config.check(cfg)
-  folder = folder_lib.RunFolder(out, cfg, resume)
-  with contextlib.ExitStack() as stack:
-    stop = stack.enter_context(interrupt.listen(cfg.save.grace))
-    stop.agreed = process.some
-    stack.enter_context(folder)
-    place = rescue.Rescue(folder.ended)
-    stack.enter_context(stop.rescued(place))
-    run = run_lib.Run(cfg, folder, stop, stack)
-    folder.start(run.policy.arch, run.tokenizer)
-    checkpoints = stack.enter_context(
-      checkpoint_lib.Checkpointer(folder.checkpoints, cfg.save.keep, cfg.save.best)
-    )
-    state, meta = run.restore(checkpoints)
-    log = process.on_main(lambda: _log(cfg, folder, meta, stack))
-    shown = None if process.main() else stack.enter_context(open(os.devnull, "w"))
-    bar = stack.enter_context(progress_lib.Progress(cfg, meta["step"], file=shown))
-    run.introduce(bar)
-    stack.enter_context(folder.attempt(lambda: meta["step"]))
-    saved = meta["step"]
-    while True:
-      step = meta["step"]
-      due = step in (0, cfg.steps) or (cfg.eval_every and step % cfg.eval_every == 0)
-      try:
-        if due and meta["evaluated"] != step:
-          run.evaluate(state, meta, log, bar)
-        place.keep(checkpoints, log, state, meta)
-        if step != saved and (
-          step == cfg.steps
-          or (cfg.save_every and step % cfg.save_every == 0 and not meta["bad"])
-        ):
-          run.save(checkpoints, state, meta, log)
-          saved = step
-        if step >= cfg.steps:
-          break
-        process.on_main(folder.present)
-        state, line = run.step(state, meta, log, bar)
-        place.keep(checkpoints, log, state, meta)
-        guard.refuse_drift(cfg, line)
-        if meta["bad"] >= cfg.guard.bad_steps:
-          guard.refuse_bad(cfg.guard, meta, run.returns)
-          state = None  # its memory is needed
-          state, meta = run.go_back(checkpoints, meta, log, bar)
-          saved = meta["step"]
-      except engine_lib.Stopped:
-        pass
-      except config.Error:
-        with contextlib.suppress(config.Error):  # what ends the run is the news
-          if meta["step"] != saved and not meta["bad"]:
-            process.on_main(folder.present)
-            run.save(checkpoints, state, meta, log)
-        raise
-      if stop():
-        if meta["step"] != saved:
-          run.save(checkpoints, state, meta, log)
-        bar.say(f"stopped at step {meta['step']}; continue with --resume auto")
-        return None
-    checkpoints.wait()
-    summary = run.summary(meta)
-    process.on_main(lambda: _finish(folder, summary))
-  if process.main():
-    page.write([folder.path], folder.path)
-    evaluate_lib.show(run.columns(meta))
-    bar.say(f"report: {folder.path / 'report.html'}")
-  return summary
-
-
-def _log(cfg, folder, meta, stack) -> log_lib.Log:
-  """The records of the run up to the step that it goes on from."""
-  kept = folder.keep(meta["step"])
-  also = mirror.open_all(cfg.mirror, folder.path, stack, resume=kept)
-  evaluated = meta["evaluated"] == meta["step"]
-  log = stack.enter_context(
-    log_lib.Log(folder.path, resume=kept, evaluated=evaluated, also=also)
-  )
-  folder.whole(meta.get("records"), log.mark())
-  return log
-
-
-def _finish(folder, summary: dict) -> None:
-  folder.present()
-  files.write_json(folder.path / "summary.json", summary)
+  opened = session_lib.opened(cfg, out, resume)
+  with opened as session, contextlib.ExitStack() as stack:
+    parts = parts_lib.make(
+      cfg, session, stack
+    )  # model, data, sampler, graders, trainer
+    session.begin(parts.policy, parts.trainer.abstract, parts.start)
+    for note in parts.notes:
+      session.bar.say(note)
+    for step, state in session.steps(parts.evaluate):
+      _, phase = config.phase_at(cfg, step)
+      draw_key, view_key = step_lib.keys(cfg.seed, step, session.returns)
+      state = step_lib.entered(cfg, state, step)
+      graded = collect.step(  # y ~ pi(.|x), r(x, y)
+        parts.collector,
+        state.params,
+        parts.prompts(step),
+        cfg.data.responses,
+        key=draw_key,
+        version=int(state.step),
+        max_failed=cfg.reward.max_failed,
+      )
+      collect.refuse_stale(graded, session.place.updates)
+      batches = step_lib.batches(parts, phase, graded, view_key)  # A, view, pack
+      state, found = step_lib.update(parts, state, phase, batches)
+      session.record(state, numbers.of(parts, step, phase, graded, batches, found))
+    session.finish()
+  if session.summary is not None and process.main():
+    page.write([session.folder.path], session.folder.path)
+    before, after = session.summary["before"], session.summary["after"]
+    evaluate_lib.show({"before": before, "after": after})
+    session.bar.say(f"report: {session.folder.path / 'report.html'}")
+  return session.summary

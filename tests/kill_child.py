@@ -56,7 +56,7 @@ def main(out, every, hang=-1):
   from pxy import loop
   from pxy.evaluate import run as evaluate
   from pxy.report import page
-  from pxy.run import step as run_lib
+  from pxy.run import step as run_step
   from pxy.sampling import collect, engine
   from pxy.train import checkpoint, step
   from pxy.weights import load
@@ -67,11 +67,14 @@ def main(out, every, hang=-1):
 
   jax.monitoring.register_event_duration_secs_listener(heard)
   announced(load, "load", "start")
-  hung = run_lib.Run._draw
-  run_lib.Run._draw = lambda run, params, step, *rest: (
-    time.sleep(1000) if step == int(hang) else hung(run, params, step, *rest)
+  keys, draw, at = run_step.keys, collect.step, []
+  run_step.keys = lambda seed, step, returns: (
+    at.append(step) or keys(seed, step, returns)
   )
-  announced(run_lib.Run, "_draw", "draw")
+  collect.step = lambda *args, **more: (
+    time.sleep(1000) if at[-1] == int(hang) else draw(*args, **more)
+  )
+  announced(collect, "step", "draw")
   announced(engine.Engine, "run", "sample")
   announced(collect.concurrent.futures, "wait", "grade")
   announced(step.Stepper, "update", "update")

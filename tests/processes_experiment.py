@@ -32,7 +32,7 @@ def config():
 def _befall(place, step, process, number):
   if os.environ["PXY_PROCESS"] != process:
     return
-  from pxy.run import step as run_lib
+  from pxy.run import step as run_step
   from pxy.train import checkpoint
   from pxy.train import step as step_lib
 
@@ -42,11 +42,11 @@ def _befall(place, step, process, number):
     if (where, now) == (place, int(step)):
       os.kill(os.getpid(), getattr(signal, number))
 
-  def begin(run, state, meta, *rest):
+  def begin(seed, step, returns):
     nonlocal at
-    at = meta["step"]
+    at = step
     strike("step", at)
-    return step_(run, state, meta, *rest)
+    return keys_(seed, step, returns)
 
   def update(stepper, *rest):
     strike("update", at)
@@ -56,7 +56,7 @@ def _befall(place, step, process, number):
     strike("save", step)
     return publish_(checkpoints, step, *rest)
 
-  step_, run_lib.Run.step = run_lib.Run.step, begin
+  keys_, run_step.keys = run_step.keys, begin
   update_, step_lib.Stepper.update = step_lib.Stepper.update, update
   publish_ = checkpoint.Checkpointer._publish
   checkpoint.Checkpointer._publish = publish

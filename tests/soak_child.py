@@ -5,15 +5,15 @@ import sys
 import jax
 
 from pxy import __main__ as program
-from pxy.run import step as run
+from pxy.run import step
 
 if __name__ == "__main__":
-  inner = run.Run.step
+  inner = step.keys
 
-  def step(*args):
+  def keys(*args):
     print("alive", len(jax.live_arrays()), flush=True)
     return inner(*args)
 
-  run.Run.step = step
+  step.keys = keys
   sys.argv[0] = "pxy"
   program.main()

@@ -56,15 +56,12 @@ class Words:
 def drawn(uids, n=3):
   engine, seen = Backwards(), []
   batch = collect.collect(
-    engine,
-    Grader(),
-    Words(),
+    collect.Collector(engine, Grader(), Words(), on_answer=seen.append),
     None,
     [prompt(uid) for uid in uids],
     n,
     key=jax.random.key(0),
     version=7,
-    on_answer=seen.append,
   )
   return batch, engine, seen
 
@@ -92,9 +89,20 @@ def test_stale_rollouts_are_refused():
   collect.refuse_stale(batch, 7)
   with pytest.raises(config.Error, match="version 7 for an update of version 8"):
     collect.refuse_stale(batch, 8)
-  mixed = collect.Batch([*batch.answers, *_of_version(batch, 6)], 0.0, 0.0)
+  mixed = collect.Graded([*batch.answers, *_of_version(batch, 6)])
   with pytest.raises(config.Error, match="version 6, 7 for an update of version 7"):
     collect.refuse_stale(mixed, 7)
+
+
+def test_graded_responses_give_lengths_texts_and_rollouts():
+  batch, *_ = drawn([5, 9])
+  assert batch.length_PR.tolist() == [[2] * 3] * 2
+  assert not batch.truncated_PR.any()
+  assert batch.texts[1] == ["9 0", "9 1", "9 2"]
+  rollouts = batch.rollouts()
+  assert rollouts.group_size == 3
+  np.testing.assert_array_equal(rollouts.prompt_BS[:, 0], [5, 5, 5, 9, 9, 9])
+  np.testing.assert_array_equal(rollouts.response_BT[:, 1], [0, 1, 2] * 2)
 
 
 def _of_version(batch, version):
@@ -121,7 +129,7 @@ def graded(uids, scores):
   answers = [
     [answer(u, s) for s in group] for u, group in zip(uids, scores, strict=True)
   ]
-  return collect.Batch(answers, 0.0, 0.0)
+  return collect.Graded(answers)
 
 
 def test_refilling_replaces_flat_groups_only_and_is_bounded():

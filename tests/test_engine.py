@@ -12,6 +12,7 @@ from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import logprob
+from pxy.safety import interrupt
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import step
 
@@ -217,7 +218,7 @@ def test_on_finish_sees_each_response_once_and_early(params, short_stretch):
 
 def test_stop_is_polled(params, short_stretch):
   calls = iter([False, False, True])
-  with pytest.raises(engine_lib.Stopped):
+  with pytest.raises(interrupt.Stopped):
     sample(params, slots=4, run={"stop": lambda: next(calls)})
 
 

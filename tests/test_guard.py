@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import config, loop, pretrain
-from pxy.run import step as run_lib
+from pxy.run import session as session_lib
+from pxy.run import step as run_step
 from pxy.safety import guard
 from pxy.sampling import collect
 from pxy.show import log as log_lib
@@ -38,27 +39,33 @@ CFG = config.Train(
 @pytest.fixture(autouse=True)
 def always_something_to_learn(monkeypatch):
   # 16 tokens are too few for an answer: score responses by their first token instead.
-  def scores(batch):
-    return np.array([[a.sample.ids[0] % 2 + 1.0 for a in g] for g in batch.answers])
+  def scores(graded):
+    return np.array([[a.sample.ids[0] % 2 + 1.0 for a in g] for g in graded.answers])
 
-  monkeypatch.setattr(collect.Batch, "scores_PR", property(scores))
+  monkeypatch.setattr(collect.Graded, "scores_PR", property(scores))
 
 
 def poison(monkeypatch, steps, times=1):
   """Before these steps one weight is infinite; it is itself again after the step."""
-  real, left = run_lib.Run.step, dict.fromkeys(steps, times)
+  left, kept = dict.fromkeys(steps, times), []
+  entered, record = run_step.entered, session_lib.Session.record
 
-  def step(self, state, meta, log, bar):
-    if not left.get(meta["step"]):
-      return real(self, state, meta, log, bar)
-    left[meta["step"]] -= 1
+  def enter(cfg, state, step):
+    state = entered(cfg, state, step)
+    if not left.get(step):
+      return state
+    left[step] -= 1
     scale = state.params["norm"]["scale"]
-    kept = np.asarray(scale)
-    state = with_scale(state, scale.at[0].set(np.inf))
-    state, line = real(self, state, meta, log, bar)
-    return with_scale(state, jax.device_put(kept, scale.sharding)), line
+    kept.append((np.asarray(scale), scale.sharding))
+    return with_scale(state, scale.at[0].set(np.inf))
 
-  monkeypatch.setattr(run_lib.Run, "step", step)
+  def mended(session, state, done):
+    if kept:
+      state = with_scale(state, jax.device_put(*kept.pop()))
+    record(session, state, done)
+
+  monkeypatch.setattr(run_step, "entered", enter)
+  monkeypatch.setattr(session_lib.Session, "record", mended)
 
 
 def with_scale(state, scale):
@@ -118,14 +125,14 @@ def test_a_run_goes_back_to_its_last_good_checkpoint_and_on_with_other_data(
 
 
 def record_prompts(monkeypatch):
-  drawn, real = [], run_lib.Run._draw
+  drawn, real = [], collect.step
 
-  def draw(*args):
-    batch = real(*args)
-    drawn.extend(group[0].prompt.uid for group in batch.answers)
-    return batch
+  def step(*args, **more):
+    graded = real(*args, **more)
+    drawn.extend(prompt.uid for prompt in graded.prompts)
+    return graded
 
-  monkeypatch.setattr(run_lib.Run, "_draw", draw)
+  monkeypatch.setattr(collect, "step", step)
   return drawn
 
 

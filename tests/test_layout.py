@@ -115,3 +115,14 @@ def test_importing_touches_no_backend(name):
     " assert xb is None or not xb._backends, 'a backend was started by an import'"
   )
   subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_session_knows_nothing_of_what_is_trained():
+  found, more = set(), {"run/session"}
+  while more:
+    found |= more
+    files = [f for f in (ROOT / f"{name}.py" for name in more) if f.is_file()]
+    more = set().union(*(imported(file, ROOT) for file in files)) - found
+  parts = {name.split("/")[0] for name in found - {"run/folder", "weights/hf"}}
+  assert not parts & {"sampling", "rewards"}, f"session reaches {sorted(found)}"
+  assert "rl" not in {n.split("/")[0] for n in imported(ROOT / "run/session.py", ROOT)}

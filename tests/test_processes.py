@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import loop
-from pxy.run import step as run_lib
+from pxy.run import session as session_lib
 from pxy.show import log as log_lib
 from pxy.train import checkpoint
 
@@ -100,16 +100,16 @@ def alone(out, until=None):
   To name a mesh of one would make it another config, which a resume refuses. until: the
   step at whose checkpoint a signal asks for the end.
   """
-  save = run_lib.Run.save
+  save = session_lib.Session._save
 
-  def saved(run, checkpoints, state, meta, log):
-    save(run, checkpoints, state, meta, log)
-    if meta["step"] == until:
+  def saved(session):
+    save(session)
+    if session.place.step == until:
       os.kill(os.getpid(), signal.SIGTERM)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-    patch.setattr(run_lib.Run, "save", saved)
+    patch.setattr(session_lib.Session, "_save", saved)
     return loop.train(processes_experiment.config(), out)
 
 

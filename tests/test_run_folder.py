@@ -11,7 +11,7 @@ import pytest
 from pxy import config, fields, files, loop
 from pxy.report import page
 from pxy.run import folder as folder_lib
-from pxy.run import step as run_lib
+from pxy.run import step as step_lib
 from pxy.show import log as log_lib
 from pxy.train import checkpoint
 
@@ -210,19 +210,19 @@ def test_odd_notes_of_attempts_and_odd_checkpoints_are_no_obstacle(run):
 def test_a_folder_that_is_taken_away_ends_the_run_and_is_not_made_again(
   monkeypatch, run
 ):
-  real = run_lib.Run.step
+  real = step_lib.keys
 
-  def step(self, state, meta, *rest):
-    if meta["step"] == 4:
+  def keys(seed, step, returns):
+    if step == 4:
       run.rename(run.with_name("moved"))
-    return real(self, state, meta, *rest)
+    return real(seed, step, returns)
 
-  monkeypatch.setattr(run_lib.Run, "step", step)
+  monkeypatch.setattr(step_lib, "keys", keys)
   with pytest.raises(config.Error, match="moved or removed"):
     loop.train(dataclasses.replace(CFG, steps=7), run)
   assert not run.exists(), "half a run was left where the folder had been"
   moved = run.with_name("moved")
-  monkeypatch.setattr(run_lib.Run, "step", real)
+  monkeypatch.setattr(step_lib, "keys", real)
   loop.train(dataclasses.replace(CFG, steps=7), moved)
   assert log_lib.metrics(moved)[-1]["step"] == 7
 
@@ -244,16 +244,16 @@ def test_a_run_whose_last_checkpoint_fails_is_not_finished(monkeypatch, run):
 
 
 def test_a_disk_that_is_full_when_records_are_written_is_named(monkeypatch, run):
-  real = run_lib.Run.step
+  real = step_lib.keys
 
   def full(handle):
     raise OSError(28, "No space left on device")
 
-  def step(*args):
+  def keys(*args):
     monkeypatch.setattr(os, "fsync", full)
     return real(*args)
 
-  monkeypatch.setattr(run_lib.Run, "step", step)
+  monkeypatch.setattr(step_lib, "keys", keys)
   with pytest.raises(config.Error, match=r"metrics\.jsonl: No space left on device"):
     loop.train(MORE, run)
   monkeypatch.undo()

@@ -10,8 +10,7 @@ from pxy import config
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import metrics, objective
-from pxy.run import batch
-from pxy.run import numbers as numbers_lib
+from pxy.run import batch, clock
 from pxy.train import step
 
 import worlds
@@ -92,7 +91,7 @@ def test_the_step_compiles_once_whatever_the_rows_the_rate_and_the_phase(eight):
   assert few.used < many.used, "the batches should differ in their micro-batches"
   phases = [(few, 1e-5, NEGATIVES), (few, 1e-6, NEGATIVES), (many, 2e-4, GRPO)]
   counts = []
-  with numbers_lib.Compiles() as compiles:
+  with clock.Compiles() as compiles:
     for made, lr, term in phases:
       state, _ = eight.update(state, made.packed, made.used, lr, (term,))
       counts.append(compiles.count)

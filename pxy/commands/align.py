@@ -15,7 +15,7 @@ from pxy import config, files
 from pxy.commands import eval as eval_lib
 from pxy.evaluate import align
 from pxy.report import align_plot, page, plot
-from pxy.rl import pack, rollout, view
+from pxy.rl import pack, view
 from pxy.run import batch
 from pxy.show import progress
 from pxy.train import checkpoint
@@ -44,13 +44,8 @@ def command(options) -> None:
     if getattr(options, name) is not None:
       files.writable(getattr(options, name), f"--{name} {getattr(options, name)}")
   policy, _, found = eval_lib.examine(options, problems, options.responses)
-  answers = found.answers
-  enough(len(answers))
-  rollouts = rollout.stack(
-    [group[0].prompt.ids for group in answers],
-    [[a.sample.ids for a in group] for group in answers],
-    [[a.sample.logp for a in group] for group in answers],
-  )
+  enough(len(found.graded.answers))
+  rollouts = found.graded.rollouts()
   contexts = batch.contexts(policy.tokenizer, [term])
   ones_B = np.ones(len(rollouts.response_len_B))
   marginal = batch.view_of(term, rollouts, contexts, jax.random.key(options.seed))
@@ -65,7 +60,7 @@ def command(options) -> None:
     for forward in ((False, True) if options.one_gradient else (False,))
   ]
   meter = align.Meter(*scorers, step=options.step_size)
-  flat = [a for group in answers for a in group][: options.n]
+  flat = found.graded.flat[: options.n]
   views = [jax.tree.map(lambda x: x[: len(flat)], packed) for packed in views]
   rows = []
   with progress.counting("align", len(flat)) as count:

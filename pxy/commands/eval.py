@@ -7,6 +7,7 @@ from pxy import config, files
 from pxy.evaluate import run as evaluate
 from pxy.evaluate import scores as scores_lib
 from pxy.rewards import pool as pool_lib
+from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
 from pxy.show import progress
 from pxy.text import template
@@ -55,14 +56,11 @@ def examine(options, count: int, samples: int):
     pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
     bar = stack.enter_context(progress.counting("evaluate", len(chosen) * samples))
     found = evaluate.evaluate(
-      engine,
-      pool,
-      policy.tokenizer,
+      collect.Collector(engine, pool, policy.tokenizer, on_answer=bar),
       policy.params,
       chosen,
       samples,
       seed=options.seed,
-      on_answer=bar,
     )
   return policy, chosen, found
 

@@ -23,10 +23,11 @@ from pxy.sampling import collect
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Scores by name as (value, standard error), and the answers[p][r] they are of."""
+  """Scores by name as (value, standard error), the responses that they are of, and the
+  tokens that were drawn."""
 
   scores: dict[str, passk.Score]
-  answers: list[list[collect.Answer]]
+  graded: collect.Graded
   tokens: int
 
 
@@ -47,33 +48,29 @@ def sampling(training: config.Sampling, cfg: config.Eval) -> config.Sampling:
 
 
 def evaluate(
-  engine, pool, tokenizer, params, problems, samples: int, *, seed: int, **collecting
+  collector: collect.Collector,
+  params,
+  problems,
+  samples: int,
+  *,
+  seed: int,
+  version: int = 0,
 ) -> Evaluation:
   """Draws `samples` responses to each problem, grades and scores them.
 
-  `collecting`: on_answer, stop, watch and version, as in collect.collect.
+  Raises interrupt.Stopped when the collector's `stop` asks for an end.
   """
-  batch = collect.collect(
-    engine,
-    pool,
-    tokenizer,
-    params,
-    problems,
-    samples,
-    key=jax.random.key(seed),
-    **collecting,
+  graded = collect.collect(
+    collector, params, problems, samples, key=jax.random.key(seed), version=version
   )
-  answers = batch.answers
   scores = scores_lib.scores(
-    batch.scores_PR,
-    texts=[[a.text for a in group] for group in answers],
-    answers=[[_answer(a.text) for a in group] for group in answers],
-    length_PR=np.array([[len(a.sample.ids) for a in group] for group in answers]),
-    truncated_PR=np.array(
-      [[a.sample.stop == "length" for a in group] for group in answers]
-    ),
+    graded.scores_PR,
+    texts=graded.texts,
+    answers=[[_answer(text) for text in group] for group in graded.texts],
+    length_PR=graded.length_PR,
+    truncated_PR=graded.truncated_PR,
   )
-  return Evaluation(scores, answers, engine.stats.tokens)
+  return Evaluation(scores, graded, collector.engine.stats.tokens)
 
 
 def _answer(text: str) -> str | None:
@@ -81,14 +78,12 @@ def _answer(text: str) -> str | None:
   return answer_lib.boxed(text) or answer_lib.final_number(text)
 
 
-def by_source(answers: list[list[collect.Answer]]) -> dict[str, float]:
+def by_source(graded: collect.Graded) -> dict[str, float]:
   """val-core/{source}/{mean@k, pass@k} of each data source, as dashboards name them."""
-  groups: dict[str, list] = {}
-  for group in answers:
-    groups.setdefault(group[0].prompt.task, []).append(group)
+  sources = np.array([prompt.task for prompt in graded.prompts])
   out = {}
-  for source, members in groups.items():
-    score_PR = np.array([[a.outcome.score for a in group] for group in members])
+  for source in dict.fromkeys(sources.tolist()):
+    score_PR = graded.scores_PR[sources == source]
     for name, (value, _) in scores_lib.scores(score_PR).items():
       kind, at, k = name.partition("@")
       if at:

@@ -253,7 +253,7 @@ FREE = {
     "guard",
     "waits",
   ),
-  config.Pretrain: ("eval_every", "save_every", "waits"),
+  config.Pretrain: ("eval_every", "save_every", "save", "mirror", "guard", "waits"),
 }
 
 

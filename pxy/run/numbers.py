@@ -5,9 +5,7 @@ one update per batch the loss of GRPO is near zero by construction, and that is 
 fault.
 """
 
-import contextlib
 import os
-import time
 
 import jax
 import numpy as np
@@ -16,42 +14,94 @@ import psutil
 from pxy.evaluate import behaviour, passk, scores
 from pxy.model import flops
 from pxy.rl import pack
+from pxy.run import session
 
 
-def of_samples(answers, rewards_PR, valid_PR) -> dict[str, float]:
+def of(parts, step: int, phase, graded, made, found) -> session.Done:
+  """The record of a training step, and how it moves the run on.
+
+  Args:
+    parts: parts.Parts.
+    step: the steps made before it.
+    phase: config.Phase.
+    graded: collect.Graded.
+    made, found: step.Batches and step.Found.
+  """
+  cfg, taken = parts.cfg, parts.session.clock.take()
+  returns = parts.session.returns
+  rollouts, batches = made.rollouts, made.of
+  tokens = int(rollouts.response_len_B.sum() + rollouts.prompt_len_B.sum())
+  line = {
+    "phase": phase.name,
+    "space": "+".join(dict.fromkeys(term.space for term in phase.terms)),
+    "training/global_step": step + 1,
+    "training/returns": returns,
+    "training/epoch": parts.sources(returns)[0].epoch(step, cfg.data.prompts),
+    "actor/lr": phase.lr,
+    **found.numbers,
+    **of_samples(graded, made.rewards_PR, made.valid_PR),
+    "rollout/nonfinite": nonfinite(rollouts),
+    **of_batch(batches),
+    "timing_s/gen": graded.gen_seconds,
+    "timing_s/reward": graded.grade_seconds,
+    **taken,
+    **of_flops(
+      parts.policy.arch,
+      rollouts,
+      batches,
+      forwards=(cfg.updates > 1) + any(term.kl != "none" for term in phase.terms),
+      seconds=taken["timing_s/update_actor"],
+      devices=parts.mesh.size,
+    ),
+    **of_machine(),
+    "perf/total_num_tokens": tokens,
+    "perf/throughput": tokens / taken["timing_s/step"] / parts.mesh.size,
+    "rollout/idle": parts.collector.engine.stats.idle,
+  }
+  adv_PR = np.concatenate([b.adv_PR for b in batches])
+  return session.Done(
+    line=line,
+    rows=rows(step + 1, "train", phase.name, graded, adv_PR),
+    updates=found.updates,
+    tokens=tokens,
+    bad=found.bad,
+    packed=[b.packed for b in batches],
+  )
+
+
+def of_samples(graded, rewards_PR, valid_PR) -> dict[str, float]:
   """Scores, lengths, groups, exclusions and thoughts of the samples of a step."""
-  flat = [a for group in answers for a in group]
-  length = np.array([len(a.sample.ids) for a in flat])
-  prompt = np.array([len(group[0].prompt.ids) for group in answers])
-  raw_PR = np.array([[a.outcome.score for a in group] for group in answers])
+  flat, raw_PR = graded.flat, graded.scores_PR
+  length_PR = graded.length_PR
   status = [a.outcome.status for a in flat]
   out = {
     **_spread("critic/score", raw_PR[np.isfinite(raw_PR)]),
     **_spread("critic/rewards", rewards_PR[valid_PR]),
-    **_spread("response_length", length),
-    "response_length/clip_ratio": float(
-      np.mean([a.sample.stop == "length" for a in flat])
-    ),
-    **_spread("prompt_length", prompt),
-    "rollout/entropy": float(-sum(a.sample.logp.sum() for a in flat) / length.sum()),
-    "rollout/nonfinite": sum(int((~np.isfinite(a.sample.logp)).sum()) for a in flat),
+    **_spread("response_length", length_PR),
+    "response_length/clip_ratio": float(graded.truncated_PR.mean()),
+    **_spread("prompt_length", np.array([len(p.ids) for p in graded.prompts])),
+    "rollout/entropy": float(-sum(a.sample.logp.sum() for a in flat) / length_PR.sum()),
     "samples/ungradable": status.count("ungradable"),
     "samples/failed": status.count("failed"),
     "samples/duplicates": sum(
-      len(group) - len({a.sample.ids.tobytes() for a in group}) for group in answers
+      len(group) - len({a.sample.ids.tobytes() for a in group})
+      for group in graded.answers
     ),
   }
   for name, n in passk.groups(scores.correct(raw_PR)).items():
     out[f"groups/{name}"] = n
-  for name, (value, _) in behaviour.thought_scores(
-    [[a.text for a in group] for group in answers]
-  ).items():
+  for name, (value, _) in behaviour.thought_scores(graded.texts).items():
     out[name] = value
   user = {}
   for a in flat:
     for name, value in a.outcome.metrics.items():
       user.setdefault(f"reward/{name}", []).append(value)
   return out | {name: float(np.mean(values)) for name, values in user.items()}
+
+
+def nonfinite(rollouts) -> int:
+  """Log-probs of the sampler that are not finite."""
+  return int((~np.isfinite(rollouts.logp_BT)).sum())
 
 
 def of_batch(batches) -> dict[str, float]:
@@ -78,7 +128,7 @@ def of_drift(packed, logp_MBT) -> dict[str, float]:
   }
 
 
-def rows(step: int, split: str, phase: str, answers, adv_PR=None) -> list[dict]:
+def rows(step: int, split: str, phase: str, graded, adv_PR=None) -> list[dict]:
   """Rows of the completions table (show/log.py), one per response."""
   return [
     {
@@ -98,7 +148,7 @@ def rows(step: int, split: str, phase: str, answers, adv_PR=None) -> list[dict]:
       "tokens": len(a.sample.ids),
       "version": a.sample.version,
     }
-    for p, group in enumerate(answers)
+    for p, group in enumerate(graded.answers)
     for r, a in enumerate(group)
   ]
 
@@ -158,43 +208,3 @@ def _spread(name: str, x: np.ndarray) -> dict[str, float]:
     f"{name}/max": float(x.max()),
     f"{name}/min": float(x.min()),
   }
-
-
-class Clock:
-  """Seconds per phase of a step: `with clock("gen"): ...`, read by `take`."""
-
-  def __init__(self):
-    self._seconds: dict[str, float] = {}
-
-  @contextlib.contextmanager
-  def __call__(self, name: str):
-    start = time.perf_counter()
-    yield
-    self.add(name, time.perf_counter() - start)
-
-  def add(self, name: str, seconds: float) -> None:
-    self._seconds[name] = self._seconds.get(name, 0.0) + seconds
-
-  def take(self) -> dict[str, float]:
-    """timing_s/* since the last call."""
-    seconds, self._seconds = self._seconds, {}
-    return {f"timing_s/{name}": value for name, value in seconds.items()}
-
-
-class Compiles:
-  """Counts the programs that XLA compiles, and their seconds, while it is open."""
-
-  def __init__(self):
-    self.count, self.seconds = 0, 0.0
-
-  def __enter__(self):
-    jax.monitoring.register_event_duration_secs_listener(self._heard)
-    return self
-
-  def __exit__(self, *_):
-    jax.monitoring.unregister_event_duration_listener(self._heard)
-
-  def _heard(self, event: str, seconds: float, **_) -> None:
-    if event == "/jax/core/compile/backend_compile_duration":
-      self.count += 1
-      self.seconds += seconds

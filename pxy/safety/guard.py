@@ -125,11 +125,14 @@ def write_bad(folder: pathlib.Path, packed, line: dict) -> pathlib.Path:
   return path
 
 
-def refuse_bad(cfg: config.Guard, meta: dict, returns: int) -> None:
-  """Ends a run after too many bad steps in a row, unless it may go back once more."""
-  why = f"{meta['bad']} steps in a row had a loss or gradient that is not finite"
+def refuse_bad(cfg: config.Guard, place, returns: int) -> None:
+  """Ends a run after too many bad steps in a row, unless it may go back once more.
+
+  place: its `step`, and the `bad` steps in a row that it ends with.
+  """
+  why = f"{place.bad} steps in a row had a loss or gradient that is not finite"
   cure = "see the batches in its folder bad/, and lower the learning rate"
   if cfg.on_bad == "stop":
-    raise config.Error(f"step {meta['step']}: {why}: {cure}")
+    raise config.Error(f"step {place.step}: {why}: {cure}")
   if returns >= cfg.rollbacks:
-    raise config.Error(f"step {meta['step']}: {why}, after {returns} returns: {cure}")
+    raise config.Error(f"step {place.step}: {why}, after {returns} returns: {cure}")

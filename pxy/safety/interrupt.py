@@ -24,6 +24,10 @@ GRACE = 20.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class Stopped(Exception):
+  """A polling point found that an end was asked for; what is unfinished is dropped."""
+
+
 class Interrupt:
   """Calling it tells whether an end was asked for; made by `listen`.
 

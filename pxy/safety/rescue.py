@@ -22,18 +22,27 @@ class Rescue:
   """What interrupt.Interrupt.rescued calls; `keep` tells it where the run is.
 
   Args:
+    newest: the step of the newest checkpoint, 0 if there is none.
+    save: saves (arrays on the host, place).
     ended: called with the step from which the run is to go on.
   """
 
-  def __init__(self, ended: Callable[[int], None]):
-    self._held, self._ended = None, ended
+  def __init__(
+    self,
+    newest: Callable[[], int],
+    save: Callable[[object, object], None],
+    ended: Callable[[int], None],
+  ):
+    self._newest, self._save, self._ended = newest, save, ended
+    self._held = None
 
-  def keep(self, checkpoints, log, state, meta: dict) -> None:
-    """The state and place of a run, when a step or an evaluation is whole.
+  def keep(self, state, place) -> None:
+    """The state and place (its `step` and `bad`) of a run, when a step or an evaluation
+    is whole.
 
     A state after a bad step (guard.py) is no place to go on from, and not held.
     """
-    self._held = checkpoints, log, None if meta.get("bad") else state, dict(meta)
+    self._held = None if place.bad else state, place
 
   def __call__(self, until: float) -> str:
     """Saves what is newer than the newest checkpoint; how the run ends, in a line."""
@@ -41,16 +50,14 @@ class Rescue:
       return "nothing to save yet"
     if process.count() > 1:
       return "given up; the newest checkpoint stands, continue with --resume auto"
-    text = self._save(until)
-    checkpoints, *_ = self._held
-    step = checkpoints.latest() or 0
+    text, step = self._rescued(until), self._newest()
     self._ended(step)
     return f"{text} at step {step}; continue with --resume auto"
 
-  def _save(self, until: float) -> str:
+  def _rescued(self, until: float) -> str:
     while True:
-      checkpoints, log, state, meta = self._held
-      if (checkpoints.latest() or 0) >= meta["step"]:
+      state, place = self._held
+      if self._newest() >= place.step:
         return "stopped"
       if state is None:
         return "the last step is not finite: stopped"
@@ -61,6 +68,5 @@ class Rescue:
         if time.monotonic() > until:
           return "an update outlasts the grace time: stopped"
         time.sleep(0.05)
-    log.flush()
-    checkpoints.save(meta["step"], arrays, meta | {"records": log.mark()})
+    self._save(arrays, place)
     return "stopped"

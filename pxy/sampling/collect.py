@@ -10,13 +10,15 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
 from pxy import config
 from pxy.data import prompts as prompts_lib
 from pxy.parallel import process
 from pxy.rewards import pool as pool_lib
-from pxy.safety import watchdog
+from pxy.rl import rollout
+from pxy.safety import interrupt, watchdog
 from pxy.sampling import engine as engine_lib
 
 POLL = 0.5
@@ -34,62 +36,150 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
-  """answers[p][r], the seconds of drawing, and those of grading on top of it."""
+class Graded:
+  """Graded responses in groups, one for each prompt: answers[p][r].
+
+  Attributes:
+    gen_seconds: of drawing; grade_seconds: of grading on top of it.
+  """
 
   answers: list[list[Answer]]
-  gen_seconds: float
-  grade_seconds: float
+  gen_seconds: float = 0.0
+  grade_seconds: float = 0.0
+
+  @property
+  def flat(self) -> list[Answer]:
+    """All answers, group by group."""
+    return [answer for group in self.answers for answer in group]
+
+  @property
+  def prompts(self) -> list[prompts_lib.Prompt]:
+    """The prompt of each group."""
+    return [group[0].prompt for group in self.answers]
+
+  @property
+  def texts(self) -> list[list[str]]:
+    return [[answer.text for answer in group] for group in self.answers]
 
   @property
   def scores_PR(self) -> np.ndarray:
-    """Scores, nan where there is none."""
-    return np.array([[a.outcome.score for a in group] for group in self.answers])
+    """float64, nan where there is none."""
+    return self._each(lambda answer: answer.outcome.score)
 
   @property
   def valid_PR(self) -> np.ndarray:
     """Which samples have a score."""
-    return np.array(
-      [[a.outcome.status == "scored" for a in group] for group in self.answers]
+    return self._each(lambda answer: answer.outcome.status == "scored")
+
+  @property
+  def length_PR(self) -> np.ndarray:
+    """Tokens of the responses, stop tokens included."""
+    return self._each(lambda answer: len(answer.sample.ids))
+
+  @property
+  def truncated_PR(self) -> np.ndarray:
+    """Which responses the length limit has ended."""
+    return self._each(lambda answer: answer.sample.stop == "length")
+
+  def rollouts(self) -> rollout.Rollouts:
+    """The responses as arrays, with their prompts and the sampler's log-probs."""
+    return rollout.stack(
+      [prompt.ids for prompt in self.prompts],
+      [[answer.sample.ids for answer in group] for group in self.answers],
+      [[answer.sample.logp for answer in group] for group in self.answers],
     )
+
+  def _each(self, of) -> np.ndarray:
+    return np.array([[of(answer) for answer in group] for group in self.answers])
+
+
+@dataclasses.dataclass(frozen=True)
+class Collector:
+  """What draws and grades: `collect` and `step` use it.
+
+  Attributes:
+    engine: draws.
+    pool: grades.
+    tokenizer: makes texts of ids.
+    stop: asked at every polling point whether to end.
+    watch: names what is waited for.
+    on_answer: gets the number of responses drawn so far.
+  """
+
+  engine: engine_lib.Engine
+  pool: pool_lib.Pool
+  tokenizer: object
+  stop: Callable[[], bool] | None = None
+  watch: watchdog.Watchdog = dataclasses.field(default_factory=watchdog.Watchdog)
+  on_answer: Callable[[int], None] | None = None
+
+
+def step(
+  collector: Collector,
+  params,
+  rounds: Sequence[Sequence[prompts_lib.Prompt]],
+  n: int,
+  *,
+  key,
+  version: int,
+  max_failed: float,
+) -> Graded:
+  """The graded responses of a training step: n to each prompt of rounds[0].
+
+  Args:
+    rounds: prompts; those of each further round replace groups without contrast.
+    key: JAX key of the step.
+    version: updates that `params` have seen; every response carries it.
+    max_failed: share of samples without a grade, above which the run ends.
+
+  Raises:
+    config.Error: too many samples got no grade.
+    interrupt.Stopped: an end was asked for.
+  """
+
+  def draw(prompts, number):
+    key_of = jax.random.fold_in(key, number)
+    found = collect(collector, params, prompts, n, key=key_of, version=version)
+    refuse_failures(found, max_failed)
+    return found
+
+  return refilled(draw, rounds)
 
 
 def collect(
-  engine: engine_lib.Engine,
-  pool: pool_lib.Pool,
-  tokenizer,
+  collector: Collector,
   params,
   prompts: Sequence[prompts_lib.Prompt],
   n: int,
   *,
   key,
   version: int = 0,
-  on_answer: Callable[[int], None] | None = None,
-  stop: Callable[[], bool] | None = None,
-  watch: watchdog.Watchdog | None = None,
-) -> Batch:
-  """n graded responses to each prompt; `on_answer` gets the number drawn so far.
+) -> Graded:
+  """n graded responses to each prompt.
 
   Response r to prompt p depends on (key, uid of p, r) only. A prompt that stands more
   than once in `prompts` gets different responses at each place.
+
+  Raises:
+    interrupt.Stopped: an end was asked for.
   """
+  stop, watch = collector.stop, collector.watch
   start = time.perf_counter()
   texts, futures = {}, {}
   mine = set(process.share([(p, r) for p in range(len(prompts)) for r in range(n)]))
-  watch = watch or watchdog.Watchdog()
 
   def ending():
     watch.beat("sample")
     return stop is not None and stop()
 
   def finished(p, r, sample):
-    texts[p, r] = tokenizer.decode(sample.ids.tolist())
-    if on_answer is not None:
-      on_answer(len(texts))
+    texts[p, r] = collector.tokenizer.decode(sample.ids.tolist())
+    if collector.on_answer is not None:
+      collector.on_answer(len(texts))
     if (p, r) not in mine:
       return
     prompt = prompts[p]
-    futures[p, r] = pool.submit(
+    futures[p, r] = collector.pool.submit(
       pool_lib.Item(
         response=texts[p, r],
         answer=prompt.answer,
@@ -101,7 +191,7 @@ def collect(
     )
 
   with watch("sample"):
-    samples = engine.run(
+    samples = collector.engine.run(
       params,
       [p.ids for p in prompts],
       n,
@@ -119,7 +209,7 @@ def collect(
       if done or not waiting:  # others may be slower
         watch.beat("grade")
       if process.some(bool(waiting)) and ending():
-        raise engine_lib.Stopped
+        raise interrupt.Stopped
     outcomes = _outcomes({at: future.result() for at, future in futures.items()})
   answers = [
     [
@@ -128,7 +218,7 @@ def collect(
     ]
     for p, group in enumerate(samples)
   ]
-  return Batch(answers, drawn - start, time.perf_counter() - drawn)
+  return Graded(answers, drawn - start, time.perf_counter() - drawn)
 
 
 def _outcomes(mine: dict) -> dict:
@@ -143,9 +233,9 @@ def _outcomes(mine: dict) -> dict:
 
 
 def refilled(
-  draw: Callable[[Sequence[prompts_lib.Prompt], int], Batch],
+  draw: Callable[[Sequence[prompts_lib.Prompt], int], Graded],
   rounds: Sequence[Sequence[prompts_lib.Prompt]],
-) -> Batch:
+) -> Graded:
   """Dynamic sampling, bounded: groups without contrast make room for new prompts.
 
   rounds[0] is the batch; each further round replaces the groups whose scores are all
@@ -154,17 +244,21 @@ def refilled(
 
   draw(prompts, round) draws and grades.
   """
-  batch = draw(rounds[0], 0)
+  graded = draw(rounds[0], 0)
   for number, spare in enumerate(rounds[1:], 1):
-    flat = [p for p, scores in enumerate(batch.scores_PR) if not _contrast(scores)]
+    flat = [p for p, scores in enumerate(graded.scores_PR) if not _contrast(scores)]
     if not flat:
       break
     more = draw(spare[: len(flat)], number)
-    answers = list(batch.answers)
+    answers = list(graded.answers)
     for p, group in zip(flat, more.answers, strict=True):
       answers[p] = group
-    batch = Batch(answers, batch.gen_seconds, batch.grade_seconds)
-  return batch
+    graded = Graded(
+      answers,
+      graded.gen_seconds + more.gen_seconds,
+      graded.grade_seconds + more.grade_seconds,
+    )
+  return graded
 
 
 def _contrast(scores_R: np.ndarray) -> bool:
@@ -172,10 +266,10 @@ def _contrast(scores_R: np.ndarray) -> bool:
   return known.size > 0 and bool((known != known[0]).any())
 
 
-def refuse_failures(batch: Batch, most: float) -> None:
+def refuse_failures(graded: Graded, most: float) -> None:
   """Stops a run whose verifier fails: config.Error above the share `most`."""
-  lost = [a.outcome for g in batch.answers for a in g if a.outcome.status != "scored"]
-  total = sum(len(group) for group in batch.answers)
+  lost = [a.outcome for a in graded.flat if a.outcome.status != "scored"]
+  total = len(graded.flat)
   if len(lost) > most * total:
     why = collections.Counter(outcome.why for outcome in lost).most_common(1)[0][0]
     raise config.Error(
@@ -184,10 +278,10 @@ def refuse_failures(batch: Batch, most: float) -> None:
     )
 
 
-def refuse_stale(batch: Batch, version: int) -> None:
-  """Lets a batch through that was drawn by the policy after `version` updates; else a
-  config.Error: it would be trained on as if the present weights had drawn it."""
-  found = {a.sample.version for group in batch.answers for a in group}
+def refuse_stale(graded: Graded, version: int) -> None:
+  """Lets responses through that the policy drew after `version` updates; else a
+  config.Error: they would be trained on as if the present weights had drawn them."""
+  found = {answer.sample.version for answer in graded.flat}
   if found != {version}:
     raise config.Error(
       f"rollouts of policy version {', '.join(map(str, sorted(found)))} for an update"

@@ -25,6 +25,7 @@ import numpy as np
 from pxy import config
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
+from pxy.safety import interrupt
 from pxy.sampling import step
 
 STRETCH = 32
@@ -35,10 +36,6 @@ PREFILL = 8192
 WHOLE = 2**30
 """Bytes of a device's cache above which it is made at its full length at once: a move
 to a longer one needs the old and the new at the same time."""
-
-
-class Stopped(Exception):
-  """`stop` asked for an end; what the run has drawn is dropped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +167,7 @@ class Engine:
 
     Raises:
       config.Error: an empty or over-long prompt.
-      Stopped: `stop()` was true.
+      interrupt.Stopped: `stop()` was true.
     """
     start = time.perf_counter()
     self._check(prompts, n)
@@ -181,7 +178,9 @@ class Engine:
     ended = []
     while batch.waiting or batch.busy:
       if stop is not None and stop():
-        raise Stopped(f"sampling: stopped with {len(batch.waiting)} responses to begin")
+        raise interrupt.Stopped(
+          f"sampling: stopped with {len(batch.waiting)} responses to begin"
+        )
       fetch = batch.dispatch()
       _hand_on(ended, on_finish)
       ended = []

@@ -93,11 +93,12 @@ class Progress(Display):
   Args:
     cfg: the run's config; its steps and the responses of a step are counted.
     start: steps done before.
+    pace: seconds between two lines of steps, where there is no terminal.
   """
 
-  def __init__(self, cfg, start: int = 0, *, file=None):
+  def __init__(self, cfg, start: int = 0, *, file=None, pace: float = 0.0):
     super().__init__(file=file)
-    self._steps, self._done = cfg.steps, start
+    self._steps, self._done, self._pace = cfg.steps, start, pace
     self._responses = cfg.data.prompts * cfg.data.responses
     self._task = None
     self._seconds = collections.deque(maxlen=WINDOW)
@@ -136,6 +137,8 @@ class Progress(Display):
     left = (self._steps - self._done) * sum(self._seconds) / len(self._seconds)
     text = f"{text}  {clock(left)} left" if left > 0 else text
     if self._live is None:
+      if left > 0 and now - self._spoken < self._pace:
+        return
       self.say(f"{phase}  {self._done}/{self._steps}  {text}".strip())
     else:
       self._hide()

@@ -1,0 +1,205 @@
+"""The parts of a run: what stays the same while its steps change the state.
+
+Model, data, sampler, graders and trainer are made here, in the order in which a mistake
+in the config is cheapest to find.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+
+from pxy import config
+from pxy.data import prompts as prompts_lib
+from pxy.evaluate import run as evaluate_lib
+from pxy.evaluate import scores as scores_lib
+from pxy.model import decoder
+from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import process
+from pxy.rewards import gold
+from pxy.rewards import pool as pool_lib
+from pxy.run import batch as batch_lib
+from pxy.run import numbers
+from pxy.run import session as session_lib
+from pxy.sampling import collect
+from pxy.sampling import engine as engine_lib
+from pxy.text import template
+from pxy.train import state as state_lib
+from pxy.train import step as step_lib
+from pxy.weights import load
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What stays the same over a run; made by `make`.
+
+  Attributes:
+    policy: the model's name, architecture and tokenizer.
+    sources: number of returns -> the orders of the data, one for each round of a step.
+    problems: those of the evaluations.
+    shape: of the packed batches.
+    contexts: ids of the fixed contexts by name.
+    trainer: scores and updates.
+    reference: weights of the start, for a KL term; else None.
+    collector: draws and grades the responses of a step.
+    examiner: draws and grades those of an evaluation.
+    session: keeps the run alive.
+    notes: what is to be said of all this before the first step.
+  """
+
+  cfg: config.Train
+  policy: load.Policy
+  mesh: jax.sharding.Mesh
+  sources: Callable[[int], Sequence[prompts_lib.Source]]
+  problems: list[prompts_lib.Prompt]
+  shape: batch_lib.Shape
+  contexts: dict[str, list[int]]
+  trainer: step_lib.Stepper
+  reference: object
+  collector: collect.Collector
+  examiner: collect.Collector
+  session: session_lib.Session
+  notes: list[str]
+
+  def start(self) -> state_lib.State:
+    """The state of a new run: the model's weights, fresh moments."""
+    return self.trainer.init(_weights(self.cfg, self.trainer))
+
+  def prompts(self, step: int) -> list[list[prompts_lib.Prompt]]:
+    """The prompts of a step, and those of each round that may refill it."""
+    sources = self.sources(self.session.returns)
+    return [source.batch(step, self.cfg.data.prompts) for source in sources]
+
+  def evaluate(self, state, place) -> session_lib.Examined:
+    """Scores the model on unseen problems; session_lib.Evaluate."""
+    cfg, total = self.cfg, len(self.problems) * self.cfg.eval.samples
+    with self.session.bar.count("evaluate", total) as count:
+      found = evaluate_lib.evaluate(
+        dataclasses.replace(self.examiner, on_answer=count),
+        state.params,
+        self.problems,
+        cfg.eval.samples,
+        seed=cfg.seed,
+        version=place.updates,
+      )
+    phase = "before"
+    if place.step:
+      phase = config.phase_at(cfg, place.step - 1)[1].name
+    return session_lib.Examined(
+      scores=scores_lib.to_json(found.scores),
+      phase=phase,
+      line=evaluate_lib.by_source(found.graded),
+      rows=numbers.rows(place.step, "eval", phase, found.graded),
+      tokens=found.tokens,
+    )
+
+
+def make(
+  cfg: config.Train, session: session_lib.Session, stack: contextlib.ExitStack
+) -> Parts:
+  """The parts of a run; `stack` closes those that have an end.
+
+  Raises:
+    config.Error: model, data, mesh and config do not go together.
+  """
+  mesh = mesh_lib.make(cfg.mesh)
+  sampling_mesh = mesh_lib.sampling(mesh, cfg.sampling.tensor)
+  policy = load.about(cfg.model)
+  tokenizer = policy.tokenizer
+  how = cfg.data.template, cfg.data.template_arguments
+  doubt = template.ending(tokenizer, *how)
+
+  @functools.lru_cache(maxsize=1)
+  def sources(returns: int):
+    rounds = 1 + cfg.reward.refill
+    first = cfg.seed + rounds * returns
+    return [
+      prompts_lib.load(cfg.data, tokenizer, "train", first + number)
+      for number in range(rounds)
+    ]
+
+  source = sources(session.returns)[0]
+  problems = evaluate_lib.problems(cfg.data, cfg.eval, tokenizer)
+  answers = _answers(cfg, [*source.prompts, *problems])
+  shape = batch_lib.shape(cfg, mesh_lib.row_shards(mesh))
+  terms = [term for phase in cfg.phases for term in phase.terms]
+  contexts = batch_lib.contexts(tokenizer, terms)
+  trainer = step_lib.Stepper(policy.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
+  kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
+  reference = _weights(cfg, trainer) if kl else None
+  pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.grader))
+
+  def collector(sampling: config.Sampling) -> collect.Collector:
+    engine = engine_lib.Engine(
+      policy.arch,
+      sampling=sampling,
+      stop_ids=tokenizer.stop_ids,
+      max_prompt_tokens=cfg.data.max_prompt_tokens,
+      mesh=sampling_mesh,
+      dtype=cfg.compute.dtype,
+    )
+    stack.enter_context(engine)
+    return collect.Collector(
+      engine,
+      pool,
+      tokenizer,
+      stop=session.stop,
+      watch=session.watch,
+      on_answer=lambda done: session.bar.answers(done),
+    )
+
+  return Parts(
+    cfg=cfg,
+    policy=policy,
+    mesh=mesh,
+    sources=sources,
+    problems=problems,
+    shape=shape,
+    contexts=contexts,
+    trainer=trainer,
+    reference=reference,
+    collector=collector(cfg.sampling),
+    examiner=collector(evaluate_lib.sampling(cfg.sampling, cfg.eval)),
+    session=session,
+    notes=_notes(cfg, policy, mesh, source, problems, answers, doubt),
+  )
+
+
+def _weights(cfg, trainer):
+  """The model's, on the mesh; read anew each time, for they are rarely needed."""
+  return load.params(cfg.model, trainer.abstract.params)
+
+
+def _answers(cfg, known: Sequence[prompts_lib.Prompt]) -> list[str]:
+  """What is to be said of the reference answers; config.Error where too many of them
+  cannot be graded against."""
+  if cfg.data.grader != "math":
+    return []
+  return gold.refuse([prompt.answer for prompt in known], cfg.reward)
+
+
+def _notes(cfg, policy, mesh, source, problems, answers, doubt) -> list[str]:
+  """What the run is made of, and its first prompt to the letter."""
+  devices = process.agree(mesh.size)
+  notes = [
+    f"{policy.name}: {decoder.size(policy.arch):,} parameters on {devices}"
+    f" {jax.devices()[0].platform} device(s)",
+    f"{cfg.data.task}: {len(source):,} training prompts"
+    f" ({source.dropped} over {cfg.data.max_prompt_tokens} tokens left out,"
+    f" {source.duplicates} duplicates), {len(problems)} problems to evaluate",
+  ]
+  if source.split is None and cfg.eval.task in ("", cfg.data.task):
+    notes.append(
+      "warning: the data has no splits, so evaluation uses training rows; name other"
+      " rows with --eval.task"
+    )
+  notes += answers
+  first = source.batch(0, 1)[0]
+  spelt = template.spell(policy.tokenizer, first.ids.tolist())
+  notes.append(f"first prompt: {spelt!r}")
+  notes.append(f"responses end at {template.stops(policy.tokenizer)}")
+  if doubt:
+    notes.append(f"warning: {doubt}")
+  return notes

@@ -1,0 +1,117 @@
+"""A session keeps any run alive: here what is trained is one number."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pxy import config, testing
+from pxy.run import session as session_lib
+from pxy.safety import interrupt
+from pxy.show import log as log_lib
+from pxy.train import checkpoint
+
+CFG = config.Train(steps=6, save_every=2, eval_every=3, guard=config.Guard(bad_steps=2))
+TREE = {"x": jax.ShapeDtypeStruct((), jnp.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Counter:
+  """What a session keeps of a model."""
+
+  arch = testing.arch()
+  tokenizer = testing.tokenizer()
+
+
+def evaluate(state, place):
+  score = {"value": float(state["x"]), "se": None}
+  return session_lib.Examined(scores={"avg@1": score}, phase="count", tokens=10)
+
+
+def run(out, cfg=CFG, resume="auto", body=lambda step: None, bad=()):
+  """Counts the steps; `body(step)` may raise, steps in `bad` are not finite."""
+  with session_lib.opened(cfg, out, resume) as session:
+    session.begin(Counter(), TREE, lambda: {"x": jnp.zeros((), jnp.float32)})
+    for step, state in session.steps(evaluate):
+      body(step)
+      wrong = step in bad and not session.returns
+      state = {"x": state["x"] + 1}
+      line = {"phase": "count", **session.clock.take()}
+      session.record(state, session_lib.Done(line, updates=not wrong, bad=wrong))
+    session.finish()
+  return session
+
+
+def kept(out):
+  with checkpoint.Checkpointer(out / "checkpoints", 2, "") as found:
+    state, meta = found.restore(None, TREE)
+  return float(state["x"]), meta
+
+
+def trained(out):
+  return [r["step"] for r in log_lib.metrics(out) if "eval" not in r]
+
+
+def test_steps_evaluations_and_checkpoints_come_when_they_are_due(tmp_path):
+  summary = run(tmp_path).summary
+  assert (summary["steps"], summary["tokens"]) == (6, 30)
+  assert summary["before"]["avg@1"]["value"] == 0
+  assert summary["after"]["avg@1"]["value"] == 6
+  assert trained(tmp_path) == [1, 2, 3, 4, 5, 6]
+  evals = [r["step"] for r in log_lib.metrics(tmp_path) if "eval" in r]
+  assert evals == [0, 3, 6]
+  x, meta = kept(tmp_path)
+  assert x == 6 and meta["updates"] == 6 and meta["evaluated"] == 6
+
+
+def test_a_stop_saves_and_the_run_goes_on_from_there(tmp_path):
+  def stop(step):
+    if step == 3:
+      raise interrupt.Stopped
+
+  assert run(tmp_path, body=stop).summary is None
+  assert kept(tmp_path)[0] == 3
+  last = json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[-1])
+  assert (last["end"], last["how"]) == (3, "stopped")
+  seen = []
+  assert run(tmp_path, body=seen.append).summary["steps"] == 6
+  assert seen == [3, 4, 5] and trained(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_error_saves_the_good_steps_and_is_the_news(tmp_path):
+  def fail(step):
+    if step == 3:
+      raise config.Error("no such service")
+
+  with pytest.raises(config.Error, match="no such service"):
+    run(tmp_path, body=fail)
+  assert kept(tmp_path)[0] == 3
+
+
+def test_bad_steps_go_back_to_the_last_good_checkpoint_and_on(tmp_path):
+  back = dataclasses.replace(CFG.guard, on_bad="rollback")
+  session = run(tmp_path, dataclasses.replace(CFG, guard=back), bad=(2, 3))
+  assert session.returns == 1 and session.summary["steps"] == 6
+  assert json.loads((tmp_path / "returns.json").read_text()) == [{"from": 4, "to": 2}]
+  assert trained(tmp_path) == [1, 2, 3, 4, 5, 6]
+  with pytest.raises(config.Error, match="step 4: 2 steps in a row"):
+    run(tmp_path / "stops", bad=(2, 3))
+
+
+def test_a_checkpoint_of_before_goes_on_and_a_newer_one_is_refused(tmp_path):
+  run(tmp_path, dataclasses.replace(CFG, steps=2))
+  file = tmp_path / "checkpoints" / "00000002" / "meta.json"
+  about = json.loads(file.read_text())
+
+  def rewrite(meta):
+    file.write_text(json.dumps(about | {"meta": meta}))
+    (file.parent / checkpoint.manifest.NAME).unlink()
+    checkpoint.manifest.seal(file.parent)
+
+  rewrite({"step": 2})  # of pre-training once
+  assert run(tmp_path, dataclasses.replace(CFG, steps=2)).place.step == 2
+  rewrite(about["meta"] | {"mood": 1})
+  with pytest.raises(config.Error, match=r"mood in meta\.json: of a newer version"):
+    run(tmp_path)

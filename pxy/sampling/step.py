@@ -20,7 +20,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from pxy.model import cache as kv
 from pxy.model import decoder
@@ -109,7 +109,7 @@ def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
   hidden_PD, cache = decoder.prefill(
     arch, params, tokens_PT, length_P, dtype=dtype, mesh=mesh
   )
-  return Prompts(_pin(cache, mesh), decoder.logits(arch, params, hidden_PD))
+  return _pin(Prompts(cache, decoder.logits(arch, params, hidden_PD)), mesh)
 
 
 @functools.partial(
@@ -201,17 +201,20 @@ def weights(arch, params, *, dtype, mesh=None):
   Vectors (norm scales) stay float32: the decoder uses them so. All else it would cast
   in every step, to the same numbers.
   """
-  if mesh is None and dtype == "float32":
-    return params
-  return transfer(arch, dtype, mesh)(params)
+  program = transfer(arch, dtype, mesh)
+  return params if program is None else program(params)
 
 
 @functools.cache
 def transfer(arch, dtype, mesh):
-  """The program of `weights`: from any split over the same devices, in one dispatch."""
-  axes, where = decoder.axes(arch), None
-  if mesh is not None:
-    where = mesh_lib.shardings(mesh, axes, decoder.abstract(arch), mesh_lib.SAMPLE)
+  """The program of `weights`: from any split over the same devices, in one dispatch.
+  None where it has nothing to do.
+
+  Raises config.Error when the mesh does not divide the weights.
+  """
+  if mesh is None and dtype == "float32":
+    return None
+  axes, where = decoder.axes(arch), placed(arch, mesh)
 
   def cast(params):
     def one(x, names):
@@ -220,6 +223,25 @@ def transfer(arch, dtype, mesh):
     return jax.tree.map(one, params, axes)
 
   return jax.jit(cast, out_shardings=where)
+
+
+def placed(arch, mesh):
+  """The shardings of the weights to sample with; None without a mesh."""
+  if mesh is None:
+    return None
+  shapes = decoder.abstract(arch)
+  return mesh_lib.shardings(mesh, decoder.axes(arch), shapes, mesh_lib.SAMPLE)
+
+
+def lives(tree, mesh):
+  """Where slots, prompts and rows live on a mesh: as kv.placed says, and logits split
+  over the vocabulary as the head is. A tree of shardings."""
+  where = kv.placed(tree, mesh)
+  if isinstance(tree, Prompts):
+    rows, _ = where.logits_PV.spec
+    logits_PV = NamedSharding(mesh, PartitionSpec(rows, "tensor"))
+    where = dataclasses.replace(where, logits_PV=logits_PV)
+  return where
 
 
 def everywhere(mesh) -> NamedSharding | None:
@@ -232,7 +254,7 @@ def _pin(tree, mesh):
   compile again."""
   if mesh is None:
     return tree
-  return jax.lax.with_sharding_constraint(tree, kv.placed(tree, mesh))
+  return jax.lax.with_sharding_constraint(tree, lives(tree, mesh))
 
 
 def _whole(tree, mesh):

@@ -205,14 +205,17 @@ def group(runs: Sequence[Run]) -> list[Group]:
 
 
 def _name(runs: Sequence[Run]) -> str:
-  """The folder's name, without what differs between the seeds."""
+  """The whole words with which all folders begin, without what differs between seeds:
+  `dsrl` of dsrl-s0 and dsrl-s1. Where there are none: the first, and how many more."""
   folders = [run.path.resolve().name for run in runs]
   if len(folders) == 1:
     return folders[0]
-  common = folders[0]
-  while not all(folder.startswith(common) for folder in folders):
-    common = common[:-1]
-  return re.sub(r"[-_. ]*(seed|s)?[-_. ]*$", "", common) or " + ".join(folders)
+  words = [re.findall(r"[^\W_]*[^\W\d_]|\d+|[\W_]+", folder) for folder in folders]
+  places = zip(*words, strict=False)
+  shared = itertools.takewhile(lambda found: len(set(found)) == 1, places)
+  common = "".join(found[0] for found in shared)
+  name = re.sub(r"(^|[-_. ]+)(seed|s)?[-_. ]*$", "", common)
+  return name or f"{folders[0]} + {len(folders) - 1} more"
 
 
 def _known(value) -> bool:

@@ -58,6 +58,7 @@ class Run:
 
   @functools.cached_property
   def phases(self) -> list[Phase]:
+    """As the steps tell them, in order."""
     found: list[Phase] = []
     for record in self.steps:
       name, step = str(record.get("phase", "")), record["step"]
@@ -86,14 +87,17 @@ class Group:
 
   @property
   def seeds(self) -> list[int]:
+    """Of its runs, sorted."""
     return sorted(run.config.get("seed", 0) for run in self.runs)
 
   @property
   def phases(self) -> list[Phase]:
+    """Those of the run that came furthest through them."""
     return max((run.phases for run in self.runs), key=len)
 
   @property
   def first_eval(self) -> int | None:
+    """The first step at which all were evaluated; None while there is none."""
     steps = self.eval_steps
     return steps[0] if steps else None
 
@@ -115,6 +119,7 @@ class Group:
     return list(dict.fromkeys(names))
 
   def has(self, name: str) -> bool:
+    """Whether a metric is known at a step that all runs have."""
     return len(self.series(name).step) > 0
 
   def series(self, name: str) -> Series:

@@ -91,6 +91,10 @@ class Engine:
     mesh: None, or axes (data, fsdp, tensor); slots shard over the first two.
     dtype: of the activations and the cache.
     stats: of the last run.
+
+  Raises:
+    config.Error: the model's context does not hold the longest prompt with the longest
+      response, or the mesh does not divide the weights.
   """
 
   def __init__(
@@ -132,7 +136,7 @@ class Engine:
     self.stats.compiles += event == "/jax/core/compile/backend_compile_duration"
 
   def rule(self, greedy: bool = False) -> step.Rule:
-    """How tokens are drawn."""
+    """How tokens are drawn; greedy: the likeliest, as at temperature 0."""
     sampling = self.sampling
     return step.Rule(
       temperature=0.0 if greedy else sampling.temperature,
@@ -232,7 +236,7 @@ class Engine:
     greedy: bool = False,
     stop: Callable[[], bool] | None = None,
   ) -> list[list[Sample]]:
-    """`n` responses to each prompt, indexed [prompt][response].
+    """`n` responses to each prompt (int32 ids), indexed [prompt][response].
 
     Response r to prompt p draws with fold_in(fold_in(key, uids[p]), r); uids default to
     the prompts' numbers. `on_finish(p, r, sample)` is called soon after a response has

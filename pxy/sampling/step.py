@@ -95,7 +95,7 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
 
 
 def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
-  """Bytes on each device of the cache that `empty` makes."""
+  """Bytes on each device of the cache that `empty` makes; nothing is allocated."""
   shapes = jax.eval_shape(lambda: kv.empty(arch, rows, length, dtype))
   if mesh is not None:
     shapes = mesh_lib.at(shapes, kv.placed(shapes, mesh))
@@ -104,7 +104,10 @@ def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
 
 @functools.partial(jax.jit, static_argnames=("arch", "dtype", "mesh"))
 def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
-  """Read right-padded prompts of `length_P` > 0 tokens."""
+  """Read right-padded prompts of 0 < `length_P` <= T tokens; the cache has room for T.
+
+  params: as `weights` gives them. mesh: that the program runs on; None: one device.
+  """
   tokens_PT = _pin(tokens_PT, mesh)
   hidden_PD, cache = decoder.prefill(
     arch, params, tokens_PT, length_P, dtype=dtype, mesh=mesh
@@ -189,7 +192,8 @@ def decode(arch, params, slots, enough, *, rule, tokens, live, dtype, mesh=None)
 
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
 def resize(slots, row_B, *, length, mesh=None) -> Slots:
-  """Slots `row_B` in that order, each with room for `length` tokens."""
+  """Slots `row_B` (int32) in that order, each with room for `length` tokens, which must
+  hold what they have; old and new are there at the same time."""
   cache = kv.resize(slots.cache, row_B, length)
   rest = (x[row_B] for x in (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B))
   return _pin(Slots(cache, *rest), mesh)

@@ -13,11 +13,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pxy import config
-from pxy.aot import chips, hlo, programs
+from pxy.aot import chips, hlo
 from pxy.commands import cli
 from pxy.model import decoder, flops
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
+from pxy.rl import pack
 from pxy.sampling import engine as engine_lib
 from pxy.train import step as step_lib
 from pxy.weights import load
@@ -104,7 +105,7 @@ def test_a_train_step_on_a_cpu_costs_what_the_model_says():
     ARCH, config.Compute(), config.Sampling(), config.Optim(), mesh
   )
   rows, tokens, turns = 2, 128, 3
-  packed = programs._packed((turns, rows, tokens), None, False, False)
+  packed = pack.shapes((turns, rows, tokens))
   text = stepper.lower_update(packed, (config.Term(),)).compile().as_text()
   model = flops.train(
     ARCH, turns * rows * tokens, flops.causal(ARCH, [tokens] * turns * rows)
@@ -195,7 +196,7 @@ def test_moments_on_the_host_or_in_bfloat16_change_what_they_should():
       if x.dtype == np.float32
       else rng.integers(0, 2, x.shape).astype(x.dtype)
     ),
-    programs._packed((1, 8, 16), None, False, False),
+    pack.shapes((1, 8, 16)),
   )
   out = {}
   for name, opt in {

@@ -257,3 +257,47 @@ def test_casting_once_is_casting_always(params):
   np.testing.assert_array_equal(forward(cast, *rows), forward(params, *rows))
   out, _ = sample(params, dtype="bfloat16", max_new_tokens=4)
   assert all(np.isfinite(s.logp).all() for group in out for s in group)
+
+
+class Spy:
+  """A jitted function that keeps the text of what it is called with."""
+
+  def __init__(self, function, texts):
+    self.function, self.texts, self.lower = function, texts, function.lower
+
+  def __call__(self, *args, **more):
+    self.texts.add(self.function.lower(*args, **more).as_text())
+    return self.function(*args, **more)
+
+
+@pytest.mark.parametrize("case", ["plain", "bfloat16", "mesh"])
+def test_what_is_described_is_what_runs(params, monkeypatch, case):
+  """The programs of a real run at its largest, text for text, as they are described."""
+  mesh = None
+  if case == "mesh":
+    mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
+    axes = decoder.axes(ARCH)
+    params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
+  engine = engine_lib.Engine(
+    ARCH, sampling=SAMPLING, stop_ids=(), max_prompt_tokens=16, mesh=mesh,
+    dtype="bfloat16" if case == "bfloat16" else "float32",
+  )  # fmt: skip
+  shapes = params if mesh is None else jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
+  )  # fmt: skip
+  described = list(engine.programs(shapes, prompts=6, n=2))
+  texts = {one.name: set() for one in described}
+  names = ["prefill", "admit", "decode"]
+  assert list(texts) == ([] if case == "plain" else ["reshard"]) + names
+  if case != "plain":
+    transfer = Spy(step.transfer(ARCH, engine.dtype, engine.mesh), texts["reshard"])
+    monkeypatch.setattr(step, "transfer", lambda *_: transfer)
+  for name in names:
+    monkeypatch.setattr(step, name, Spy(getattr(step, name), texts[name]))
+  monkeypatch.setattr(engine_lib, "WHOLE", 0)  # as where the cache is large
+  engine.run(params, [np.ones(16, np.int32)] * 6, 2, key=jax.random.key(0))
+  for one in described:
+    assert one.lower().as_text() in texts[one.name], (
+      f"{one.name}: Engine.programs describes another program than Engine.run"
+      " dispatches at its largest; what `pxy compile` says of it would be wrong"
+    )

@@ -177,6 +177,14 @@ def test_answers_are_needed_by_built_in_graders_only(write):
   ("row", "message"),
   [
     ("{oops", r"line 2: not JSON .* write one object per line, such as"),
+    (
+      '{"prompt": "a", "answer": "1", "answer": "2"}',
+      "line 2: key 'answer': twice in one object; keep one of them",
+    ),
+    (
+      '{"prompt": "a", "answer": "1", "extra_info": {"n": 1, "n": 1}}',
+      "line 2: key 'n': twice in one object",
+    ),
     ("[1]", "line 2: field 'row': expected an object, found list"),
     ({"answer": "1"}, "line 2: field 'prompt': expected it .* found only answer"),
     ({"prompt": 5, "answer": "1"}, "expected text or a list of messages, found int 5"),

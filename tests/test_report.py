@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import pathlib
 import xml.etree.ElementTree
 
 import numpy as np
@@ -161,6 +162,27 @@ def test_runs_that_differ_in_the_seed_are_pooled(tmp_path):
   assert "4 runs of 2 kinds" in found.all
   assert "0, 1, 2" in found.all and "40.0 → 76.0 ± 2.0" in found.all
   assert "a bar across a curve marks its phase switch" in found.all
+
+
+@pytest.mark.parametrize(
+  "folders, name",
+  [
+    (["dsrl-s0", "dsrl-s1"], "dsrl"),
+    (["dsrl_seed_10", "dsrl_seed_11"], "dsrl"),
+    (["runs1", "runs2", "runs12"], "runs"),
+    (["lr0.1-10", "lr0.1-11"], "lr0.1"),
+    (["demo", "dsrl-1"], "demo + 1 more"),
+    (["seed0", "seed1", "seed2"], "seed0 + 2 more"),
+    (["math.v2", "math.v2-again"], "math.v2"),
+    (["only-s1"], "only-s1"),
+  ],
+)
+def test_a_group_has_a_whole_name(folders, name):
+  found = [
+    runs.Run(pathlib.Path(folder), {"seed": i}, [], {}, {})
+    for i, folder in enumerate(folders)
+  ]
+  assert [group.name for group in runs.group(found)] == [name]
 
 
 def test_metrics_are_pooled_over_the_steps_that_all_have(tmp_path):

@@ -79,6 +79,7 @@ def test_chats_come_from_files(capsys, tmp_path):
     ('[{"role": "user"}]', "content"),
     ('[{"role": "assistant", "content": "x"}]', "end the prompt where"),
     ("{", "Expecting"),
+    ('[{"role": "user", "content": "a", "content": "b"}]', "key 'content': twice"),
     ("[" * 9000, "--messages"),
   ],
 )

@@ -1,9 +1,13 @@
 """A hang ends the process, and says where."""
 
+import faulthandler
+import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -14,28 +18,74 @@ from pxy.safety import watchdog
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HANG = """
-import sys, threading, time, pathlib
-from pxy import config, watchdog
+import ctypes, sys, time, pathlib
+from pxy import config
+from pxy.safety import watchdog
 
 def stuck():
-  time.sleep(60)
+  HANGS
 
+watchdog.MARGIN = 1.0
 with watchdog.Watchdog(pathlib.Path(sys.argv[1]), config.Waits(update=1.0)) as watch:
   with watch("update"):
     stuck()
 """
 
 
-def test_a_hang_ends_the_run_with_all_stacks_and_one_line(tmp_path):
+def hang(folder, how, before=()):
+  """A process that hangs in `stuck` until it is ended."""
   env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-  done = subprocess.run(
-    [sys.executable, "-c", HANG, str(tmp_path)],
+  return subprocess.run(
+    [*before, sys.executable, "-c", HANG.replace("HANGS", how), str(folder)],
     env=env, capture_output=True, text=True, timeout=100,
   )  # fmt: skip
+
+
+def test_a_hang_ends_the_run_with_all_stacks_and_one_line(tmp_path):
+  done = hang(tmp_path, "time.sleep(60)")
   assert done.returncode == 1, done.stderr
   assert "update took more than waits.update 1 s" in done.stderr.splitlines()[-1]
   assert "in stuck" in (tmp_path / "stacks.txt").read_text()
   assert "in stuck" in done.stderr
+
+
+LOCKED = "ctypes.PyDLL(None).pause()  # PyDLL keeps the global lock"
+
+
+def test_a_hang_in_c_that_holds_the_global_lock_ends_too(tmp_path):
+  done = hang(tmp_path, LOCKED)
+  assert done.returncode == 1, done.stderr
+  first, *stacks = done.stderr.splitlines()[-20:]
+  at = re.fullmatch(r"Timeout \(0:00:0(\d)\)!", first)
+  assert at and int(at[1]) >= 2, "update's 1 s and the margin: " + done.stderr
+  assert any("in stuck" in line for line in stacks), done.stderr
+
+
+def test_it_ends_without_anybody_to_tell(tmp_path):
+  done = hang(tmp_path, LOCKED, before=("sh", "-c", 'exec "$@" 2>&-', "sh"))
+  assert done.returncode == 1
+
+
+def test_the_last_words_do_not_wait_for_a_disk_that_hangs(tmp_path):
+  os.mkfifo(tmp_path / "stacks.txt")  # to open it waits for a reader
+  done = hang(tmp_path, "time.sleep(60)")
+  assert done.returncode == 1 and "in _end" in done.stderr, done.stderr
+
+
+def test_a_closed_watchdog_leaves_no_timer(tmp_path, monkeypatch):
+  left = []
+  later, cancel = "dump_traceback_later", "cancel_dump_traceback_later"
+  monkeypatch.setattr(faulthandler, later, lambda t, **_: left.append(t))
+  monkeypatch.setattr(faulthandler, cancel, left.clear)
+  watch = watchdog.Watchdog(tmp_path, config.Waits(host=1e300, save=5.0))
+  with watch:
+    assert left == [math.ceil(threading.TIMEOUT_MAX / 2)], "a time that C can take"
+    with watch("save"):
+      assert 5.0 < left[-1] <= 6.0 + watchdog.MARGIN
+    assert left[-1] > 1e9, "back to what the save belongs to"
+  with watch("save"):
+    pass
+  assert not left, "it would end a process that nobody watches any more"
 
 
 @pytest.fixture

@@ -15,44 +15,20 @@ What a step does on the devices is these, in order:
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-
-import jax
-import numpy as np
+from collections.abc import Iterator
 
 from pxy import config
 from pxy.evaluate import run as evaluate_lib
-from pxy.model import cache as kv
-from pxy.model import decoder, flops
+from pxy.model import flops
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import program as program_lib
 from pxy.rl import pack
 from pxy.run import batch as batch_lib
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import step as sampling_step
 from pxy.train import step as step_lib
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """One program, not lowered yet.
-
-  Attributes:
-    name: as in the list above.
-    lower: -> jax.stages.Lowered.
-    model_flops: of all devices together, by model/flops.py; 0 where nothing is
-      multiplied.
-    resident: bytes on each device besides the program's arguments.
-    trips: turns of the loops whose count only the data knows.
-  """
-
-  name: str
-  lower: Callable[[], jax.stages.Lowered]
-  model_flops: int
-  resident: int
-  trips: int = 1
-
-
-def of(cfg: config.Train, arch, devices) -> Iterator[Program]:
+def of(cfg: config.Train, arch, devices) -> Iterator[program_lib.Program]:
   """The programs of a run on `devices`, which may be those of a topology.
 
   Raises:
@@ -61,117 +37,48 @@ def of(cfg: config.Train, arch, devices) -> Iterator[Program]:
   mesh = mesh_lib.make(cfg.mesh, devices)
   sampler = mesh_lib.sampling(mesh, cfg.sampling.tensor)
   stepper = step_lib.Stepper(arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
-  dtype = cfg.compute.dtype
-  transfer = sampling_step.transfer(arch, dtype, sampler)
-  weights = jax.eval_shape(transfer, stepper.abstract.params)
-  weights = mesh_lib.at(weights, mesh_lib.shardings(
-    sampler, decoder.axes(arch), decoder.abstract(arch), mesh_lib.SAMPLE
-  ))  # fmt: skip
   state = mesh_lib.device_bytes(stepper.abstract)
   params = mesh_lib.device_bytes(stepper.abstract.params)
   kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
   reference = params if kl else 0
-  yield Program(
-    "reshard",
-    functools.partial(transfer.lower, stepper.abstract.params),
-    model_flops=0,
-    resident=state - params + reference,
-  )
-  yield from _sampler(cfg, arch, sampler, weights, state + reference)
+  resident = state - params + reference
+  for one in _sampler(cfg, arch, sampler, stepper.abstract.params):
+    yield dataclasses.replace(one, resident=one.resident + resident)
   yield from _trainer(cfg, arch, mesh, stepper, reference)
 
 
-def _sampler(cfg, arch, mesh, weights, resident):
-  engine = engine_lib.Engine(
-    arch,
-    sampling=cfg.sampling,
-    stop_ids=(0,),
-    max_prompt_tokens=cfg.data.max_prompt_tokens,
-    mesh=mesh,
-    dtype=cfg.compute.dtype,
-  )
-  mesh = engine.mesh
-  static = {"dtype": engine.dtype, "mesh": mesh}
-  sizes = engine.largest(cfg.data.prompts, cfg.data.responses)
-
-  def rows(function, *args, **more):
-    """What it returns, and where that lives."""
-    shapes = jax.eval_shape(functools.partial(function, arch, **more, **static), *args)
-    return shapes if mesh is None else mesh_lib.at(shapes, kv.placed(shapes, mesh))
-
-  def whole(shape, dtype=np.int32):
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sampling_step.everywhere(mesh))
-
-  read = whole((sizes.prompts, sizes.width)), whole((sizes.prompts,))
-  prompts = rows(sampling_step.prefill, weights, *read)
-  slots = rows(sampling_step.empty, rows=sizes.rows, length=sizes.room)
-  yield Program(
-    "prefill",
-    functools.partial(sampling_step.prefill.lower, arch, weights, *read, **static),
-    flops.forward(
+def _sampler(cfg, arch, mesh, params):
+  def programs(sampling):
+    engine = engine_lib.Engine(
       arch,
-      sizes.prompts * sizes.width,
-      flops.causal(arch, [sizes.width] * sizes.prompts),
-      sizes.prompts,
-    ),
-    resident + mesh_lib.device_bytes(slots),
-  )
-  number, slot = whole((sizes.lanes,), np.uint32), whole((sizes.lanes,))
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  lanes = number, slot, number, number, whole(key.shape, key.dtype)
-  yield Program(
-    "admit",
-    functools.partial(
-      sampling_step.admit.lower, slots, prompts, *lanes, rule=engine.rule(), mesh=mesh
-    ),
-    0,
-    resident + mesh_lib.device_bytes(weights),
-  )
-  rules = {
-    "decode": cfg.sampling,
-    "evaluate": evaluate_lib.sampling(cfg.sampling, cfg.eval),
-  }
-  for name, sampling in rules.items():
-    rule = dataclasses.replace(
-      engine.rule(),
-      temperature=sampling.temperature,
-      top_k=sampling.top_k,
-      top_p=sampling.top_p,
+      sampling=sampling,
+      stop_ids=(0,),
+      max_prompt_tokens=cfg.data.max_prompt_tokens,
+      mesh=mesh,
+      dtype=cfg.compute.dtype,
     )
-    yield Program(
-      name,
-      functools.partial(
-        sampling_step.decode.lower,
-        arch,
-        weights,
-        slots,
-        whole(()),
-        rule=rule,
-        tokens=engine_lib.STRETCH,
-        live=sizes.room,
-        **static,
-      ),
-      flops.forward(
-        arch,
-        sizes.rows,
-        [sizes.rows * min(w or sizes.room, sizes.room) for w in arch.windows()],
-      ),
-      resident,
-    )
+    return engine.programs(params, cfg.data.prompts, cfg.data.responses)
+
+  yield from programs(cfg.sampling)
+  for one in programs(evaluate_lib.sampling(cfg.sampling, cfg.eval)):
+    if one.name == "decode":
+      yield dataclasses.replace(one, name="evaluate")
 
 
 def _trainer(cfg, arch, mesh, stepper, reference):
   shape = batch_lib.shape(cfg, mesh_lib.row_shards(mesh))
-  size = (shape.micro_max, shape.micro_rows, shape.row_tokens)
+  packed = functools.partial(
+    pack.shapes, (shape.micro_max, shape.micro_rows, shape.row_tokens)
+  )
   # Every response at its longest, one in each row.
   longest = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens - 1
   scored = shape.micro_max * shape.micro_rows
   lengths = [longest] * scored
   pairs, tokens = flops.causal(arch, lengths), sum(lengths)
   kl = {phase.name: any(t.kl != "none" for t in phase.terms) for phase in cfg.phases}
-  yield Program(
+  yield program_lib.Program(
     "score",
-    functools.partial(stepper.lower_score, _packed(size, None, False, False)),
+    functools.partial(stepper.lower_score, packed()),
     flops.forward(arch, tokens, pairs),
     mesh_lib.device_bytes(stepper.abstract)
     - mesh_lib.device_bytes(stepper.abstract.params)
@@ -182,23 +89,13 @@ def _trainer(cfg, arch, mesh, stepper, reference):
     copies = [
       t.copies for t in phase.terms if t.space == "marginal" and t.context == "mixture"
     ]
-    packed = _packed(size, max(copies, default=None), cfg.updates > 1, kl[phase.name])
-    yield Program(
+    given = packed(
+      copies=max(copies, default=1), old=cfg.updates > 1, ref=kl[phase.name]
+    )
+    yield program_lib.Program(
       f"update {phase.name}",
-      functools.partial(stepper.lower_update, packed, phase.terms),
+      functools.partial(stepper.lower_update, given, phase.terms),
       flops.train(arch, tokens, pairs),
       reference,
       shape.micro_max,
     )
-
-
-def _packed(size, copies, old, ref) -> pack.Packed:
-  optional = {"old_BT": old, "ref_BT": ref}
-  fields = {
-    field.name: jax.ShapeDtypeStruct(size, pack.dtype(field.name))
-    for field in dataclasses.fields(pack.Packed)
-    if field.name != "copies_BTC" and optional.get(field.name, True)
-  }
-  if copies is not None:
-    fields["copies_BTC"] = jax.ShapeDtypeStruct((*size, copies), np.int32)
-  return pack.Packed(**fields)

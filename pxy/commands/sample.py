@@ -129,7 +129,7 @@ def _chats(options) -> list[list[dict]]:
       raise config.Error(f"--messages {path}: it holds no chat")
     return [row.messages for row in found]
   try:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = rows.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError, RecursionError) as error:
     raise config.Error(f"--messages {path}: {' '.join(str(error).split())}") from None
   value = value if isinstance(value, dict) else {"messages": value}

@@ -26,7 +26,10 @@ _EXAMPLE = '{"response": "so \\\\boxed{3}", "answer": "3"}'
 
 
 def read(path: pathlib.Path, grader: str) -> Iterator[tasks.Item | config.Error]:
-  """The samples of a .jsonl file, or what is wrong with each line."""
+  """The samples of a .jsonl file, or what is wrong with each line.
+
+  Raises config.Error when the file itself cannot be read.
+  """
   if not path.is_file():
     raise config.Error(f"{path}: no such file")
   if path.suffix != ".jsonl":

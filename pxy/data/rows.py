@@ -82,12 +82,14 @@ def jsonl(path: pathlib.Path) -> Iterator[tuple[str, object]]:
         continue
       try:
         line.encode("utf-8")  # fails for bytes that were not UTF-8
-        yield f"line {number}", json.loads(line)
+        yield f"line {number}", loads(line)
       except UnicodeEncodeError:
         yield (
           f"line {number}",
           config.Error("not UTF-8 text; convert the file to UTF-8"),
         )
+      except config.Error as error:
+        yield f"line {number}", error
       except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         yield (
@@ -96,6 +98,25 @@ def jsonl(path: pathlib.Path) -> Iterator[tuple[str, object]]:
             f"not JSON ({reason}); write one object per line, such as {_EXAMPLE}"
           ),
         )
+
+
+def loads(text: str):
+  """The value of a JSON text, in which no object has a key twice.
+
+  Raises:
+    config.Error: one has: only the last value would count.
+    ValueError, RecursionError: it is not JSON.
+  """
+  return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+  values = {}
+  for key, value in pairs:
+    if key in values:
+      raise config.Error(f"key {key!r:.60}: twice in one object; keep one of them")
+    values[key] = value
+  return values
 
 
 def _parquet(path: pathlib.Path):

@@ -52,7 +52,7 @@ def _merge(graph, values):
 
 @functools.partial(jax.jit, static_argnames="arch")
 def init(arch: Arch, key) -> dict:
-  """Random parameters, a pure function of `key`."""
+  """Random float32 parameters, a pure function of `key`."""
 
   def make(kind, key):
     return nnx.to_pure_dict(nnx.state(kind(arch, nnx.Rngs(params=key))))
@@ -64,7 +64,7 @@ def init(arch: Arch, key) -> dict:
 
 
 def abstract(arch: Arch) -> dict:
-  """Shapes and types of the parameters."""
+  """The parameters as jax.ShapeDtypeStruct, without shardings."""
   return jax.eval_shape(lambda: init(arch, jax.random.key(0)))
 
 
@@ -91,7 +91,7 @@ def head(arch: Arch, params):
 
 
 def logits(arch: Arch, params, hidden):
-  """float32 logits [..., V] of hidden states [..., D], capped."""
+  """float32 logits [..., V] of hidden states [..., D], capped where the model is."""
   out = jnp.dot(
     hidden,
     head(arch, params).astype(hidden.dtype),

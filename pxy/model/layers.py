@@ -23,7 +23,7 @@ _ACTIVATIONS = {
 
 
 def weight(rngs: nnx.Rngs, shape, axes, std: float) -> nnx.Param:
-  """A normally distributed parameter with logical axis names."""
+  """A float32 parameter from N(0, std^2), with a logical axis name per dimension."""
   value = std * jax.random.normal(rngs.params(), shape, jnp.float32)
   return nnx.Param(value, axes=axes)
 
@@ -62,7 +62,7 @@ def frequencies(arch: Arch, local: bool):
 
 
 def rope(positions_BT, frequencies_h):
-  """cos_BTh, sin_BTh of the rotations' angles, position * frequency."""
+  """float32 cos_BTh, sin_BTh of the rotations' angles, position * frequency."""
   frequencies_h = jnp.asarray(frequencies_h, jnp.float32)
   angles = positions_BT.astype(jnp.float32)[..., None] * frequencies_h[None, None]
   return jnp.cos(angles), jnp.sin(angles)

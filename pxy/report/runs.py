@@ -58,6 +58,7 @@ class Run:
 
   @functools.cached_property
   def phases(self) -> list[Phase]:
+    """As the steps tell them, in order."""
     found: list[Phase] = []
     for record in self.steps:
       name, step = str(record.get("phase", "")), record["step"]
@@ -86,14 +87,17 @@ class Group:
 
   @property
   def seeds(self) -> list[int]:
+    """Of its runs, sorted."""
     return sorted(run.config.get("seed", 0) for run in self.runs)
 
   @property
   def phases(self) -> list[Phase]:
+    """Those of the run that came furthest through them."""
     return max((run.phases for run in self.runs), key=len)
 
   @property
   def first_eval(self) -> int | None:
+    """The first step at which all were evaluated; None while there is none."""
     steps = self.eval_steps
     return steps[0] if steps else None
 
@@ -115,6 +119,7 @@ class Group:
     return list(dict.fromkeys(names))
 
   def has(self, name: str) -> bool:
+    """Whether a metric is known at a step that all runs have."""
     return len(self.series(name).step) > 0
 
   def series(self, name: str) -> Series:
@@ -205,14 +210,17 @@ def group(runs: Sequence[Run]) -> list[Group]:
 
 
 def _name(runs: Sequence[Run]) -> str:
-  """The folder's name, without what differs between the seeds."""
+  """The whole words with which all folders begin, without what differs between seeds:
+  `dsrl` of dsrl-s0 and dsrl-s1. Where there are none: the first, and how many more."""
   folders = [run.path.resolve().name for run in runs]
   if len(folders) == 1:
     return folders[0]
-  common = folders[0]
-  while not all(folder.startswith(common) for folder in folders):
-    common = common[:-1]
-  return re.sub(r"[-_. ]*(seed|s)?[-_. ]*$", "", common) or " + ".join(folders)
+  words = [re.findall(r"[^\W_]*[^\W\d_]|\d+|[\W_]+", folder) for folder in folders]
+  places = zip(*words, strict=False)
+  shared = itertools.takewhile(lambda found: len(set(found)) == 1, places)
+  common = "".join(found[0] for found in shared)
+  name = re.sub(r"(^|[-_. ]+)(seed|s)?[-_. ]*$", "", common)
+  return name or f"{folders[0]} + {len(folders) - 1} more"
 
 
 def _known(value) -> bool:

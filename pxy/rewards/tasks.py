@@ -43,7 +43,15 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What became of a sample. `score` is nan unless scored; `why` says why it is not."""
+  """What became of a sample.
+
+  Attributes:
+    status: scored, ungradable or failed.
+    score: nan unless scored.
+    why: a line that says why it is not scored.
+    seconds: of wall clock, that the grader took.
+    metrics: name -> number, what else the grader told.
+  """
 
   status: str
   score: float = math.nan
@@ -53,24 +61,28 @@ class Outcome:
 
 
 def scored(score: float, metrics: dict | None = None) -> Outcome:
+  """The verifier's word, a finite number; by custom 0 to 1, or -1 to 1."""
   return Outcome("scored", float(score), metrics=metrics or {})
 
 
 def ungradable(why: str) -> Outcome:
+  """No grade: there is nothing to grade against, or it is not the verifier's to say."""
   return Outcome("ungradable", why=why)
 
 
 def failed(why: str, seconds: float = 0.0) -> Outcome:
+  """No grade, for the verifier erred after `seconds`."""
   return Outcome("failed", why=why, seconds=seconds)
 
 
 Grader = Callable[[Item], Outcome]
+"""What it raises is a failed outcome to the worker that calls it."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,1000}")
 
 
 def arithmetic(item: Item) -> Outcome:
-  """1 if the last box holds the answer's integer, else 0."""
+  """1 if the last box holds the answer's integer, of at most 1,000 digits, else 0."""
   if not _INTEGER.fullmatch(item.answer.strip()):
     return ungradable(f"the answer {item.answer[:40]!r} is no integer")
   found = (answer.boxed(item.response) or "").strip()
@@ -281,4 +293,5 @@ def _number(value) -> float | None:
 
 
 def line(error: BaseException) -> str:
+  """What an exception says, as one line of at most 300 characters."""
   return " ".join(str(error).split())[:300]

@@ -165,15 +165,19 @@ def bins(
   copies = max(
     (p.copies_BTC.shape[-1] for p in parts if p.copies_BTC is not None), default=1
   )
+  size = micro_max, micro_rows, row_tokens
+  old, ref = (
+    all(getattr(part, name) is not None for part in parts)
+    for name in ("old_BT", "ref_BT")
+  )
+  packed = jax.tree.map(
+    lambda x: np.zeros(x.shape, x.dtype), shapes(size, copies=copies, old=old, ref=ref)
+  )
   empty = {
-    f.name: np.zeros((micro_max * micro_rows, row_tokens), dtype(f.name))
-    for f in dataclasses.fields(Packed)
-    if f.name != "copies_BTC" and all(getattr(p, f.name) is not None for p in parts)
+    name: x.reshape(-1, *x.shape[2:])
+    for name, x in vars(packed).items()
+    if x is not None
   }
-  if copies > 1:
-    empty["copies_BTC"] = np.zeros(
-      (micro_max * micro_rows, row_tokens, copies), np.int32
-    )
   units = sorted(
     (
       (int((part.segments_BT[b] > 0).sum()), part, b)
@@ -211,10 +215,29 @@ def bins(
     segments_B[row] += int(part.segments_BT[b].max())
     free_B[row] -= length
   used_rows = int((segments_B > 0).sum())
-  shaped = {
-    name: x.reshape(micro_max, micro_rows, *x.shape[1:]) for name, x in empty.items()
-  }
-  return Packed(**shaped), -(-used_rows // micro_rows)
+  return packed, -(-used_rows // micro_rows)
+
+
+def shapes(
+  size: tuple[int, int, int], *, copies: int = 1, old: bool = False, ref: bool = False
+) -> Packed:
+  """What `bins` gives, as jax.ShapeDtypeStruct.
+
+  Args:
+    size: micro_max, micro_rows, row_tokens.
+    copies: of a response, in the mixture that has most.
+    old, ref: whether these log-probs are there.
+  """
+  given = {"old_BT": old, "ref_BT": ref, "copies_BTC": copies > 1}
+  return Packed(
+    **{
+      f.name: jax.ShapeDtypeStruct(
+        (*size, copies) if f.name == "copies_BTC" else size, dtype(f.name)
+      )
+      for f in dataclasses.fields(Packed)
+      if given.get(f.name, True)
+    }
+  )
 
 
 def lengths(packed: Packed) -> np.ndarray:
@@ -228,5 +251,7 @@ def lengths(packed: Packed) -> np.ndarray:
 def dtype(name: str):
   if name == "mask_BT":
     return bool
-  ints = ("tokens_BT", "positions_BT", "segments_BT", "targets_BT", "term_BT")
+  ints = (
+    "tokens_BT", "positions_BT", "segments_BT", "targets_BT", "term_BT", "copies_BTC",
+  )  # fmt: skip
   return np.int32 if name in ints else np.float32

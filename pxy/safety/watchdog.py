@@ -6,11 +6,15 @@ hold its machines for ever, and say nothing. The innermost wait counts. Sampling
 deadline for each dispatch, grading for each grade, a compilation apart from what it
 belongs to; what has no name of its own (start-up, work of the host) is `host`.
 
-Left out: a hang inside C code that holds Python's global lock stops this thread too.
+C code that holds Python's global lock stops this thread too. Behind it stands a timer
+of faulthandler's, a thread of C that needs no lock: MARGIN later than the deadline it
+writes `Timeout (h:mm:ss)!` and the stacks to stderr, and ends the process with code 1.
+So ends also one whose last words wait for the file system that hangs.
 """
 
 import contextlib
 import faulthandler
+import math
 import os
 import pathlib
 import sys
@@ -22,6 +26,9 @@ import jax
 
 from pxy import config
 from pxy.parallel import process
+
+MARGIN = 30.0
+"""Seconds beyond a deadline that the thread has to end the process in order."""
 
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -41,9 +48,11 @@ class Watchdog:
     self._folder, self._limits = folder, waits or config.Waits()
     self._waits: list[tuple[str, float]] = []  # innermost last: name, time of the end
     self._closed = threading.Event()
+    self._stderr = None  # of the timer; None: it is not to be set
 
   def __enter__(self):
     self._file = process.own("stacks.txt")  # asks the backend, which may hang later
+    self._stderr = _descriptor(sys.__stderr__)
     self._push("host")
     jax.monitoring.register_event_duration_secs_listener(self._heard)
     self._thread = threading.Thread(
@@ -55,6 +64,9 @@ class Watchdog:
   def __exit__(self, *_):
     self._closed.set()
     self._thread.join()
+    faulthandler.cancel_dump_traceback_later()
+    os.close(self._stderr)
+    self._stderr = None
     jax.monitoring.unregister_event_duration_listener(self._heard)
 
   @contextlib.contextmanager
@@ -67,6 +79,7 @@ class Watchdog:
     finally:
       del self._waits[depth:]
       self._renew()
+      self._arm()
 
   def beat(self, name: str) -> None:
     """The wait `name` goes on: its deadline counts from here."""
@@ -74,11 +87,24 @@ class Watchdog:
       self._renew()
 
   def _push(self, name: str) -> None:
-    self._waits.append((name, time.monotonic() + getattr(self._limits, name)))
+    self._waits.append(self._wait(name))
+    self._arm()
+
+  def _wait(self, name: str) -> tuple[str, float]:
+    return name, time.monotonic() + getattr(self._limits, name)
 
   def _renew(self) -> None:
+    """The innermost wait begins anew; the timer follows within a poll."""
     if self._waits:
-      self._push(self._waits.pop()[0])
+      self._waits[-1] = self._wait(self._waits[-1][0])
+
+  def _arm(self) -> None:
+    """Sets the timer, of which a process has one; 0.1 ms, so not at every beat."""
+    waits = self._waits[-1:]  # the main thread may be between two of them
+    if waits and self._stderr is not None:
+      left = max(0.0, waits[0][1] - time.monotonic()) + MARGIN
+      left = math.ceil(min(left, threading.TIMEOUT_MAX / 2))  # it writes the fraction
+      faulthandler.dump_traceback_later(left, exit=True, file=self._stderr)
 
   def _heard(self, event: str, *_, **__) -> None:
     if event == _LOWERED and self._waits[-1][0] != "compile":
@@ -89,7 +115,8 @@ class Watchdog:
 
   def _watch(self) -> None:
     while not self._closed.wait(0.5):
-      waits = self._waits[-1:]  # the main thread may be between two of them
+      self._arm()
+      waits = self._waits[-1:]
       if waits and time.monotonic() > waits[0][1]:
         self._end(waits[0][0])
 
@@ -109,3 +136,11 @@ class Watchdog:
         flush=True,
       )
     os._exit(1)
+
+
+def _descriptor(stream) -> int:
+  """A descriptor of its own of a stream; where there is none, one that takes all."""
+  try:
+    return os.dup(stream.fileno())
+  except (AttributeError, OSError, ValueError):
+    return os.open(os.devnull, os.O_WRONLY)

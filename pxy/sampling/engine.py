@@ -16,15 +16,18 @@ needs, and the last responses move to a quarter of the slots once they fit there
 
 import collections
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from pxy import config
+from pxy.model import flops
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
+from pxy.parallel import program as program_lib
 from pxy.safety import interrupt
 from pxy.sampling import step
 
@@ -85,6 +88,10 @@ class Engine:
     mesh: None, or axes (data, fsdp, tensor); slots shard over the first two.
     dtype: of the activations and the cache.
     stats: of the last run.
+
+  Raises:
+    config.Error: the model's context does not hold the longest prompt with the longest
+      response, or the mesh does not divide the weights.
   """
 
   def __init__(
@@ -126,7 +133,7 @@ class Engine:
     self.stats.compiles += event == "/jax/core/compile/backend_compile_duration"
 
   def rule(self, greedy: bool = False) -> step.Rule:
-    """How tokens are drawn."""
+    """How tokens are drawn; greedy: the likeliest, as at temperature 0."""
     sampling = self.sampling
     return step.Rule(
       temperature=0.0 if greedy else sampling.temperature,
@@ -138,11 +145,79 @@ class Engine:
 
   def largest(self, prompts: int, n: int) -> "Sizes":
     """The largest shapes of a run of `n` responses to each of `prompts`."""
-    sampling, longest = self.sampling, self.max_prompt_tokens
-    rows, width = _slots(sampling.slots, prompts * n), _bucket(longest, longest)
-    end = longest + sampling.max_new_tokens
-    block = _block(rows, n, width, self.most)
-    return Sizes(rows, _bucket(end, end), _lanes(rows, width, self.most), block, width)
+    longest, limit = self.max_prompt_tokens, self.sampling.max_new_tokens
+    rows = min(self.sampling.slots, _power(prompts * n))
+    width, end = _bucket(longest, longest), longest + limit
+    return Sizes(
+      rows=rows,
+      room=_bucket(end, end),
+      lanes=_lanes(rows, width, self.most),
+      prompts=_block(rows, n, width, self.most),
+      width=width,
+      stretch=max(1, min(STRETCH, limit - 1)),
+    )
+
+  def programs(self, params, prompts: int, n: int) -> Iterator[program_lib.Program]:
+    """The programs of a run at its `largest`, in the order in which they come.
+
+    reshard (where the weights are cast or moved), prefill, admit and decode, of which
+    one turn is described.
+
+    Args:
+      params: what `run` would be given, as shapes with shardings.
+    """
+    arch, mesh, rule = self.arch, self.mesh, self.rule()
+    static, sizes = {"dtype": self.dtype, "mesh": mesh}, self.largest(prompts, n)
+
+    def whole(shape, dtype):
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=step.everywhere(mesh))
+
+    def left(function, *args, **more):
+      """What a program returns, and where that lives."""
+      call = functools.partial(function, arch, *args, **more, **static)
+      shapes = jax.eval_shape(call)
+      return shapes if mesh is None else mesh_lib.at(shapes, step.lives(shapes, mesh))
+
+    weights, beside = params, 0
+    if (transfer := step.transfer(arch, self.dtype, mesh)) is not None:
+      weights, beside = jax.eval_shape(transfer, params), mesh_lib.device_bytes(params)
+      if mesh is not None:
+        weights = mesh_lib.at(weights, step.placed(arch, mesh))
+      yield program_lib.Program("reshard", functools.partial(transfer.lower, params))
+    tokens_PT = whole((sizes.prompts, sizes.width), np.int32)
+    length_P = whole((sizes.prompts,), np.int32)
+    slots = left(step.empty, rows=sizes.rows, length=sizes.room)
+    ready = left(step.prefill, weights, tokens_PT, length_P)
+    seen = flops.causal(arch, [sizes.width] * sizes.prompts)
+    yield program_lib.Program(
+      "prefill",
+      functools.partial(
+        step.prefill.lower, arch, weights, tokens_PT, length_P, **static
+      ),
+      flops.forward(arch, sizes.prompts * sizes.width, seen, sizes.prompts),
+      beside + mesh_lib.device_bytes(slots),
+    )
+    number_A, slot_A = (whole((sizes.lanes,), t) for t in (np.uint32, np.int32))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    lanes = number_A, slot_A, number_A, number_A, whole(key.shape, key.dtype)
+    yield program_lib.Program(
+      "admit",
+      functools.partial(step.admit.lower, slots, ready, *lanes, rule=rule, mesh=mesh),
+      resident=beside + mesh_lib.device_bytes(weights),
+    )
+    yield program_lib.Program(
+      "decode",
+      functools.partial(
+        step.decode.lower, arch, weights, slots, whole((), np.int32),
+        rule=rule, tokens=sizes.stretch, live=sizes.room, **static,
+      ),
+      flops.forward(
+        arch,
+        sizes.rows,
+        [sizes.rows * min(w or sizes.room, sizes.room) for w in arch.windows()],
+      ),
+      beside,
+    )  # fmt: skip
 
   def run(
     self,
@@ -158,7 +233,7 @@ class Engine:
     greedy: bool = False,
     stop: Callable[[], bool] | None = None,
   ) -> list[list[Sample]]:
-    """`n` responses to each prompt, indexed [prompt][response].
+    """`n` responses to each prompt (int32 ids), indexed [prompt][response].
 
     Response r to prompt p draws with fold_in(fold_in(key, uids[p]), r); uids default to
     the prompts' numbers. `on_finish(p, r, sample)` is called soon after a response has
@@ -217,6 +292,8 @@ class Sizes:
   """Prompts that are read at a time."""
   width: int
   """Tokens of each."""
+  stretch: int
+  """Tokens that a dispatch draws for each slot."""
 
 
 @dataclasses.dataclass
@@ -248,17 +325,16 @@ class _Batch:
     self.params = step.weights(self.arch, params, **self.static)
     self.prompts, self.n, self.key = prompts, n, self._put(key)
     self.uids = np.asarray(uids).astype(np.uint32)
-    self.stretch = max(1, min(STRETCH, self.rule.limit - 1))
     self.longest, self.most = engine.max_prompt_tokens, engine.most
     self.waiting = collections.deque(
       (p, r) for p in range(len(prompts)) for r in range(n)
     )
-    self.rows = _slots(engine.sampling.slots, len(self.waiting))
+    sizes = engine.largest(len(prompts), n)
+    self.rows, self.stretch = sizes.rows, sizes.stretch
     self.busy = {}  # slot: _Draft
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
     self.room, self.live, self.slots = 0, 0, None
-    sizes = engine.largest(len(prompts), n)
     self.whole = (
       step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) > WHOLE
     )
@@ -397,10 +473,6 @@ def _hand_on(ended, on_finish):
   if on_finish is not None:
     for p, r, sample in ended:
       on_finish(p, r, sample)
-
-
-def _slots(most: int, responses: int) -> int:
-  return min(most, _power(responses))
 
 
 def _lanes(rows: int, width: int, most: int) -> int:

@@ -20,7 +20,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from pxy.model import cache as kv
 from pxy.model import decoder
@@ -95,7 +95,7 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
 
 
 def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
-  """Bytes on each device of the cache that `empty` makes."""
+  """Bytes on each device of the cache that `empty` makes; nothing is allocated."""
   shapes = jax.eval_shape(lambda: kv.empty(arch, rows, length, dtype))
   if mesh is not None:
     shapes = mesh_lib.at(shapes, kv.placed(shapes, mesh))
@@ -104,12 +104,15 @@ def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
 
 @functools.partial(jax.jit, static_argnames=("arch", "dtype", "mesh"))
 def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
-  """Read right-padded prompts of `length_P` > 0 tokens."""
+  """Read right-padded prompts of 0 < `length_P` <= T tokens; the cache has room for T.
+
+  params: as `weights` gives them. mesh: that the program runs on; None: one device.
+  """
   tokens_PT = _pin(tokens_PT, mesh)
   hidden_PD, cache = decoder.prefill(
     arch, params, tokens_PT, length_P, dtype=dtype, mesh=mesh
   )
-  return Prompts(_pin(cache, mesh), decoder.logits(arch, params, hidden_PD))
+  return _pin(Prompts(cache, decoder.logits(arch, params, hidden_PD)), mesh)
 
 
 @functools.partial(
@@ -189,7 +192,8 @@ def decode(arch, params, slots, enough, *, rule, tokens, live, dtype, mesh=None)
 
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
 def resize(slots, row_B, *, length, mesh=None) -> Slots:
-  """Slots `row_B` in that order, each with room for `length` tokens."""
+  """Slots `row_B` (int32) in that order, each with room for `length` tokens, which must
+  hold what they have; old and new are there at the same time."""
   cache = kv.resize(slots.cache, row_B, length)
   rest = (x[row_B] for x in (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B))
   return _pin(Slots(cache, *rest), mesh)
@@ -201,17 +205,20 @@ def weights(arch, params, *, dtype, mesh=None):
   Vectors (norm scales) stay float32: the decoder uses them so. All else it would cast
   in every step, to the same numbers.
   """
-  if mesh is None and dtype == "float32":
-    return params
-  return transfer(arch, dtype, mesh)(params)
+  program = transfer(arch, dtype, mesh)
+  return params if program is None else program(params)
 
 
 @functools.cache
 def transfer(arch, dtype, mesh):
-  """The program of `weights`: from any split over the same devices, in one dispatch."""
-  axes, where = decoder.axes(arch), None
-  if mesh is not None:
-    where = mesh_lib.shardings(mesh, axes, decoder.abstract(arch), mesh_lib.SAMPLE)
+  """The program of `weights`: from any split over the same devices, in one dispatch.
+  None where it has nothing to do.
+
+  Raises config.Error when the mesh does not divide the weights.
+  """
+  if mesh is None and dtype == "float32":
+    return None
+  axes, where = decoder.axes(arch), placed(arch, mesh)
 
   def cast(params):
     def one(x, names):
@@ -220,6 +227,25 @@ def transfer(arch, dtype, mesh):
     return jax.tree.map(one, params, axes)
 
   return jax.jit(cast, out_shardings=where)
+
+
+def placed(arch, mesh):
+  """The shardings of the weights to sample with; None without a mesh."""
+  if mesh is None:
+    return None
+  shapes = decoder.abstract(arch)
+  return mesh_lib.shardings(mesh, decoder.axes(arch), shapes, mesh_lib.SAMPLE)
+
+
+def lives(tree, mesh):
+  """Where slots, prompts and rows live on a mesh: as kv.placed says, and logits split
+  over the vocabulary as the head is. A tree of shardings."""
+  where = kv.placed(tree, mesh)
+  if isinstance(tree, Prompts):
+    rows, _ = where.logits_PV.spec
+    logits_PV = NamedSharding(mesh, PartitionSpec(rows, "tensor"))
+    where = dataclasses.replace(where, logits_PV=logits_PV)
+  return where
 
 
 def everywhere(mesh) -> NamedSharding | None:
@@ -232,7 +258,7 @@ def _pin(tree, mesh):
   compile again."""
   if mesh is None:
     return tree
-  return jax.lax.with_sharding_constraint(tree, kv.placed(tree, mesh))
+  return jax.lax.with_sharding_constraint(tree, lives(tree, mesh))
 
 
 def _whole(tree, mesh):

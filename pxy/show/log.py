@@ -54,7 +54,7 @@ class Log:
   ):
     self._folder = pathlib.Path(folder)
     self._also = tuple(also)
-    self._lock = threading.Lock()  # rescue.py flushes from another thread
+    self._lock = threading.Lock()  # safety/rescue.py flushes from another
     with completions.named(self._folder):
       self._folder.mkdir(parents=True, exist_ok=True)
     self._open(-1 if resume is None else resume, evaluated)

@@ -63,7 +63,8 @@ def tensorboard(folder, stack, *, resume: int | None = None) -> Mirror:
 def wandb(folder, stack, *, resume: int | None = None) -> Mirror:
   """Logs to W&B; a continued run keeps its identity, which is in wandb.id.
 
-  Project, entity and mode are W&B's own environment variables.
+  Project, entity and mode are W&B's own environment variables. config.Error: wandb is
+  not installed, or cannot begin.
   """
   package = _package("wandb", "wandb", "wandb")
   folder = pathlib.Path(folder)

@@ -40,7 +40,7 @@ def update(cfg: config.Optim, grads, state: State, lr) -> tuple[State, dict]:
 
 
 def reset(opt_state):
-  """Forgets the moments and their count, where they live: zeros, as `init` makes."""
+  """Forgets the moments and their count: zeros, as `init` makes, where they lived."""
   return jax.tree.map(jnp.zeros_like, opt_state)
 
 

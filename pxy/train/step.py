@@ -97,8 +97,13 @@ def accumulate(score: objective.Score, terms, params, packed: pack.Packed, used)
 class Stepper:
   """The programs of a run, with shardings pinned: init, score, update.
 
+  Packed batches are [M, B, T] with rows divisible by the mesh's (data, fsdp).
+
   Attributes:
     abstract: the state as shapes with shardings, for a checkpoint to be restored into.
+
+  Raises:
+    config.Error: the mesh does not divide the weights.
   """
 
   def __init__(self, arch, compute, sampling, opt: config.Optim, mesh):
@@ -131,18 +136,20 @@ class Stepper:
     )
 
   def init(self, params) -> state_lib.State:
-    """The state before the first update."""
+    """The state before the first update, of float32 params from anywhere."""
     return self._init(process.put(params, self._params))
 
   def score(self, params, packed: pack.Packed, used: int):
-    """Log-probs of the targets [M, B, T], 0 outside the mask; one forward."""
+    """float32 log-probs of the targets [M, B, T], 0 outside the mask and beyond the
+    first `used` micro-batches; one forward each."""
     return self._scored(params, process.put(packed, self._rows), np.int32(used))
 
   def update(self, state, packed: pack.Packed, used: int, lr: float, terms):
     """One update from a packed batch: (state, metrics that know their reduction).
 
-    A loss or gradient that is not finite leaves the state as it was; actor/skipped
-    counts it.
+    `state` is donated: its arrays cannot be read afterwards. The first `used` micro-
+    batches are scored, terms are config.Term. A loss or gradient that is not finite
+    leaves the state as it was; actor/skipped counts it.
     """
     kernels = tuple(objective.kernel(term) for term in terms)
     packed = process.put(packed, self._rows)

@@ -84,7 +84,8 @@ def load(folder, put: names.Put = lambda path, value: value) -> tuple[Arch, dict
 
 
 def save_arch(folder, model: Arch, tokenizer=None, dtype: str = "float32") -> None:
-  """Writes config.json, and with `tokenizer` generation_config.json before it."""
+  """Writes config.json, and with `tokenizer` generation_config.json before it;
+  config.Error if no known family has this Arch."""
   ids = {}
   if tokenizer is not None:
     ids = _ids(tokenizer)
@@ -109,6 +110,9 @@ def save(
   params: arrays this process can read whole. dtype: of the tensors in the files.
   shard_bytes: no file has more in tensors, but one of a single tensor; where one file
   is not enough, an index says which has what.
+
+  Raises:
+    config.Error: no known family has this Arch, or a number is beyond the dtype.
   """
   if dtype not in _DTYPES:
     raise config.Error(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")

@@ -120,6 +120,9 @@ def params(model: str, sharded: Any, step: int | None = None) -> Any:
   Args:
     sharded: tree of jax.ShapeDtypeStruct with shardings, as decoder.abstract.
     step: a checkpoint of a run folder (default: the newest).
+
+  Raises:
+    config.Error: MODEL cannot be read, is of another architecture, or has no such step.
   """
   path = place(model)
   if is_run(path):
@@ -162,7 +165,7 @@ def about(model: str) -> About:
 
 
 def load(model: str, step: int | None = None) -> Policy:
-  """Reads MODEL onto one device; `step` as in `params`."""
+  """Reads MODEL onto one device, in float32; `step` and errors as in `params`."""
   what = about(model)
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   placed = jax.tree.map(

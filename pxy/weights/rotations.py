@@ -34,7 +34,8 @@ def read(
 ) -> dict:
   """rope_theta, rope_scaling and rope_local_theta of an Arch, as far as they are set.
 
-  two: the family turns its local layers by a base of their own.
+  two: the family turns its local layers by a base of their own. config.Error names
+  what is not supported.
   """
   where = "rope_scaling"
   if parameters is not None:

@@ -1,0 +1,30 @@
+"""A jitted program, described: lowered from shapes alone, no weights, no devices.
+
+Who dispatches a program describes it (sampling/engine.py, train/step.py), so that what
+is compiled ahead of time is what will run.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """One program, not lowered yet.
+
+  Attributes:
+    name: what it does.
+    lower: -> jax.stages.Lowered.
+    model_flops: of all devices together, by model/flops.py; 0 where nothing is
+      multiplied.
+    resident: bytes on each device of what lives there besides the arguments.
+    trips: turns of the loops whose count only the data knows.
+  """
+
+  name: str
+  lower: Callable[[], jax.stages.Lowered]
+  model_flops: int = 0
+  resident: int = 0
+  trips: int = 1

@@ -135,6 +135,11 @@ class Phase:
   on_start: Literal["keep", "reset_optimizer"] = "keep"
   """What happens to the optimizer's moments when the phase starts."""
 
+  @property
+  def needs_reference(self) -> bool:
+    """Whether a term measures the distance to the start-of-run model."""
+    return any(term.kl != "none" for term in self.terms)
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -347,6 +352,11 @@ class Train:
   save: Save = Save()
   guard: Guard = Guard()
   waits: Waits = Waits()
+
+  @property
+  def needs_reference(self) -> bool:
+    """Whether a phase needs the start-of-run model beside the one that is trained."""
+    return any(phase.needs_reference for phase in self.phases)
 
 
 @dataclasses.dataclass(frozen=True)

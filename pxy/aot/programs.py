@@ -69,8 +69,7 @@ def of(cfg: config.Train, arch, devices) -> Iterator[Program]:
   ))  # fmt: skip
   state = mesh_lib.device_bytes(stepper.abstract)
   params = mesh_lib.device_bytes(stepper.abstract.params)
-  kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
-  reference = params if kl else 0
+  reference = params if cfg.needs_reference else 0
   yield Program(
     "reshard",
     functools.partial(transfer.lower, stepper.abstract.params),
@@ -168,7 +167,6 @@ def _trainer(cfg, arch, mesh, stepper, reference):
   scored = shape.micro_max * shape.micro_rows
   lengths = [longest] * scored
   pairs, tokens = flops.causal(arch, lengths), sum(lengths)
-  kl = {phase.name: any(t.kl != "none" for t in phase.terms) for phase in cfg.phases}
   yield Program(
     "score",
     functools.partial(stepper.lower_score, _packed(size, None, False, False)),
@@ -182,7 +180,9 @@ def _trainer(cfg, arch, mesh, stepper, reference):
     copies = [
       t.copies for t in phase.terms if t.space == "marginal" and t.context == "mixture"
     ]
-    packed = _packed(size, max(copies, default=None), cfg.updates > 1, kl[phase.name])
+    packed = _packed(
+      size, max(copies, default=None), cfg.updates > 1, phase.needs_reference
+    )
     yield Program(
       f"update {phase.name}",
       functools.partial(stepper.lower_update, packed, phase.terms),

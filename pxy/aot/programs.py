@@ -25,7 +25,7 @@ from pxy.evaluate import run as evaluate_lib
 from pxy.model import cache as kv
 from pxy.model import decoder, flops
 from pxy.parallel import mesh as mesh_lib
-from pxy.rl import pack
+from pxy.rl import context, pack
 from pxy.run import batch as batch_lib
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import step as sampling_step
@@ -169,7 +169,7 @@ def _trainer(cfg, arch, mesh, stepper, reference):
   pairs, tokens = flops.causal(arch, lengths), sum(lengths)
   yield Program(
     "score",
-    functools.partial(stepper.lower_score, _packed(size, None, False, False)),
+    functools.partial(stepper.lower_score, _packed(size, 1, False, False)),
     flops.forward(arch, tokens, pairs),
     mesh_lib.device_bytes(stepper.abstract)
     - mesh_lib.device_bytes(stepper.abstract.params)
@@ -177,12 +177,8 @@ def _trainer(cfg, arch, mesh, stepper, reference):
     shape.micro_max,
   )
   for phase in cfg.phases:
-    copies = [
-      t.copies for t in phase.terms if t.space == "marginal" and t.context == "mixture"
-    ]
-    packed = _packed(
-      size, max(copies, default=None), cfg.updates > 1, phase.needs_reference
-    )
+    copies = max(context.of(term).copies(term) for term in phase.terms)
+    packed = _packed(size, copies, cfg.updates > 1, phase.needs_reference)
     yield Program(
       f"update {phase.name}",
       functools.partial(stepper.lower_update, packed, phase.terms),
@@ -199,6 +195,6 @@ def _packed(size, copies, old, ref) -> pack.Packed:
     for field in dataclasses.fields(pack.Packed)
     if field.name != "copies_BTC" and optional.get(field.name, True)
   }
-  if copies is not None:
+  if copies > 1:
     fields["copies_BTC"] = jax.ShapeDtypeStruct((*size, copies), np.int32)
   return pack.Packed(**fields)

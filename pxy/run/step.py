@@ -57,9 +57,10 @@ class Run:
     self._order()
     self.problems = evaluate_lib.problems(cfg.data, cfg.eval, policy.tokenizer)
     self.answers = self._answers()
-    self.shape = batch_lib.shape(cfg, mesh_lib.row_shards(self.mesh))
     terms = [term for phase in cfg.phases for term in phase.terms]
     self.contexts = batch_lib.contexts(policy.tokenizer, terms)
+    shards = mesh_lib.row_shards(self.mesh)
+    self.shape = batch_lib.shape(cfg, shards, self.contexts, policy.arch.context)
     self.stepper = step_lib.Stepper(
       policy.arch, cfg.compute, cfg.sampling, cfg.optim, self.mesh
     )
@@ -186,12 +187,13 @@ class Run:
     collect.refuse_stale(drawn, meta["updates"])
     answers = drawn.answers
     rewards_PR, valid_PR = advantage.overlong(
-      cfg.reward,
+      cfg.reward.overlong,
       drawn.scores_PR,
       drawn.valid_PR,
       length_PR=np.array([[len(a.sample.ids) for a in g] for g in answers]),
       truncated_PR=np.array([[a.sample.stop == "length" for a in g] for g in answers]),
       limit=cfg.sampling.max_new_tokens,
+      buffer=cfg.reward.overlong_buffer,
     )
     rollouts = rollout.stack(
       [group[0].prompt.ids for group in answers],

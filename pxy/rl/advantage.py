@@ -12,8 +12,6 @@ All functions take numpy arrays (computed in float64, then float32) or JAX array
 under jit. Left out: advantages per token (critics, GAE).
 """
 
-from collections.abc import Callable
-
 from pxy import fields, imports
 from pxy.rl import choose
 
@@ -61,8 +59,7 @@ def estimate(term, rewards_PR, valid_PR):
   """
   xp = _namespace(rewards_PR)
   rewards_PR = xp.where(valid_PR, _number(rewards_PR), xp.nan)
-  adv_PR = of(term)(rewards_PR, valid_PR)
-  choose.alike("advantage", term, adv_PR, rewards_PR, ("float", "int"))
+  adv_PR = _called(term, rewards_PR, valid_PR)
   if xp is np:
     adv_PR = np.asarray(adv_PR)
     fields.need(
@@ -73,17 +70,23 @@ def estimate(term, rewards_PR, valid_PR):
   return _float32(xp.where(valid_PR, adv_PR, 0.0))
 
 
-def of(term) -> Callable:
-  """The term's estimator: (rewards_PR, valid_PR) -> adv_PR; fields.Error if it cannot
-  be loaded, or takes something else."""
-  return choose.function("advantage", term, ADVANTAGES, ("rewards_PR", "valid_PR"))
+def contrasts(term, prompts: int, responses: int) -> bool:
+  """Whether rewards of 0 and 1 give an advantage other than 0 in a batch of this size;
+  a single response may have nothing to be compared with.
+
+  Raises fields.Error, before a run begins, for a function of the user's own that cannot
+  be loaded, takes something else or gives another shape.
+  """
+  rewards_PR = (1.0 + np.arange(prompts * responses).reshape(prompts, responses)) % 2
+  return bool(np.any(_called(term, rewards_PR, np.ones((prompts, responses), bool))))
 
 
-def contrasts(term, groups: int, responses: int) -> bool:
-  """Whether different rewards can give advantages other than 0 at this size; one
-  response has nothing to be compared with."""
-  rewards_PR = np.arange(groups * responses, dtype=float).reshape(groups, responses)
-  return bool(estimate(term, rewards_PR, np.ones((groups, responses), bool)).any())
+def _called(term, rewards_PR, valid_PR):
+  arrays = ("rewards_PR", "valid_PR")
+  function = choose.function("advantage", term, ADVANTAGES, arrays)
+  adv_PR = function(rewards_PR, valid_PR)
+  choose.alike("advantage", term, adv_PR, rewards_PR, ("float", "int"))
+  return adv_PR
 
 
 def grpo(rewards_PR, valid_PR):

@@ -15,7 +15,6 @@ reference away just where the distance is largest.
 """
 
 import functools
-from collections.abc import Callable
 
 from pxy import fields, imports
 from pxy.rl import choose
@@ -27,7 +26,7 @@ CLAMP = 20.0
 
 
 def loss(term, logp_BT, old_BT, adv_BT, weight_BT, segments_BT=None):
-  """The surrogate that a term names, over tokens of these weights.
+  """The surrogate that a term names, summed over tokens of these weights.
 
   Args:
     term: rl.term.Term.
@@ -48,26 +47,16 @@ def loss(term, logp_BT, old_BT, adv_BT, weight_BT, segments_BT=None):
   """
   on_BT = weight_BT != 0
   logp_BT, old_BT = (jnp.where(on_BT, x_BT, 0.0) for x_BT in (logp_BT, old_BT))
-  found = of(term, on_BT=on_BT, segments_BT=segments_BT)(logp_BT, old_BT, adv_BT)
+  arrays = ("logp_BT", "old_BT", "adv_BT")
+  more = {"on_BT": on_BT, "segments_BT": segments_BT}
+  function = choose.function("clip", term, SURROGATES, arrays, **more)
+  found = function(logp_BT, old_BT, adv_BT)
   loss_BT, told = found if isinstance(found, tuple) else (found, {})
   choose.alike("clip", term, loss_BT, logp_BT)
   loss_BT = jnp.where(on_BT, weight_BT * loss_BT, 0.0)
   told = told | {"ppo_kl": -_gap(logp_BT, old_BT)}
   metrics = {name: _mean(x_BT, on_BT) for name, x_BT in told.items()}
   return (jnp.sum(loss_BT), jnp.sum(weight_BT)), jax.lax.stop_gradient(metrics)
-
-
-def of(term, on_BT=None, segments_BT=None) -> Callable:
-  """The term's surrogate, (logp_BT, old_BT, adv_BT) -> the loss of each token, or that
-  and a dict of what to tell of each token; fields.Error if it cannot be loaded, or
-  takes something else.
-
-  By name it may take fields of the term; `on_BT`, the tokens that count; and
-  `segments_BT`.
-  """
-  arrays = ("logp_BT", "old_BT", "adv_BT")
-  more = {"on_BT": on_BT, "segments_BT": segments_BT}
-  return choose.function("clip", term, SURROGATES, arrays, **more)
 
 
 def check(term) -> None:
@@ -125,7 +114,11 @@ def cispo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high):
 
 
 SURROGATES = {"none": reinforce, "ppo": ppo, "gspo": gspo, "cispo": cispo}
-"""By the name that a term gives as `clip`."""
+"""By the name that a term gives as `clip`: (logp_BT, old_BT, adv_BT) -> the loss of
+each token; or that, and a dict of what else to tell of each token: metrics, by means.
+
+By name they take fields of the term, `on_BT` (the tokens that count), `segments_BT`.
+"""
 
 
 def k1(gap_BT):

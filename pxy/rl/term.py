@@ -17,6 +17,7 @@ Clip = Literal[tuple(surrogate.SURROGATES)] | str
 Context = Literal[tuple(context.CONTEXTS)]
 Kl = Literal[("none", *surrogate.KLS)]
 Reduction = Literal[tuple(reduction.REDUCTIONS)]
+Tis = Literal["none", "token", "sequence"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Term:
   its expected gradient is zero; it is reported as actor/kl_k1."""
   kl_coef: NonNegative = 0.0
   """Weight of the KL estimate."""
-  tis: Literal["none", "token", "sequence"] = "none"
+  tis: Tis = "none"
   """Truncated importance weights for a sampler that differs from the trainer."""
   tis_cap: Positive = 2.0
   """Largest importance weight."""

@@ -133,6 +133,17 @@ def test_a_context_longer_than_the_prompts_counts_in_the_shape():
   assert batch.shape(cfg, 1, {"document": [1]}).row_tokens == 16
 
 
+def test_ids_are_asked_of_the_tokenizer_for_the_fixed_contexts_of_a_run():
+  class Tokenizer:
+    start_id, document_id = 7, 8
+
+  names = ("start", "document", "shuffled")
+  terms = [config.Term(space="marginal", context=name) for name in names]
+  terms.append(config.Term())  # its context is its prompt
+  assert batch.contexts(Tokenizer(), terms) == {"start": [7], "document": [8]}
+  assert batch.contexts(None, [config.Term()]) == {}
+
+
 @pytest.mark.parametrize("name", context.CONTEXTS)
 def test_a_run_needs_as_many_prompts_as_the_context(name):
   term = config.Term(space="marginal", context=name, copies=3, advantage="mean")

@@ -5,7 +5,7 @@ record and know no name, so a new context is a line of CONTEXTS.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def _view():
@@ -98,3 +98,9 @@ CONTEXTS = {
 def of(term) -> Context:
   """The context that a term asks for."""
   return PROMPT if term.space == "conditional" else CONTEXTS[term.context]
+
+
+def ids(term, known: Mapping[str, Sequence[int]]) -> Sequence[int] | None:
+  """Those of the term's context, out of the fixed ones that are known by name; None if
+  it is made of prompts, or not known."""
+  return None if of(term).ids is None else known.get(term.context)

@@ -61,7 +61,7 @@ def shape(
   longest = prompt + response - 1
   for phase in cfg.phases:
     for term in phase.terms:
-      ids = (contexts or {}).get(term.context)
+      ids = context.ids(term, contexts or {})
       size = context.of(term).tokens(term, ids, prompt, response)
       longest = max(longest, size)
       if ids and positions and len(ids) + response > positions:
@@ -150,8 +150,11 @@ def contexts(tokenizer, terms: Sequence[config.Term]) -> dict[str, list[int]]:
 
   Raises config.Error when the tokenizer has no such token.
   """
-  fixed = {term.context: context.of(term).ids for term in terms}
-  return {name: list(ids(tokenizer)) for name, ids in fixed.items() if ids is not None}
+  return {
+    term.context: list(context.of(term).ids(tokenizer))
+    for term in terms
+    if context.of(term).ids is not None
+  }
 
 
 def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
@@ -174,4 +177,4 @@ def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
 
 def view_of(term: config.Term, rollouts, contexts, key) -> view.View:
   """The view that a term takes of the rollouts; arguments as of `prepare`."""
-  return context.of(term).view(rollouts, contexts.get(term.context), key, term)
+  return context.of(term).view(rollouts, context.ids(term, contexts), key, term)

@@ -16,14 +16,15 @@ __version__ = "0.1.0"
 
 ORDER = (
   "fields",  # typed fields <-> JSON, ranges, errors
+  "imports",  # code that comes late: dear modules, functions of the user's own
   "files",  # whole or not there
+  "rl",  # log-probs, advantages, views, packing, surrogates, the objective
   "config",  # what a run is; the only owner of defaults
   "show",  # log, completions, progress, mirrors: what every layer may write to
   "parallel",  # mesh, processes, heartbeat
   "text",  # tokenizers, chat templates
   "model",  # one decoder with flags, attention, cache
   "testing",  # a tiny model and tokenizer to test with
-  "rl",  # log-probs, advantages, views, packing, surrogates, the objective
   "safety",  # signals, watchdog, rescue, numbers that go wrong
   "rewards",  # graders, and the processes they run in
   "data",  # prompts: files, tasks, the embedded world

@@ -30,94 +30,11 @@ from pxy.fields import (
   Share,
   Temperature,
 )
+from pxy.rl import advantage, context, surrogate
+from pxy.rl import term as term_lib
 
 Error = fields.Error
-
-
-@dataclasses.dataclass(frozen=True)
-class Term:
-  """One summand of the loss: which likelihood, of which samples, how weighted."""
-
-  space: Literal["conditional", "marginal"] = "conditional"
-  """Which likelihood moves: log P(y|x) or log P(y)."""
-  context: Literal["start", "document", "shuffled", "mixture"] = "start"
-  """What stands in the prompt's place in the marginal space: the chat start token, the
-  document separator, another prompt of the batch, or a mean over `copies` prompts."""
-  copies: Count = 4
-  """Prompts in the `mixture` context."""
-  select: Literal["all", "negative", "positive"] = "all"
-  """Sign filter. The loss is normalised over the selected samples only."""
-  negative: Literal["advantage", "reward"] = "advantage"
-  """What is negative: A < 0 (all-wrong groups give nothing), or every reward <= 0
-  (all-wrong groups included, with A = -1)."""
-  advantage: Literal[
-    "grpo", "mean", "rloo", "reinforce", "sign", "w-reinforce", "batch"
-  ] = "grpo"
-  """How rewards become advantages: grpo (r - mean) / std, mean r - mean, rloo against
-  the mean of the others, reinforce r, sign +1 or -1, w-reinforce lam * r or r - 1,
-  batch is grpo with the batch as one group."""
-  lam: NonNegative = 0.1
-  """w-reinforce: weight of correct samples."""
-  coef: Positive = 1.0
-  """Weight of the term in the loss."""
-  clip: Literal["none", "ppo", "gspo", "cispo"] = "ppo"
-  """The surrogate; none is REINFORCE. All agree while the policy is the sampler's."""
-  clip_low: Share = 0.2
-  """The ratio to the old policy counts down to 1 - clip_low, ..."""
-  clip_high: NonNegative = 0.2
-  """... and up to 1 + clip_high."""
-  dual_clip: float | None = 10.0
-  """ppo: bound on ratio * |A| for negative advantages; None switches it off."""
-  reduction: Literal[
-    "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"
-  ] = "token-mean"
-  """How tokens become one loss: a mean over tokens, over sequences (of their means or
-  sums), or over sequences of a fixed length."""
-  constant: Positive = 1024.0
-  """The fixed length of the `constant` reduction."""
-  kl: Literal["none", "k1", "k2", "k3"] = "none"
-  """KL estimator against the start-of-run model, conditional space only."""
-  kl_coef: NonNegative = 0.0
-  """Weight of the KL estimate."""
-  tis: Literal["none", "token", "sequence"] = "none"
-  """Truncated importance weights for a sampler that differs from the trainer."""
-  tis_cap: Positive = 2.0
-  """Largest importance weight."""
-
-  def __post_init__(self):
-    """Refuses what is misspelt, out of range, or contradicts itself; Error says why."""
-    fields.check_fields(self)
-    marginal = self.space == "marginal"
-    fields.need(
-      marginal or self.context == "start",
-      f"context {self.context!r} stands in the prompt's place, so it needs space"
-      " 'marginal'",
-    )
-    fields.need(
-      self.context != "mixture" or self.copies >= 2,
-      f"copies {self.copies}: a mixture is over 2 prompts or more",
-    )
-    fields.need(
-      not marginal or self.kl == "none",
-      f"kl {self.kl!r} is measured on P(y|x): space must be 'conditional'",
-    )
-    fields.need(
-      not marginal or self.tis == "none",
-      f"tis {self.tis!r} compares P(y|x) of trainer and sampler: space must be"
-      " 'conditional'",
-    )
-    fields.need(
-      (self.kl == "none") == (self.kl_coef == 0),
-      f"kl {self.kl!r} with kl_coef {self.kl_coef}: give both (kl_coef > 0) or neither",
-    )
-    fields.need(
-      self.select != "all" or self.negative == "advantage",
-      "negative 'reward' defines a filter: select must be 'negative' or 'positive'",
-    )
-    fields.need(
-      self.dual_clip is None or self.dual_clip > 1,
-      f"dual_clip {self.dual_clip}: must be > 1, or None",
-    )
+Term = term_lib.Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +51,11 @@ class Phase:
   """Learning rate, constant over the phase."""
   on_start: Literal["keep", "reset_optimizer"] = "keep"
   """What happens to the optimizer's moments when the phase starts."""
+
+  @property
+  def needs_reference(self) -> bool:
+    """Whether a term measures the distance to the start-of-run model."""
+    return any(term.kl != "none" for term in self.terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,6 +270,11 @@ class Train:
   guard: Guard = Guard()
   waits: Waits = Waits()
 
+  @property
+  def needs_reference(self) -> bool:
+    """Whether a phase needs the start-of-run model beside the one that is trained."""
+    return any(phase.needs_reference for phase in self.phases)
+
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
@@ -502,22 +429,30 @@ def _check_train(cfg: Train) -> None:
       f"{at}.steps: only the last phase may be open-ended; give the others a length",
     )
     for j, term in enumerate(phase.terms):
-      here = f"{at}.terms.{j}"
-      if term.advantage in ("grpo", "mean", "rloo"):
-        fields.need(
-          data.responses >= 2,
-          f"{here}.advantage {term.advantage!r} compares the responses of a group:"
-          " data.responses must be >= 2",
-        )
-      if term.space == "marginal" and term.context == "shuffled":
-        fields.need(groups >= 2, f"{here}: `shuffled` needs >= 2 prompts per update")
-      if term.space == "marginal" and term.context == "mixture":
-        copies.add(term.copies)
-        fields.need(
-          term.copies <= groups,
-          f"{here}.copies {term.copies}: must be 2 to {groups}, the prompts per update",
-        )
+      _check_term(f"{at}.terms.{j}", term, groups, data)
+      copies.add(context.of(term).copies(term))
   fields.need(
-    len(copies) <= 1,
+    len(copies - {1}) <= 1,
     "terms: all mixtures of a run need the same number of copies",
+  )
+
+
+def _check_term(at: str, term: Term, groups: int, data: Data) -> None:
+  """`groups` are the prompts of an update. Functions of the user's own are tried."""
+  try:
+    contrast = advantage.contrasts(term, data.prompts, data.responses)
+    surrogate.check(term)
+  except Error as error:
+    raise Error(f"{at}.{error}") from None
+  fields.need(
+    contrast or data.responses >= 2,
+    f"{at}.advantage {term.advantage!r} compares the responses of a group:"
+    " data.responses must be >= 2",
+  )
+  before = context.of(term)
+  copies = f" with copies {term.copies}" if before.copies(term) > 1 else ""
+  fields.need(
+    before.groups(term) <= groups,
+    f"{at}.context {term.context!r}{copies} needs {before.groups(term)} prompts per"
+    f" update, there are {groups}",
   )

@@ -92,7 +92,13 @@ def _value(hint, value, path):
   if origin in (types.UnionType, typing.Union):
     if value is None and type(None) in args:
       return None
-    return _value(next(a for a in args if a is not type(None)), value, path)
+    *others, last = (a for a in args if a is not type(None))
+    for member in others:
+      try:
+        return _value(member, value, path)
+      except Error:
+        pass
+    return _value(last, value, path)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     value = float(value)
   if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
@@ -106,3 +112,8 @@ def need(true, text: str) -> None:
   """Raises an Error unless it is true."""
   if not true:
     raise Error(text)
+
+
+def line(error: BaseException) -> str:
+  """What an exception says, on one line of at most 300 characters."""
+  return " ".join(str(error).split())[:300]

@@ -248,7 +248,7 @@ def surrogate(term, logp, old, adv: float) -> list:
 def kl(kind: str, logp, ref: float):
   """Estimators of KL(policy || reference) at a token of the policy."""
   d = near(logp - ref)
-  return {"none": 0 * d, "k1": d, "k2": d**2 / 2, "k3": np.exp(-d) - 1 + d}[kind]
+  return {"k2": d**2 / 2, "k3": np.exp(-d) - 1 + d}[kind]
 
 
 def reduced(how: str, rows: list, constant: float):

@@ -1,7 +1,5 @@
 """Estimators and sign filters, against the oracle, by hand and by their properties."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +12,9 @@ from pxy.rl import advantage
 
 import reference
 
-KINDS = ("grpo", "mean", "rloo", "reinforce", "sign", "w-reinforce", "batch")
-CENTRED = ("grpo", "mean", "rloo", "batch")
+KINDS = tuple(advantage.ADVANTAGES)
+CENTRED = [kind for kind in KINDS if kind not in ("reinforce", "sign", "w-reinforce")]
+"""Those that only see differences of rewards."""
 P, R = 3, 4
 
 
@@ -36,7 +35,9 @@ binary = _worlds(st.sampled_from([0.0, 1.0]))
 
 
 def _estimate(kind, rewards_PR, valid_PR):
-  return np.asarray(advantage.estimate(kind, rewards_PR, valid_PR, lam=0.1))
+  return np.asarray(
+    advantage.estimate(config.Term(advantage=kind), rewards_PR, valid_PR)
+  )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,7 +103,7 @@ def test_equal_rewards_give_exactly_zero(kind, as_array):
     assert (adv_PR == 0).all(), f"{kind} of three rewards of {value}: {adv_PR[0]}"
 
 
-@pytest.mark.parametrize("kind", ["grpo", "mean", "rloo"])
+@pytest.mark.parametrize("kind", [kind for kind in CENTRED if kind != "batch"])
 def test_a_group_of_one_has_no_contrast(kind):
   valid_PR = np.array([[True, False, False], [False, False, False]])
   adv_PR = _estimate(kind, np.full((2, 3), np.nan), valid_PR & False)
@@ -189,17 +190,16 @@ def test_under_jit(kind):
 
 def test_overlong():
   """Limit 10, buffer 4: the penalty grows from 0 at 6 tokens by 1/4 for each."""
-  reward = config.Reward(overlong_buffer=4)
   rewards_PR, valid_PR = np.ones((1, 4)), np.array([[True, True, True, False]])
   rest = {
     "length_PR": np.array([[3, 6, 10, 9]]),
     "truncated_PR": np.array([[False, False, True, False]]),
     "limit": 10,
+    "buffer": 4,
   }
 
   def rule(overlong):
-    chosen = dataclasses.replace(reward, overlong=overlong)
-    return advantage.overlong(chosen, rewards_PR, valid_PR, **rest)
+    return advantage.overlong(overlong, rewards_PR, valid_PR, **rest)
 
   same_PR, all_PR = rule("keep")
   assert (same_PR == 1).all() and (all_PR == valid_PR).all()
@@ -209,6 +209,92 @@ def test_overlong():
   assert less_PR.tolist() == [[1, 1, 0, 0.25]] and (all_PR == valid_PR).all()
 
 
-def test_unknown_estimator():
-  with pytest.raises(config.Error, match="gae"):
-    advantage.estimate("gae", np.ones((1, 2)), np.ones((1, 2), bool), lam=0.1)
+def test_unknown_names():
+  with pytest.raises(config.Error, match=r"'gae': must be one of grpo, .*, or a f"):
+    config.Term(advantage="gae")
+  with pytest.raises(config.Error, match="overlong 'cut'"):
+    advantage.overlong("cut", [], [], length_PR=[], truncated_PR=[], limit=1)
+
+
+RANK = """
+import numpy as np
+
+def rank(rewards_PR, valid_PR, lam):
+  below_PRR = rewards_PR[:, None] < rewards_PR[..., None]
+  return lam * (below_PRR & valid_PR[:, None]).sum(-1)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+  """A term whose advantage is a function of this source."""
+  monkeypatch.chdir(tmp_path)
+
+  def term(source, name="rank", **fields):
+    (tmp_path / "my.py").write_text(source)
+    return config.Term(advantage=f"my.py:{name}", **fields)
+
+  return term
+
+
+def test_a_function_of_the_users_own_by_its_import_path(own):
+  rewards_PR = np.array([[1.0, 3, 2, 9], [5, 5, np.nan, 4]])
+  valid_PR = np.array([[1, 1, 1, 0], [1, 1, 0, 1]], bool)
+  term = own(RANK, lam=0.5)
+  adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
+  assert adv_PR.dtype == np.float32
+  assert adv_PR.tolist() == [[0, 1, 0.5, 0], [0.5, 0.5, 0, 0]]
+  assert (selected_PR == valid_PR).all()
+  term = own(RANK, lam=0.5, select="positive")
+  adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
+  assert selected_PR.astype(int).tolist() == [[0, 1, 1, 0], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+  "source, says",
+  [
+    ("def rank(rewards_PR, valid_PR): return rewards_PR[0]",
+     r"advantage 'my.py:rank' gave an array \(\d,\), where \(\d+, \d\) is wanted"),
+    ("def rank(rewards_PR, valid_PR): return 1.0", "gave float, not an array"),
+    ("def rank(rewards_PR, valid_PR): return valid_PR", "type bool, where float"),
+    ("def rank(rewards_PR, valid_PR): return rewards_PR - rewards_PR.mean()",
+     "no finite number; those that do not count have reward nan"),
+    ("def rank(rewards_PR): return rewards_PR", r"takes \(rewards_PR\), but is called"),
+    ("def rank(r, v, height): return r", "takes .*by name .* lam, .*'height'"),
+    ("rank = 3", "cannot load 'my.py:rank': TypeError"),
+    ("import no_such_module", "cannot load 'my.py:rank': ModuleNotFoundError"),
+    ("raise SystemExit(3)", "SystemExit"),
+    ("def other(): pass", "no attribute 'rank'"),
+  ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_function_is_said_in_one_line(own, source, says):
+  term, valid_PR = own(source), np.array([[True, True, False]] * 2)
+  with pytest.raises(config.Error, match=says) as refusal:
+    advantage.compute(term, np.ones((2, 3)), valid_PR)
+  assert "my.py:rank" in str(refusal.value) and "\n" not in str(refusal.value)
+  # Before a run begins, the same is said of what shows without samples to leave out.
+  if "finite" not in says:
+    cfg = config.Train(phases=(config.Phase(terms=(term,)),))
+    with pytest.raises(config.Error, match=r"^phases\.0\.terms\.0\.advantage\b"):
+      config.check(cfg)
+
+
+def test_a_file_that_has_changed_is_read_again(own):
+  rewards_PR, valid_PR = np.ones((1, 2)), np.ones((1, 2), bool)
+  for i in (1, 2):
+    term = own(f"def rank(rewards_PR, valid_PR): return {i} * rewards_PR # {'x' * i}")
+    assert (advantage.compute(term, rewards_PR, valid_PR)[0] == i).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_needs_responses_to_compare_where_the_advantage_compares(kind):
+  cfg = config.Train(
+    phases=(config.Phase(terms=(config.Term(advantage=kind),)),),
+    data=config.Data(responses=1),
+  )
+  rewards_PR = np.arange(4.0)[:, None]
+  if _estimate(kind, rewards_PR, np.ones((4, 1), bool)).any():
+    config.check(cfg)
+  else:
+    with pytest.raises(config.Error, match=r"compares .*: data.responses must be >= 2"):
+      config.check(cfg)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pxy import config
-from pxy.rl import advantage, objective
+from pxy.rl import advantage, context, objective, rollout
 from pxy.run import batch
 from pxy.run import numbers as numbers_lib
 
@@ -75,29 +75,97 @@ def test_a_batch_without_contrast_is_empty(valid):
   assert (made.used, made.scored, made.scored_tokens) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("context", ["start", "mixture"])
-def test_the_shape_holds_the_longest_batch(context):
-  term = config.Term(space="marginal", context=context, copies=4, advantage="mean")
-  cfg = config.Train(
-    phases=(config.Phase(terms=(config.Term(), term)),),
-    data=config.Data(prompts=4, responses=4, max_prompt_tokens=6),
-    sampling=config.Sampling(max_new_tokens=7),
+def longest(cfg, shape, ids=()):
+  """A batch of the longest prompts and responses that a config allows, prepared."""
+  sizes = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
+  arrays = [np.ones((16, n), np.int32) for n in sizes]
+  lengths = [np.full(16, n, np.int32) for n in sizes]
+  (prompt_BS, response_BT), (prompt_len_B, response_len_B) = arrays, lengths
+  rollouts = rollout.Rollouts(
+    prompt_BS, prompt_len_B, response_BT, response_len_B, 0.0 * response_BT, 4
   )
-  shape = batch.shape(cfg, row_shards=4)
-  assert shape.micro_rows % 4 == 0
-  longest = dataclasses.replace(
-    ROLLOUTS, prompt_len_B=np.full(16, 6), response_len_B=np.full(16, 7)
-  )
-  made = batch.prepare(
+  return batch.prepare(
     cfg.phases[0],
-    longest,
+    rollouts,
     np.tile([1.0, 0, 0, 1], (4, 1)),
     VALID,
-    contexts={"start": [1]},
+    contexts={name: ids or [1] for name, c in context.CONTEXTS.items() if c.ids},
     key=jax.random.key(0),
     shape=shape,
   )
+
+
+def config_of(*terms, **compute):
+  return config.Train(
+    phases=(config.Phase(terms=terms),),
+    data=config.Data(prompts=4, responses=4, max_prompt_tokens=6),
+    sampling=config.Sampling(max_new_tokens=7),
+    compute=config.Compute(**compute),
+  )
+
+
+@pytest.mark.parametrize("name", context.CONTEXTS)
+def test_the_shape_holds_the_longest_batch(name):
+  term = config.Term(space="marginal", context=name, copies=4, advantage="mean")
+  cfg = config_of(config.Term(), term)
+  shape = batch.shape(cfg, row_shards=4)
+  assert shape.micro_rows % 4 == 0
+  made = longest(cfg, shape)
   assert made.scored == 32 and made.used <= shape.micro_max
+
+
+def test_a_context_longer_than_the_prompts_counts_in_the_shape():
+  """50 tokens where a prompt has 6: 50 + 7 - 1 places a sequence, in rows of 56."""
+  term = config.Term(space="marginal", context="document", advantage="mean")
+  cfg, ids = config_of(term), list(range(1, 51))
+  assert batch.shape(cfg, 1).row_tokens == 16
+  shape = batch.shape(cfg, 1, {"document": ids}, positions=57)
+  assert shape.row_tokens == 56
+  made = longest(cfg, shape, ids)
+  assert made.scored == 16
+  scored = made.packed.mask_BT.any(-1)
+  assert (made.packed.tokens_BT[scored][:, :50] == ids).all()
+  with pytest.raises(config.Error, match=r"compute.row_tokens 48: .* may take 56"):
+    batch.shape(config_of(term, row_tokens=48), 1, {"document": ids})
+  with pytest.raises(config.Error, match=r"'document' has 50 tokens .* context of 56"):
+    batch.shape(cfg, 1, {"document": ids}, positions=56)
+  # A comparison with the sampler needs room for a prompt, whatever the context.
+  assert batch.shape(cfg, 1, {"document": [1]}).row_tokens == 16
+
+
+def test_ids_are_asked_of_the_tokenizer_for_the_fixed_contexts_of_a_run():
+  class Tokenizer:
+    start_id, document_id = 7, 8
+
+  names = ("start", "document", "shuffled")
+  terms = [config.Term(space="marginal", context=name) for name in names]
+  terms.append(config.Term())  # its context is its prompt
+  assert batch.contexts(Tokenizer(), terms) == {"start": [7], "document": [8]}
+  assert batch.contexts(None, [config.Term()]) == {}
+
+
+@pytest.mark.parametrize("name", context.CONTEXTS)
+def test_a_run_needs_as_many_prompts_as_the_context(name):
+  term = config.Term(space="marginal", context=name, copies=3, advantage="mean")
+  for prompts in range(1, 4):
+    cfg = config_of(term)
+    cfg = dataclasses.replace(
+      cfg, data=dataclasses.replace(cfg.data, prompts=2 * prompts), updates=2
+    )
+    if prompts >= context.of(term).groups(term):
+      config.check(cfg)
+    else:
+      with pytest.raises(config.Error, match=f"context {name!r}.* there are {prompts}"):
+        config.check(cfg)
+
+
+def test_mixtures_of_a_run_have_the_same_number_of_copies():
+  terms = [
+    config.Term(space="marginal", context="mixture", copies=n, advantage="mean")
+    for n in (2, 3)
+  ]
+  with pytest.raises(config.Error, match="same number of copies"):
+    config.check(config_of(*terms))
 
 
 def test_ratios_of_sequences_do_not_depend_on_the_packing():

@@ -98,6 +98,25 @@ def test_errors_of_a_process_end_it_with_code_2():
   )
 
 
+def test_an_advantage_and_a_surrogate_of_ones_own(tmp_path, monkeypatch, capsys):
+  dsrl, term = ROOT / "experiments/dsrl.py", "--phases.1.terms.0"
+  (tmp_path / "my.py").write_text(
+    "def rank(rewards_PR, valid_PR): return rewards_PR.argsort(1)\n"
+    "def ratio(logp_BT, old_BT, adv_BT): return (old_BT - logp_BT) * adv_BT\n"
+  )
+  monkeypatch.chdir(tmp_path)
+  own = [f"{term}.advantage", "my.py:rank", f"{term}.clip", "my.py:ratio"]
+  cli.main(["train", str(dsrl), *own, "--dry-run"])
+  out = capsys.readouterr().out
+  shown = fields.from_dict(config.Train, json.loads(out[: out.index("\nplan")]))
+  assert shown.phases[1].terms[0].advantage == "my.py:rank"
+  assert shown.phases[1].terms[0].clip == "my.py:ratio"
+  said = refused("train", dsrl, f"{term}.advantage", "grpoo")
+  assert "must be one of grpo, mean" in said and "or a function of your own" in said
+  said = refused("train", dsrl, f"{term}.clip", "my.py:rank", "--dry-run")
+  assert said.startswith("pxy: phases.1.terms.0.clip 'my.py:rank' takes (rewards_PR,")
+
+
 def test_wrong_words_are_one_line_with_the_cure(tmp_path):
   dsrl = ROOT / "experiments/dsrl.py"
   assert "--data.task" in refused("train", dsrl, "--data.tsk", "x"), "names the nearest"

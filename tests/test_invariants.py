@@ -10,7 +10,7 @@ import pytest
 
 from pxy import config
 from pxy.model import decoder
-from pxy.rl import objective, pack, rollout, view
+from pxy.rl import context, objective, pack, rollout, view
 from pxy.run import batch
 from pxy.train import step
 
@@ -19,7 +19,11 @@ import worlds
 TERM = config.Term()
 KEY = jax.random.key(3)
 SHAPE = batch.Shape(micro_max=12, micro_rows=2, row_tokens=40)
-CONTEXTS = {"start": [1], "document": [2]}
+CONTEXTS = {
+  name: [1 + i]
+  for i, (name, record) in enumerate(context.CONTEXTS.items())
+  if record.ids is not None
+}
 REWARDS = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1]], np.float64)
 VALID = np.ones((3, 4), bool)
 
@@ -60,14 +64,9 @@ def equal(a, b):
     np.testing.assert_array_equal(x, y)
 
 
-SPACES = {
-  "conditional": TERM,
-  "start": config.Term(space="marginal", context="start", advantage="mean"),
-  "document": config.Term(space="marginal", context="document", advantage="mean"),
-  "shuffled": config.Term(space="marginal", context="shuffled", advantage="mean"),
-  "mixture": config.Term(
-    space="marginal", context="mixture", copies=3, advantage="mean"
-  ),
+SPACES = {"conditional": TERM} | {
+  name: config.Term(space="marginal", context=name, copies=3, advantage="mean")
+  for name in context.CONTEXTS
 }
 
 

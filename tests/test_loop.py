@@ -16,6 +16,7 @@ import pytest
 
 from pxy import config, loop
 from pxy.data import prompts as prompts_lib
+from pxy.rl import context as context_lib
 from pxy.show import log as log_lib
 from pxy.train import checkpoint
 from pxy.weights import load
@@ -156,13 +157,27 @@ def test_several_updates_per_batch(tmp_path):
   assert last["actor/ppo_kl"] is not None
 
 
-@pytest.mark.parametrize("context", ["document", "shuffled", "mixture"])
+@pytest.mark.parametrize(
+  "context", [name for name in context_lib.CONTEXTS if name != "start"]
+)
 def test_every_context_trains(tmp_path, context):
   term = dataclasses.replace(NEGATIVES, context=context, copies=2)
   cfg = dataclasses.replace(
     SMALL, phases=(config.Phase("p", (term,), lr=1e-5),), steps=1
   )
   loop.train(cfg, tmp_path / "run")
+
+
+def test_a_context_longer_than_the_prompts_trains(tmp_path, monkeypatch):
+  long = dataclasses.replace(
+    context_lib.CONTEXTS["document"], ids=lambda tokenizer: [tokenizer.start_id] * 70
+  )
+  monkeypatch.setitem(context_lib.CONTEXTS, "document", long)
+  term = dataclasses.replace(NEGATIVES, context="document")
+  phases = (config.Phase("p", (term,), lr=1e-5),)
+  loop.train(dataclasses.replace(SMALL, phases=phases, steps=1), tmp_path / "run")
+  last = [r for r in log_lib.metrics(tmp_path / "run") if "eval" not in r][-1]
+  assert last["samples/scored"] > 0 and np.isfinite(last["actor/pg_loss"])
 
 
 def test_sigterm_saves_and_exits_with_0_and_the_run_goes_on(whole, tmp_path):

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import itertools
 import random
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +24,30 @@ import numpy as np
 import pytest
 
 from pxy import config
-from pxy.rl import advantage, objective, pack, rollout, view
+from pxy.rl import (
+  advantage,
+  context,
+  objective,
+  pack,
+  reduction,
+  rollout,
+  surrogate,
+  view,
+)
+from pxy.rl import term as term_lib
 from pxy.run import batch
 
 import oracle
 import reference
 
 TOLERANCE = 5e-7
-FIXED = {"start": [5], "document": [3, 4, 0]}
+FIXED = dict(
+  zip(
+    (name for name, record in context.CONTEXTS.items() if record.ids is not None),
+    itertools.cycle(([5], [3, 4, 0])),
+    strict=False,
+  )
+)
 STOP, BUFFER, LIMIT = 6, 4, 6
 KEY = jax.random.key(3)
 SHAPE = batch.Shape(micro_max=3, micro_rows=16, row_tokens=24)
@@ -186,23 +203,23 @@ def arrays(world_, copies=1) -> rollout.Rollouts:
 
 # ---- cases -------------------------------------------------------------------------
 
+COPIES = {
+  name: (2, 3) if record.copies(config.Term(copies=3)) > 1 else ("",)
+  for name, record in context.CONTEXTS.items()
+}
 FIELDS = {
   "view": (
-    "conditional", "start", "document", "shuffled", "mixture2", "mixture3",
+    "conditional", *(f"{name}{n}" for name, copies in COPIES.items() for n in copies),
   ),
   "filter": (
     ("all", "advantage"), ("negative", "advantage"), ("negative", "reward"),
     ("positive", "advantage"), ("positive", "reward"), ("all", "reward"),
   ),
-  "advantage": (
-    "grpo", "mean", "rloo", "reinforce", "sign", "w-reinforce", "batch",
-  ),
-  "clip": ("none", "ppo", "ppo+dual", "gspo", "cispo"),
-  "reduction": (
-    "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant",
-  ),
-  "kl": ("none", "k1", "k2", "k3"),
-  "tis": ("none", "token", "sequence"),
+  "advantage": tuple(advantage.ADVANTAGES),
+  "clip": (*surrogate.SURROGATES, "ppo+dual"),
+  "reduction": tuple(reduction.REDUCTIONS),
+  "kl": typing.get_args(term_lib.Kl),
+  "tis": typing.get_args(term_lib.Tis),
   "old": ("none", "given", "far"),
   "overlong": ("keep", "mask", "penalty"),
   "world": tuple(WORLDS),
@@ -240,7 +257,7 @@ class Case:
     return config.Term(
       space="marginal" if marginal else "conditional",
       context=self.view.rstrip("23") if marginal else "start",
-      copies=int(self.view[-1]) if self.view.startswith("mixture") else 4,
+      copies=int(self.view[-1]) if self.view[-1].isdigit() else 4,
       select=self.filter[0],
       negative=self.filter[1],
       advantage=self.advantage,
@@ -320,7 +337,7 @@ class Setting:
 
   @property
   def copies(self):
-    return max([1, *(t.copies for t in self.terms if t.context == "mixture")])
+    return max(context.of(t).copies(t) for t in self.terms)
 
   @property
   def rotation(self):
@@ -381,12 +398,13 @@ def prepared(s: Setting, shape=SHAPE) -> batch.Batch:
   """As a step does it: overlong rule, then batch.prepare."""
   rollouts = arrays(s.world, s.copies)
   rewards_PR, valid_PR = advantage.overlong(
-    config.Reward(overlong=s.overlong, overlong_buffer=BUFFER),
+    s.overlong,
     s.world.rewards_PR,
     s.world.valid_PR,
     length_PR=rollouts.response_len_B.reshape(s.world.rewards_PR.shape),
     truncated_PR=s.world.truncated_PR,
     limit=s.world.limit,
+    buffer=BUFFER,
   )
   return batch.prepare(
     config.Phase(terms=s.terms),
@@ -443,13 +461,11 @@ def by_entry(s: Setting, jit=False):
     function = objective.conditional_loss
     more["ref_BT"] = padded(s.given("ref", term)) if term.kl != "none" else None
   else:
-    function, (shift, shifts) = objective.marginal_loss, s.rotation
+    function = objective.marginal_loss
     if term.context in FIXED:
       more["context"] = np.array(FIXED[term.context])
-    if term.context == "shuffled":
-      more["context"] = view.shuffled(rollouts, shift)
-    if term.context == "mixture":
-      more["context"] = view.mixture(rollouts, shifts[1:])
+    else:
+      more["context"] = batch.view_of(term, rollouts, FIXED, KEY)
   if not jit:  # op by op: no program is compiled for each case
     function = function.__wrapped__
   adv_B = adv_PR.reshape(-1)
@@ -488,7 +504,7 @@ def test_term(case):
 def test_terms_add_up(seed):
   rng = random.Random(seed)
   first = rng.choice([c for c in CASES if seed % 2 or c.view == "conditional"])
-  fits = [c for c in CASES if c.view not in ("mixture2", "mixture3", first.view)]
+  fits = [c for c in CASES if not c.view[-1].isdigit() and c.view != first.view]
   cases = [first, *rng.sample(fits, 1 + seed % 2)]
   terms = tuple(
     dataclasses.replace(case.term(), coef=coef)
@@ -541,12 +557,13 @@ def test_every_choice_of_samples(name, overlong):
   world_ = (WORLDS | EDGES)[name]
   lengths_PR = np.array([[len(y) for y in group] for group in world_.responses])
   graded = advantage.overlong(
-    config.Reward(overlong=overlong, overlong_buffer=BUFFER),
+    overlong,
     world_.rewards_PR,
     world_.valid_PR,
     length_PR=lengths_PR,
     truncated_PR=world_.truncated_PR,
     limit=LIMIT,
+    buffer=BUFFER,
   )
   want = oracle.graded(world_, overlong, BUFFER)
   for filter_, kind in itertools.product(FIELDS["filter"], FIELDS["advantage"]):
@@ -577,7 +594,7 @@ EDGE_TERMS = [
 
 def possible(name, case):
   """One group has no other prompt to be shuffled or mixed with."""
-  return name != "P = 1" or case.view in ("conditional", "start")
+  return name != "P = 1" or context.of(case.term()).groups(case.term()) == 1
 
 
 @pytest.mark.parametrize(
@@ -599,7 +616,7 @@ def test_nothing_selected_is_zero(name):
       assert value == 0 and (gradient == 0).all(), (name, str(case), way)
 
 
-@pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("kl", surrogate.KLS)
 def test_a_reference_that_is_far_away(kl):
   setting = dataclasses.replace(of(Case(kl=kl, clip="none")), ref="far")
   compare(setting, kl)

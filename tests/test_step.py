@@ -9,7 +9,7 @@ import pytest
 from pxy import config
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
-from pxy.rl import metrics, objective
+from pxy.rl import metrics, objective, surrogate
 from pxy.run import batch, clock
 from pxy.train import step
 
@@ -113,6 +113,26 @@ def test_what_is_not_finite_changes_nothing_and_is_counted(one):
   assert skipped == [0, 1, 0]
   both = metrics.values(metrics.merge(metrics.merge(good, bad), bad))
   assert both["actor/skipped"] == 2, "updates of a step are counted, not averaged"
+
+
+def test_a_new_field_of_a_term_reaches_the_train_step(one, monkeypatch):
+  """objective.kernel drops what the data holds, by name; all else must arrive."""
+
+  def bent(logp_BT, old_BT, adv_BT, *, bend):
+    return -bend * logp_BT * adv_BT
+
+  monkeypatch.setitem(surrogate.SURROGATES, "bent", bent)
+  wider = dataclasses.make_dataclass(
+    "Wider", [("bend", float, 0.0)], bases=(config.Term,), frozen=True
+  )
+  made = prepared(GRPO)
+  logp_MBT = np.asarray(one.score(params(), made.packed, made.used))
+  want = -3 * np.sum(made.packed.weight_BT * made.packed.adv_BT * logp_MBT)
+  term = wider(clip="bent", bend=3.0)
+  _, found = one.update(one.init(params()), made.packed, made.used, LR, (term,))
+  got = metrics.values(found)["actor/pg_loss"]
+  assert abs(want) > 1e-3
+  np.testing.assert_allclose(got, want, rtol=1e-4, err_msg="objective.kernel lost it")
 
 
 KL = dataclasses.replace(GRPO, kl="k2", kl_coef=0.1)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from pxy import config
-from pxy.rl import surrogate
+from pxy.rl import objective, reduction, surrogate
 
 import reference
+import worlds
 
-CLIPS = ("none", "ppo", "gspo", "cispo")
-REDUCTIONS = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant")
+CLIPS = tuple(surrogate.SURROGATES)
+REDUCTIONS = tuple(reduction.REDUCTIONS)
 B, T = 4, 6
 
 
@@ -52,7 +53,8 @@ def _term(clip, dual=None, **more):
 @pytest.mark.parametrize("clip, dual", [(c, None) for c in CLIPS] + [("ppo", 1.5)])
 def test_every_clip_with_every_reduction(clip, dual, how):
   logp_BT, old_BT, adv_BT, mask_BT, lengths_B = _world(0)
-  weight_B, total = surrogate.reduction(how, lengths_B, 7.0)
+  of_means = config.Term(reduction=how, constant=7.0)
+  weight_B, total = reduction.weights(of_means, lengths_B)
   weight_BT = mask_BT * weight_B[:, None]
   (pair, _), gradient_BT = _run(
     _term(clip, dual), *_float32(logp_BT, old_BT, adv_BT, weight_BT)
@@ -200,7 +202,7 @@ def test_far_ratios_stay_finite():
   assert gradient_BT == 0
 
 
-@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("kind", ["k1", *surrogate.KLS])
 def test_kl(kind):
   deltas = np.array([-30.0, -2.0, -1e-3, 0.0, 1e-3, 0.7, 5.0, 30.0], np.float32)
   ref = np.full_like(deltas, -1.0)
@@ -264,11 +266,12 @@ def test_reductions(how):
     "seq-mean-token-sum": ([1, 0, 1], 2),
     "constant": ([1, 0, 1], 2 * 5.0),
   }[how]
+  term = config.Term(reduction=how, constant=5.0)
   for as_array in (np.array, jnp.array):
-    weights_n, total = surrogate.reduction(how, as_array([4, 0, 2]), 5.0)
+    weights_n, total = reduction.weights(term, as_array([4, 0, 2]))
     np.testing.assert_allclose(weights_n, want[0], rtol=1e-6)
     assert total == want[1]
-  weights_n, total = surrogate.reduction(how, np.zeros(0), 5.0)
+  weights_n, total = reduction.weights(term, np.zeros(0))
   assert weights_n.shape == (0,) and total == 0
 
 
@@ -283,6 +286,11 @@ def test_reductions(how):
     ({"negative": "reward"}, "negative 'reward'"),
     ({"space": "marginal", "context": "mixture", "copies": 1}, "copies 1"),
     ({"clip": "tanh"}, "clip 'tanh': must be one of none, ppo, gspo, cispo"),
+    ({"clip": "my.py:"}, "clip 'my.py:': must be .* or a function of your own"),
+    ({"clip": 3}, "clip: expected str, found 3"),
+    ({"reduction": "sum"}, "reduction 'sum': must be one of token-mean"),
+    ({"kl": "k4", "kl_coef": 0.1}, "kl 'k4': must be one of none, k2, k3"),
+    ({"kl": "k1", "kl_coef": 0.1}, "kl 'k1': the expected gradient .* zero.* k2 or k3"),
     ({"coef": float("nan")}, "coef nan"),
     ({"copies": 2.5}, "copies: expected int, found 2.5"),
     ({"clip_low": 1.5}, "clip_low 1.5"),
@@ -305,5 +313,108 @@ def test_unknown_names():
     surrogate.kl("k4", x, x)
   with pytest.raises(config.Error, match="tis: 'row'"):
     surrogate.importance(x, x, x == 0, level="row", cap=1.0)
-  with pytest.raises(config.Error, match="reduction: 'sum'"):
-    surrogate.reduction("sum", np.ones(2))
+
+
+OWN = """
+import jax.numpy as jnp
+
+def ratio(logp_BT, old_BT, adv_BT):
+  return -jnp.exp(logp_BT - old_BT) * adv_BT
+
+def limited(logp_BT, old_BT, adv_BT, *, clip_high, on_BT):
+  rho_BT = jnp.minimum(jnp.exp(logp_BT - old_BT), 1 + clip_high)
+  return -rho_BT * adv_BT, {"rho": rho_BT, "seen": on_BT}
+
+def of_rows(logp_BT, old_BT, adv_BT):
+  return -(logp_BT * adv_BT).sum(1)
+
+def flags(logp_BT, old_BT, adv_BT):
+  return logp_BT > old_BT
+
+def other(logp_BT, old_BT, adv_BT, *, height):
+  return logp_BT
+
+def none(logp_BT, old_BT, adv_BT):
+  pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+  """A term whose surrogate is a function of OWN."""
+  (tmp_path / "my.py").write_text(OWN)
+  monkeypatch.chdir(tmp_path)
+  return lambda name, **fields: config.Term(clip=f"my.py:{name}", **fields)
+
+
+def test_a_surrogate_of_the_users_own_by_its_import_path(own):
+  logp_BT, old_BT, adv_BT, mask_BT, lengths_B = _float32(*_world(6))
+  logp_BT[mask_BT == 0] = np.nan  # it is spared what does not count
+  wide = config.Term(clip_low=1.0, clip_high=99.0, dual_clip=None)
+  want, want_BT = _run(wide, logp_BT, old_BT, adv_BT, mask_BT)
+  got, got_BT = _run(own("ratio"), logp_BT, old_BT, adv_BT, mask_BT)
+  np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+  np.testing.assert_allclose(got_BT, want_BT, rtol=1e-6)
+  assert got[1].keys() == {"ppo_kl"}
+  term = own("limited", clip_high=0.1)
+  (_, found), got_BT = _run(term, logp_BT, old_BT, adv_BT, mask_BT)
+  assert found.keys() == {"ppo_kl", "rho", "seen"}, "what it tells becomes metrics"
+  assert found["seen"] == (lengths_B.sum(), lengths_B.sum())
+  above_BT = np.exp(logp_BT - old_BT) > 1.1
+  assert above_BT.any() and (np.asarray(got_BT)[above_BT] == 0).all()
+
+
+def test_a_surrogate_of_the_users_own_in_the_losses(own):
+  rollouts = worlds.rollouts(empty=False)
+  adv_B = np.linspace(-1, 1, len(rollouts.response_len_B)).astype(np.float32)
+  grads = [
+    jax.grad(
+      lambda params, term=term: objective.conditional_loss(
+        worlds.score(), params, rollouts, adv_B, term=term
+      )[0]
+    )(worlds.params())
+    for term in (config.Term(), own("ratio"))
+  ]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *grads)
+
+
+@pytest.mark.parametrize(
+  "name, says",
+  [
+    ("of_rows", r"clip 'my.py:of_rows' gave an array \(\d,\), where \(\d, \d\) is"),
+    ("flags", "gave numbers of type bool, where float is wanted"),
+    ("none", "gave NoneType, not an array"),
+    ("other", "takes .*'height'"),
+    ("missing", "clip: cannot load 'my.py:missing': AttributeError"),
+  ],
+)
+def test_what_is_wrong_with_a_surrogate_is_said_before_a_run_begins(own, name, says):
+  arrays = _float32(*_world(7)[:4])
+  with pytest.raises(config.Error, match=says):
+    surrogate.loss(own(name), *arrays)
+  cfg = config.Train(phases=(config.Phase(terms=(own(name),)),))
+  with pytest.raises(config.Error, match=rf"^phases\.0\.terms\.0\.clip.*{says[5:]}"):
+    config.check(cfg)
+
+
+@pytest.mark.parametrize("kind", surrogate.KLS)
+def test_k1_is_told_beside_a_kl_term(kind):
+  rollouts = worlds.rollouts()
+  size, width = rollouts.response_BT.shape
+  ref_BT = np.random.default_rng(8).normal(size=(size, width)).astype(np.float32) - 2
+  selected_B = np.arange(size) % 2 == 0
+  _, found = objective.conditional_loss(
+    lambda scale, packed: (scale * packed.targets_BT, 0.0 * packed.targets_BT),
+    -0.1,
+    rollouts,
+    np.ones(size, np.float32),
+    term=config.Term(kl=kind, kl_coef=0.1),
+    selected_B=selected_B,
+    ref_BT=ref_BT,
+  )
+  on_BT = np.arange(width)[None] < rollouts.response_len_B[:, None]
+  on_BT &= selected_B[:, None]
+  pairs = zip((-0.1 * rollouts.response_BT)[on_BT], ref_BT[on_BT], strict=True)
+  want = np.mean([(reference.kl("k1", *p), reference.kl(kind, *p)) for p in pairs], 0)
+  got = [float(found[f"actor/{name}"].value()) for name in ("kl_k1", "kl_loss")]
+  np.testing.assert_allclose(got, want, rtol=1e-5)

@@ -22,7 +22,7 @@ from pxy.evaluate import run as evaluate_lib
 from pxy.model import flops
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import program as program_lib
-from pxy.rl import pack
+from pxy.rl import context, pack
 from pxy.run import batch as batch_lib
 from pxy.sampling import engine as engine_lib
 from pxy.train import step as step_lib
@@ -39,8 +39,7 @@ def of(cfg: config.Train, arch, devices) -> Iterator[program_lib.Program]:
   stepper = step_lib.Stepper(arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
   state = mesh_lib.device_bytes(stepper.abstract)
   params = mesh_lib.device_bytes(stepper.abstract.params)
-  kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
-  reference = params if kl else 0
+  reference = params if cfg.needs_reference else 0
   resident = state - params + reference
   for one in _sampler(cfg, arch, sampler, stepper.abstract.params):
     yield dataclasses.replace(one, resident=one.resident + resident)
@@ -75,7 +74,6 @@ def _trainer(cfg, arch, mesh, stepper, reference):
   scored = shape.micro_max * shape.micro_rows
   lengths = [longest] * scored
   pairs, tokens = flops.causal(arch, lengths), sum(lengths)
-  kl = {phase.name: any(t.kl != "none" for t in phase.terms) for phase in cfg.phases}
   yield program_lib.Program(
     "score",
     functools.partial(stepper.lower_score, packed()),
@@ -86,12 +84,8 @@ def _trainer(cfg, arch, mesh, stepper, reference):
     shape.micro_max,
   )
   for phase in cfg.phases:
-    copies = [
-      t.copies for t in phase.terms if t.space == "marginal" and t.context == "mixture"
-    ]
-    given = packed(
-      copies=max(copies, default=1), old=cfg.updates > 1, ref=kl[phase.name]
-    )
+    copies = max(context.of(term).copies(term) for term in phase.terms)
+    given = packed(copies=copies, old=cfg.updates > 1, ref=phase.needs_reference)
     yield program_lib.Program(
       f"update {phase.name}",
       functools.partial(stepper.lower_update, given, phase.terms),

@@ -15,7 +15,7 @@ from pxy import config, files
 from pxy.commands import eval as eval_lib
 from pxy.evaluate import align
 from pxy.report import align_plot, page, plot
-from pxy.rl import pack, view
+from pxy.rl import context, pack, view
 from pxy.run import batch
 from pxy.show import progress
 from pxy.train import checkpoint
@@ -29,14 +29,13 @@ def command(options) -> None:
       raise config.Error(f"--{name.replace('_', '-')}: must be > 0")
   term = config.Term(space="marginal", context=options.context)
   problems = -(-options.n // options.responses)
-  least = {"shuffled": 2, "mixture": term.copies}
+  least = context.of(term).groups(term)
 
   def enough(there: int) -> None:
-    if there < least.get(options.context, 1):
+    if there < least:
       raise config.Error(
-        f"--context {options.context} needs {least[options.context]} problems, there"
-        f" are {there}: raise --n (--responses {options.responses} to each), or name a"
-        " task with more"
+        f"--context {options.context} needs {least} problems, there are {there}: raise"
+        f" --n (--responses {options.responses} to each), or name a task with more"
       )
 
   enough(problems)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pxy import config
+from pxy.rl import term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +132,9 @@ class Align(OnTask):
   """Responses that are measured."""
   responses: int = 4
   """Responses to each problem."""
-  context: Literal["start", "document", "shuffled", "mixture"] = config.Term().context
+  context: term.Context = config.Term().context
   """What log P(y) sees: the chat start token, the document separator, another prompt,
-  or the mean over 4 prompts."""
+  the mean over 4 prompts, ...; see rl/context.py."""
   step_size: float = 1e-3
   """Step that is taken: first-order change of log P(y), in nats per token."""
   one_gradient: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -15,7 +15,7 @@ of that kind makes the sample ungradable: then only the same spelling would be r
 import importlib
 import logging
 
-from pxy import config
+from pxy import config, fields
 from pxy.rewards import answer, equal, tasks
 
 _WARM = (r"\frac{1}{2}+\sqrt{x}", r"(-\infty,1]\cup[2,3)", r"\{1,2\pi\}", "x^2-y=3i")
@@ -93,4 +93,4 @@ def _fault(verifier, value: list) -> str:
   except (MemoryError, RecursionError):
     raise
   except Exception as error:
-    return f"is no value ({tasks.line(error)})"
+    return f"is no value ({fields.line(error)})"

@@ -18,7 +18,7 @@ import re
 import types
 import typing
 
-from pxy import config
+from pxy import config, fields
 from pxy.rewards import answer, tasks
 
 PREFIX = "gym:"
@@ -90,7 +90,7 @@ def create(name: str, options: dict):
   try:
     return load().create_dataset(name, **options)
   except Exception as error:  # a task may assert anything
-    reason = tasks.line(error) or type(error).__name__
+    reason = fields.line(error) or type(error).__name__
     raise config.Error(f"gym:{name}: it refuses {options}: {reason}") from None
 
 

@@ -16,16 +16,13 @@ then costs no other. Left out: reward models, and verl's custom reward managers.
 
 import dataclasses
 import importlib
-import importlib.util
 import inspect
 import math
 import numbers
-import pathlib
 import re
-import sys
 from collections.abc import Callable
 
-from pxy import config
+from pxy import config, imports
 from pxy.rewards import answer, equal
 
 
@@ -143,8 +140,7 @@ def is_own(grader: str) -> bool:
   """
   if grader == "auto" or grader in OWN or grader in FORKED:
     return True
-  module, _, function = grader.rpartition(":")
-  if not module or not function.isidentifier():
+  if not imports.is_path(grader):
     raise config.Error(
       f"data.grader: {grader!r} is none of auto, {', '.join(OWN)}, math, gym; a"
       " function of your own is named package.module:function or"
@@ -183,14 +179,8 @@ def resolve(grader: str, task: str) -> Grader:
 
 
 def _user(name: str) -> Grader:
-  module_name, _, function_name = name.rpartition(":")
-  try:
-    function = getattr(_import(module_name), function_name)
-    parameters = inspect.signature(function).parameters
-  except (Exception, SystemExit) as e:
-    raise config.Error(
-      f"data.grader: cannot load {name!r}: {type(e).__name__}: {line(e)}"
-    ) from e
+  function = imports.function(name, "data.grader")
+  parameters = inspect.signature(function).parameters
   if "completions" in parameters:
     call = _trl
   elif "solution_str" in parameters:
@@ -214,21 +204,6 @@ def _user(name: str) -> Grader:
     return _outcome(unpack(value))
 
   return grade
-
-
-def _import(module_name: str):
-  if not module_name.endswith(".py"):
-    return importlib.import_module(module_name)
-  places = [pathlib.Path(folder) / module_name for folder in ("", *sys.path)]
-  path = next((p for p in places if p.is_file()), None)
-  if path is None:
-    raise FileNotFoundError(f"no file {module_name!r}")
-  name = f"pxy_grader_{path.stem}"  # json.py must not become `json`
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[name] = module
-  spec.loader.exec_module(module)
-  return module
 
 
 async def _await(value):
@@ -290,8 +265,3 @@ def _number(value) -> float | None:
   if hasattr(value, "item"):  # numpy, torch
     value = value.item()
   return float(value) if isinstance(value, numbers.Real) else None
-
-
-def line(error: BaseException) -> str:
-  """What an exception says, as one line of at most 300 characters."""
-  return " ".join(str(error).split())[:300]

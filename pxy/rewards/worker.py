@@ -25,7 +25,7 @@ import struct
 import sys
 import time
 
-from pxy import config
+from pxy import config, fields
 from pxy.rewards import jail as jail_lib
 from pxy.rewards import tasks
 
@@ -97,7 +97,7 @@ def _guarded(grade, item: tasks.Item) -> list | None:
   except MemoryError:
     outcome = tasks.failed("MemoryError: more than reward.memory_mb allows")
   except BaseException as e:
-    outcome = tasks.failed(f"{type(e).__name__}: {tasks.line(e)}")
+    outcome = tasks.failed(f"{type(e).__name__}: {fields.line(e)}")
   if outcome is None:
     return None
   score = outcome.score if outcome.status == "scored" else None

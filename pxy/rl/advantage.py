@@ -1,15 +1,8 @@
 """Rewards -> advantages and the samples that take part.
 
 A group is a row of rewards_PR: R responses to one prompt. Over its valid samples, of
-which there are n, with mean m and unbiased standard deviation s:
-
-  grpo         (r - m) / (s + 1e-6)            DeepSeekMath, arXiv 2402.03300
-  mean         r - m                           Dr. GRPO, arXiv 2503.20783
-  rloo         r - mean of the others          = n / (n - 1) (r - m); arXiv 2402.14740
-  reinforce    r
-  sign         +1 if r > 0, else -1
-  w-reinforce  lam r if r > 0, else r - 1      arXiv 2506.01347
-  batch        grpo's formula over all groups  REINFORCE++, arXiv 2501.03262, by sample
+which there are n, m is the mean and s the unbiased standard deviation; the first line
+of each estimator is its equation. A new one is a function and a line of ADVANTAGES.
 
 A group of one has no contrast: grpo, mean and rloo give it 0. Equal rewards give 0
 exactly, whatever the rounding, since a sample is negative as soon as A < 0. Samples
@@ -19,90 +12,120 @@ All functions take numpy arrays (computed in float64, then float32) or JAX array
 under jit. Left out: advantages per token (critics, GAE).
 """
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from pxy import fields, imports
+from pxy.rl import choose
 
-from pxy import config
+jax, jnp = imports.later("jax"), imports.later("jax.numpy")
+np = imports.later("numpy")
 
 EPS = 1e-6
 """Added to the standard deviation, as in the public implementations of GRPO."""
 
 
-def compute(term: config.Term, rewards_PR, valid_PR):
+def compute(term, rewards_PR, valid_PR):
   """Advantages by the term's estimator, and which samples its sign filter keeps.
 
   With negative="advantage" a sample is negative iff A < 0 and positive iff A > 0. With
   negative="reward" it is negative iff r <= 0, and what the filter keeps has A = -1 or
   +1: groups without contrast take part.
 
+  Args:
+    term: rl.term.Term.
+    rewards_PR: scores; ignored where not valid.
+    valid_PR: samples that take part at all.
+
   Returns:
     (adv_PR float32, selected_PR bool); excluded samples are not selected.
+
+  Raises:
+    fields.Error: a function of the user's own gives another shape, or no finite number.
   """
-  xp = _namespace(rewards_PR)
-  valid_PR = xp.asarray(valid_PR, bool)
+  valid_PR = _namespace(rewards_PR).asarray(valid_PR, bool)
   if term.select == "all":
-    return estimate(term.advantage, rewards_PR, valid_PR, lam=term.lam), valid_PR
+    return estimate(term, rewards_PR, valid_PR), valid_PR
   if term.negative == "reward":
     adv_PR = sign(rewards_PR, valid_PR)
   else:
-    adv_PR = estimate(term.advantage, rewards_PR, valid_PR, lam=term.lam)
+    adv_PR = estimate(term, rewards_PR, valid_PR)
   wanted_PR = adv_PR < 0 if term.select == "negative" else adv_PR > 0
   return adv_PR, wanted_PR & valid_PR
 
 
-def estimate(kind: str, rewards_PR, valid_PR, *, lam: float):
-  """Advantages by the name of the estimator; `lam` matters to w-reinforce only."""
-  if kind == "w-reinforce":
-    return w_reinforce(rewards_PR, valid_PR, lam)
-  known = {
-    "grpo": grpo, "mean": mean, "rloo": rloo,
-    "reinforce": reinforce, "sign": sign, "batch": batch,
-  }  # fmt: skip
-  if kind not in known:
-    raise config.Error(
-      f"advantage: {kind!r} is none of {', '.join(known)}, w-reinforce"
+def estimate(term, rewards_PR, valid_PR):
+  """Advantages [P, R] by the term's estimator, float32, 0 where not valid.
+
+  The function gets rewards that are nan where not valid: if it forgets them, that shows
+  at once. Raises fields.Error as `compute` does.
+  """
+  xp = _namespace(rewards_PR)
+  rewards_PR = xp.where(valid_PR, _number(rewards_PR), xp.nan)
+  adv_PR = _called(term, rewards_PR, valid_PR)
+  if xp is np:
+    adv_PR = np.asarray(adv_PR)
+    fields.need(
+      np.isfinite(adv_PR[valid_PR]).all(),
+      f"advantage {term.advantage!r} gave a sample that counts no finite number; those"
+      " that do not count have reward nan: leave them out by valid_PR",
     )
-  return known[kind](rewards_PR, valid_PR)
+  return _float32(xp.where(valid_PR, adv_PR, 0.0))
+
+
+def contrasts(term, prompts: int, responses: int) -> bool:
+  """Whether rewards of 0 and 1 give an advantage other than 0 in a batch of this size;
+  a single response may have nothing to be compared with.
+
+  Raises fields.Error, before a run begins, for a function of the user's own that cannot
+  be loaded, takes something else or gives another shape.
+  """
+  rewards_PR = (1.0 + np.arange(prompts * responses).reshape(prompts, responses)) % 2
+  return bool(np.any(_called(term, rewards_PR, np.ones((prompts, responses), bool))))
+
+
+def _called(term, rewards_PR, valid_PR):
+  arrays = ("rewards_PR", "valid_PR")
+  function = choose.function("advantage", term, ADVANTAGES, arrays)
+  adv_PR = function(rewards_PR, valid_PR)
+  choose.alike("advantage", term, adv_PR, rewards_PR, ("float", "int"))
+  return adv_PR
 
 
 def grpo(rewards_PR, valid_PR):
-  """(r - m) / (s + 1e-6), with the unbiased s of the group."""
+  """(r - m) / (s + 1e-6), DeepSeekMath, arXiv 2402.03300."""
   centred_PR, count_P1 = _centred(rewards_PR, valid_PR)
   return _float32(centred_PR / (_std(centred_PR, count_P1) + EPS))
 
 
 def mean(rewards_PR, valid_PR):
-  """r - m, without division."""
+  """r - m, Dr. GRPO, arXiv 2503.20783."""
   return _float32(_centred(rewards_PR, valid_PR)[0])
 
 
 def rloo(rewards_PR, valid_PR):
-  """r minus the mean of the other samples of the group."""
+  """r - mean of the others = n / (n - 1) (r - m), arXiv 2402.14740."""
   centred_PR, count_P1 = _centred(rewards_PR, valid_PR)
   return _float32(centred_PR * (count_P1 / _at_least_1(count_P1 - 1)))
 
 
 def reinforce(rewards_PR, valid_PR):
-  """r itself: no baseline."""
+  """r itself, without a baseline."""
   return _float32(_clean(rewards_PR, valid_PR))
 
 
 def sign(rewards_PR, valid_PR):
-  """+1 for a positive reward, else -1."""
+  """+1 if r > 0, else -1."""
   xp, rewards_PR = _namespace(rewards_PR), _clean(rewards_PR, valid_PR)
   return _float32(xp.where(valid_PR, xp.where(rewards_PR > 0, 1.0, -1.0), 0.0))
 
 
 def w_reinforce(rewards_PR, valid_PR, lam: float):
-  """lam r for correct samples (r > 0), r - 1 for the others."""
+  """`lam` r if r > 0, else r - 1, arXiv 2506.01347."""
   xp, rewards_PR = _namespace(rewards_PR), _clean(rewards_PR, valid_PR)
   adv_PR = xp.where(rewards_PR > 0, lam * rewards_PR, rewards_PR - 1)
   return _float32(xp.where(valid_PR, adv_PR, 0.0))
 
 
 def batch(rewards_PR, valid_PR):
-  """grpo with the whole batch as one group."""
+  """grpo with the batch as one group: REINFORCE++ by sample, arXiv 2501.03262."""
   xp = _namespace(rewards_PR)
   flat = (1, -1)
   adv_1R = grpo(
@@ -111,22 +134,50 @@ def batch(rewards_PR, valid_PR):
   return adv_1R.reshape(np.shape(rewards_PR))
 
 
+ADVANTAGES = {
+  "grpo": grpo,
+  "mean": mean,
+  "rloo": rloo,
+  "reinforce": reinforce,
+  "sign": sign,
+  "w-reinforce": w_reinforce,
+  "batch": batch,
+}
+"""Estimators by the name that a term gives: (rewards_PR, valid_PR, ...) -> adv_PR."""
+
+
 def overlong(
-  reward: config.Reward, rewards_PR, valid_PR, *, length_PR, truncated_PR, limit: int
+  rule: str,
+  rewards_PR,
+  valid_PR,
+  *,
+  length_PR,
+  truncated_PR,
+  limit: int,
+  buffer: int = 1,
 ):
   """Rewards and valid samples after the rule for responses that grew too long.
 
-  `keep` changes nothing; `mask` excludes truncated samples; `penalty` subtracts an
-  amount that grows linearly from 0 at limit - buffer tokens to 1 at the limit (DAPO's
-  soft punishment, arXiv 2503.14476).
+  Args:
+    rule: `keep` changes nothing; `mask` excludes truncated samples; `penalty` subtracts
+      an amount that grows linearly from 0 at limit - buffer tokens to 1 at the limit
+      (DAPO's soft punishment, arXiv 2503.14476).
+    rewards_PR, valid_PR: scores, and which of them count.
+    length_PR, truncated_PR: tokens of the responses; those that the limit ended.
+    limit, buffer: tokens.
+
+  Returns:
+    (rewards_PR, valid_PR)
   """
   xp = _namespace(rewards_PR)
-  if reward.overlong == "mask":
+  if rule == "keep":
+    return rewards_PR, valid_PR
+  if rule == "mask":
     return rewards_PR, valid_PR & ~xp.asarray(truncated_PR, bool)
-  if reward.overlong == "penalty":
-    over_PR = (length_PR - (limit - reward.overlong_buffer)) / reward.overlong_buffer
+  if rule == "penalty":
+    over_PR = (length_PR - (limit - buffer)) / buffer
     return rewards_PR - xp.clip(over_PR, 0.0, 1.0), valid_PR
-  return rewards_PR, valid_PR
+  raise fields.Error(f"overlong {rule!r}: must be one of keep, mask, penalty")
 
 
 def _namespace(x):
@@ -141,10 +192,13 @@ def _at_least_1(x):
   return _namespace(x).maximum(x, 1)
 
 
-def _clean(rewards_PR, valid_PR):
+def _number(rewards_PR):
   xp = _namespace(rewards_PR)
-  rewards_PR = xp.asarray(rewards_PR, jnp.float32 if xp is jnp else np.float64)
-  return xp.where(valid_PR, rewards_PR, 0.0)
+  return xp.asarray(rewards_PR, jnp.float32 if xp is jnp else np.float64)
+
+
+def _clean(rewards_PR, valid_PR):
+  return _namespace(rewards_PR).where(valid_PR, _number(rewards_PR), 0.0)
 
 
 def _centred(rewards_PR, valid_PR):

@@ -29,34 +29,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pxy import config
-from pxy.rl import metrics, pack, rollout, surrogate, view
+from pxy import fields
+from pxy.rl import metrics, pack, reduction, rollout, surrogate, view
+from pxy.rl import term as term_lib
 
-Term = config.Term
+Term = term_lib.Term
 CONDITIONAL = Term()
 MARGINAL = Term(space="marginal", advantage="mean")
 
 Score = Callable[[Any, pack.Packed], tuple[jax.Array, jax.Array]]
 
 
-def kernel(term: config.Term) -> config.Term:
-  """The term with only what the loss of packed rows depends on.
+_IN_THE_DATA = (
+  "space", "context", "copies", "select", "negative", "advantage", "lam", "coef",
+  "reduction", "constant",
+)  # fmt: skip
+"""Fields of a term that are in the numbers of packed rows."""
 
-  Space, sign filter, advantage and coefficient are in the data by then, so phases that
-  differ only there (both phases of DSRL) share one compiled step.
+
+def kernel(term: Term) -> Term:
+  """The term without what the loss of packed rows does not depend on.
+
+  Space, sign filter, advantage, reduction and coefficient are in the data by then, so
+  phases that differ only there (both phases of DSRL) share one compiled step.
   """
-  default = config.Term()
-  kept = (
-    "clip",
-    "clip_low",
-    "clip_high",
-    "dual_clip",
-    "kl",
-    "kl_coef",
-    "tis",
-    "tis_cap",
-  )
-  return dataclasses.replace(default, **{name: getattr(term, name) for name in kept})
+  default = Term()
+  dropped = {name: getattr(default, name) for name in _IN_THE_DATA}
+  return dataclasses.replace(term, **dropped)
 
 
 @functools.partial(jax.jit, static_argnames=("score", "term"))
@@ -66,7 +65,7 @@ def conditional_loss(
   rollouts: rollout.Rollouts,
   adv_B,
   *,
-  term: config.Term = CONDITIONAL,
+  term: Term = CONDITIONAL,
   selected_B=None,
   total=None,
   old_BT=None,
@@ -91,7 +90,7 @@ def conditional_loss(
   """
   _belongs(term, "conditional")
   if (term.kl == "none") != (ref_BT is None):
-    raise config.Error(f"kl {term.kl!r}: ref_BT goes with a KL term, and only with one")
+    raise fields.Error(f"kl {term.kl!r}: ref_BT goes with a KL term, and only with one")
   view_ = view.conditional(rollouts)
   given = (term, selected_B, total, old_BT, ref_BT)
   return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
@@ -105,7 +104,7 @@ def marginal_loss(
   adv_B,
   *,
   context,
-  term: config.Term = MARGINAL,
+  term: Term = MARGINAL,
   selected_B=None,
   total=None,
   old_BT=None,
@@ -125,7 +124,7 @@ def marginal_loss(
   return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
 
 
-def weight(term: config.Term, rollouts: rollout.Rollouts, selected_B=None):
+def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None):
   """What the loss of these responses is divided by: tokens or sequences, a scalar.
 
   Where it is 0, no response takes part, and loss and gradient are 0.
@@ -135,7 +134,7 @@ def weight(term: config.Term, rollouts: rollout.Rollouts, selected_B=None):
 
 def _belongs(term, space):
   if term.space != space:
-    raise config.Error(
+    raise fields.Error(
       f"{space}_loss was given a term with space {term.space!r}: the other function is"
       f" for it, or Term(space={space!r}, ...)"
     )
@@ -145,7 +144,7 @@ def _reduction(term, rollouts, selected_B):
   length_B = jnp.asarray(rollouts.response_len_B)
   if selected_B is not None:
     length_B = jnp.where(selected_B, length_B, 0)
-  return surrogate.reduction(term.reduction, length_B, term.constant)
+  return reduction.weights(term, length_B)
 
 
 def _of_rollouts(
@@ -172,7 +171,7 @@ def _of_rollouts(
 
 
 def loss(
-  score: Score, params, packed: pack.Packed, terms: tuple[config.Term, ...]
+  score: Score, params, packed: pack.Packed, terms: tuple[Term, ...]
 ) -> tuple[jax.Array, tuple[dict[str, metrics.Metric], jax.Array]]:
   """Loss of packed rows, a sum over tokens: weights hold the global normalisers.
 
@@ -180,7 +179,7 @@ def loss(
     score: (params, packed) -> (logp_BT, entropy_BT) of the targets.
     params: what is differentiated.
     packed: rows; term_BT says which of `terms` a token belongs to.
-    terms: static; only what `kernel` keeps is looked at.
+    terms: static; what `kernel` drops is not looked at.
 
   Returns:
     (scalar, (metrics, diff_BT)): pg_loss, entropy, ppo_kl, pg_clipfrac and the like,
@@ -238,7 +237,9 @@ def _surrogate(term, logp_BT, old_BT, weight_BT, packed):
   if term.kl != "none":
     kl_BT = jnp.where(on_BT, surrogate.kl(term.kl, logp_BT, packed.ref_BT), 0.0)
     total = total + term.kl_coef * jnp.sum(weight_BT * kl_BT)
-    pairs["kl_loss"] = jnp.sum(kl_BT), jnp.sum(on_BT, dtype=jnp.float32)
+    k1_BT = jnp.where(on_BT, surrogate.kl("k1", logp_BT, packed.ref_BT), 0.0)
+    count = jnp.sum(on_BT, dtype=jnp.float32)
+    pairs["kl_loss"], pairs["kl_k1"] = (jnp.sum(kl_BT), count), (jnp.sum(k1_BT), count)
   return total, {f"actor/{name}": metrics.Mean(*pair) for name, pair in pairs.items()}
 
 

@@ -34,10 +34,15 @@ class Rollouts:
   logp_BT: np.ndarray | jax.Array
   group_size: int = dataclasses.field(metadata={"static": True}, default=1)
 
+  @property
+  def groups(self) -> int:
+    """P, the prompts that were answered."""
+    return self.prompt_len_B.shape[0] // self.group_size
+
   def take(self, groups: slice) -> "Rollouts":
     """The rollouts of a range of groups (for several updates per batch)."""
     r = self.group_size
-    start, stop, _ = groups.indices(len(self.prompt_len_B) // r)
+    start, stop, _ = groups.indices(self.groups)
     return jax.tree.map(lambda x: x[start * r : stop * r], self)
 
 

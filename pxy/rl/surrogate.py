@@ -1,151 +1,154 @@
 """Surrogate losses: functions of log-probs whose gradients are policy gradients.
 
 With rho_t = exp(logp_t - old_t), differences clamped to +-20, and clip(x) short for x
-limited to [1 - low, 1 + high], the loss of a token of weight w_t is -w_t times
+limited to [1 - clip_low, 1 + clip_high], the first line of each function is the loss of
+a token. Where logp == old, all have REINFORCE's gradient. A new one is a function and a
+line of SURROGATES.
 
-  reinforce  logp_t A
-  ppo        min(rho_t A, clip(rho_t) A), and at least -dual |A| where A < 0
-  gspo       min(s A, clip(s) A),  s = exp(mean over the sequence of logp - old)
-  cispo      stop_gradient(clip(rho_t)) A logp_t
-
-PPO: arXiv 1707.06347; low != high: DAPO, 2503.14476; dual clip: 1912.09729; GSPO:
-2507.18071; CISPO: 2506.13585. Where logp == old, all four have REINFORCE's gradient.
-
-Weights hold the mask, the reduction and the coefficient: a loss is a sum, with the sum
-of its weights beside it, and whoever has seen all micro-batches divides. A token of
-weight 0 has no influence, whatever its numbers. `reduction` makes the weights:
-
-  token-mean           1           / number of tokens
-  seq-mean-token-mean  1 / length  / number of sequences
-  seq-mean-token-sum   1           / number of sequences
-  constant             1           / (number of sequences * constant)
+`loss` puts weights on the tokens, which hold the mask, the reduction and the
+coefficient: a loss is a sum, with the sum of its weights beside it, and whoever has
+seen all micro-batches divides. A token of weight 0 has no influence, whatever its
+numbers: the functions see it with log-probs of 0.
 
 Left out: a clamp of k3 at 10, which other code has. It would take the pull back to the
 reference away just where the distance is largest.
 """
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+import functools
 
-from pxy import config
+from pxy import fields, imports
+from pxy.rl import choose
+
+jax, jnp = imports.later("jax"), imports.later("jax.numpy")
 
 CLAMP = 20.0
 """Largest difference of log-probs that is exponentiated, as in the public code."""
 
 
-def loss(term: config.Term, logp_BT, old_BT, adv_BT, weight_BT, segments_BT=None):
-  """The surrogate that a term names: ((sum, weight), metrics), as below."""
-  clip = {"low": term.clip_low, "high": term.clip_high}
-  if term.clip == "ppo":
-    return ppo(logp_BT, old_BT, adv_BT, weight_BT, **clip, dual=term.dual_clip)
-  if term.clip == "gspo":
-    return gspo(logp_BT, old_BT, adv_BT, weight_BT, **clip, segments_BT=segments_BT)
-  if term.clip == "cispo":
-    return cispo(logp_BT, old_BT, adv_BT, weight_BT, **clip)
-  return reinforce(logp_BT, old_BT, adv_BT, weight_BT)
-
-
-def reinforce(logp_BT, old_BT, adv_BT, weight_BT):
-  """-logp A: the policy gradient itself, without ratio or clip.
+def loss(term, logp_BT, old_BT, adv_BT, weight_BT, segments_BT=None):
+  """The surrogate that a term names, summed over tokens of these weights.
 
   Args:
+    term: rl.term.Term.
     logp_BT: log-probs of the tokens under the parameters that are trained.
     old_BT: the same before the first of several updates on these samples; with a
-      single update, stop_gradient(logp_BT). Here it serves ppo_kl only.
+      single update, stop_gradient(logp_BT).
     adv_BT: advantage of the token's sequence.
     weight_BT: weight of the token in the loss, 0 outside it.
+    segments_BT: numbers the sequences of each row, 0 to T; None: one a row.
 
   Returns:
     ((sum, weight), metrics): the loss is sum / weight, or sum over a weight of your
-    own; metrics are (sum, weight) pairs over the tokens of nonzero weight.
+    own; metrics are (sum, weight) pairs over the tokens of nonzero weight: ppo_kl, and
+    what the function tells besides.
+
+  Raises:
+    fields.Error: a function of the user's own gives another shape, or no float.
   """
-  on_BT, delta_BT = _ratio(logp_BT, old_BT, weight_BT)
-  logp_BT = jnp.where(on_BT, logp_BT, 0.0)
-  never_BT = jnp.zeros_like(on_BT)
-  return _total(-logp_BT * adv_BT, weight_BT, on_BT, delta_BT, pg_clipfrac=never_BT)
+  on_BT = weight_BT != 0
+  logp_BT, old_BT = (jnp.where(on_BT, x_BT, 0.0) for x_BT in (logp_BT, old_BT))
+  arrays = ("logp_BT", "old_BT", "adv_BT")
+  more = {"on_BT": on_BT, "segments_BT": segments_BT}
+  function = choose.function("clip", term, SURROGATES, arrays, **more)
+  found = function(logp_BT, old_BT, adv_BT)
+  loss_BT, told = found if isinstance(found, tuple) else (found, {})
+  choose.alike("clip", term, loss_BT, logp_BT)
+  loss_BT = jnp.where(on_BT, weight_BT * loss_BT, 0.0)
+  told = told | {"ppo_kl": -_gap(logp_BT, old_BT)}
+  metrics = {name: _mean(x_BT, on_BT) for name, x_BT in told.items()}
+  return (jnp.sum(loss_BT), jnp.sum(weight_BT)), jax.lax.stop_gradient(metrics)
 
 
-def ppo(logp_BT, old_BT, adv_BT, weight_BT, *, low, high, dual=None):
-  """-min(rho A, clip(rho) A), and at most dual |A| where A < 0.
+def check(term) -> None:
+  """Tries a function of the user's own on shapes, before a run needs it; fields.Error
+  says what is wrong with it."""
+  if term.clip not in SURROGATES:
+    x_BT, segments_BT = (jax.ShapeDtypeStruct((2, 3), t) for t in ("float32", "int32"))
+    jax.eval_shape(functools.partial(loss, term), *[x_BT] * 4, segments_BT)
 
-  Args are those of `reinforce`, and
-    low, high: the ratio is limited to [1 - low, 1 + high].
-    dual: bound on the loss of a token with a negative advantage, in units of |A|;
-      > 1, or None.
 
-  Returns:
-    ((sum, weight), metrics) as of `reinforce`; pg_clipfrac is the share of tokens whose
-    gradient the clip removes, pg_clipfrac_lower the share the dual clip does.
+def reinforce(logp_BT, old_BT, adv_BT):
+  """-logp A: the policy gradient itself, without ratio or clip."""
+  return -logp_BT * adv_BT, {"pg_clipfrac": jnp.zeros_like(logp_BT)}
+
+
+def ppo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high, dual_clip=None):
+  """-min(rho A, clip(rho) A), at most `dual_clip` |A| where A < 0; arXiv 1707.06347.
+
+  `dual_clip` > 1 (arXiv 1912.09729) or None; clip_low != clip_high: DAPO, 2503.14476.
+  pg_clipfrac is the share of tokens whose gradient the clip removes, pg_clipfrac_lower
+  the share the dual clip does.
   """
-  on_BT, delta_BT = _ratio(logp_BT, old_BT, weight_BT)
   # `where`, not max: at a tie the gradient is whole, so at rho = 1 it is REINFORCE's.
-  loss_BT, clipped_BT = _clip(jnp.exp(delta_BT), adv_BT, low, high)
-  bounded_BT = jnp.zeros_like(on_BT)
-  if dual is not None:
-    most_BT = -dual * adv_BT
+  rho_BT = jnp.exp(_gap(logp_BT, old_BT))
+  loss_BT, clipped_BT = _clip(rho_BT, adv_BT, clip_low, clip_high)
+  bounded_BT = jnp.zeros_like(clipped_BT)
+  if dual_clip is not None:
+    most_BT = -dual_clip * adv_BT
     bounded_BT = (adv_BT < 0) & (loss_BT > most_BT)
     loss_BT = jnp.where(bounded_BT, most_BT, loss_BT)
-  return _total(
-    loss_BT,
-    weight_BT,
-    on_BT,
-    delta_BT,
-    pg_clipfrac=clipped_BT,
-    pg_clipfrac_lower=bounded_BT,
-  )
+  return loss_BT, {"pg_clipfrac": clipped_BT, "pg_clipfrac_lower": bounded_BT}
 
 
-def gspo(logp_BT, old_BT, adv_BT, weight_BT, *, low, high, segments_BT=None):
-  """-min(s A, clip(s) A) with the geometric mean s of a sequence's ratios.
+def gspo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high, on_BT, segments_BT):
+  """-min(s A, clip(s) A), s the geometric mean of a sequence's rho; arXiv 2507.18071.
 
-  Args are those of `ppo`, and
-    segments_BT: numbers the sequences of each row, 0 to T; None: one a row.
   Useful clips are far smaller than PPO's (3e-4 in the paper). Every token of a sequence
   must have the same weight.
   """
-  on_BT, delta_BT = _ratio(logp_BT, old_BT, weight_BT)
-  length_BT = _per_sequence(on_BT.astype(delta_BT.dtype), segments_BT)
-  log_s_BT = _per_sequence(delta_BT, segments_BT) / jnp.maximum(length_BT, 1.0)
-  loss_BT, clipped_BT = _clip(jnp.exp(log_s_BT), adv_BT, low, high)
-  return _total(loss_BT, weight_BT, on_BT, delta_BT, pg_clipfrac=clipped_BT)
+  gap_BT = _gap(logp_BT, old_BT)
+  length_BT = _per_sequence(on_BT.astype(gap_BT.dtype), segments_BT)
+  log_s_BT = _per_sequence(gap_BT, segments_BT) / jnp.maximum(length_BT, 1.0)
+  loss_BT, clipped_BT = _clip(jnp.exp(log_s_BT), adv_BT, clip_low, clip_high)
+  return loss_BT, {"pg_clipfrac": clipped_BT}
 
 
-def cispo(logp_BT, old_BT, adv_BT, weight_BT, *, low, high):
-  """-stop_gradient(clip(rho)) A logp: a clipped weight, but no token without gradient.
+def cispo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high):
+  """-stop_gradient(clip(rho)) A logp, no token without gradient; arXiv 2506.13585.
 
-  Args are those of `ppo`; pg_clipfrac is the share of tokens with a clipped weight.
+  pg_clipfrac is the share of tokens with a clipped weight.
   """
-  on_BT, delta_BT = _ratio(logp_BT, old_BT, weight_BT)
-  rho_BT = jax.lax.stop_gradient(jnp.exp(delta_BT))
-  limited_BT = jnp.clip(rho_BT, 1 - low, 1 + high)
-  logp_BT = jnp.where(on_BT, logp_BT, 0.0)
-  return _total(
-    -limited_BT * adv_BT * logp_BT,
-    weight_BT,
-    on_BT,
-    delta_BT,
-    pg_clipfrac=limited_BT != rho_BT,
-  )
+  rho_BT = jax.lax.stop_gradient(jnp.exp(_gap(logp_BT, old_BT)))
+  limited_BT = jnp.clip(rho_BT, 1 - clip_low, 1 + clip_high)
+  return -limited_BT * adv_BT * logp_BT, {"pg_clipfrac": limited_BT != rho_BT}
+
+
+SURROGATES = {"none": reinforce, "ppo": ppo, "gspo": gspo, "cispo": cispo}
+"""By the name that a term gives as `clip`: (logp_BT, old_BT, adv_BT) -> the loss of
+each token; or that, and a dict of what else to tell of each token: metrics, by means.
+
+By name they take fields of the term, `on_BT` (the tokens that count), `segments_BT`.
+"""
+
+
+def k1(gap_BT):
+  """d: unbiased, but its expected gradient is zero; a metric, no loss."""
+  return gap_BT
+
+
+def k2(gap_BT):
+  """d^2 / 2: its gradient is the KL's."""
+  return jnp.square(gap_BT) / 2
+
+
+def k3(gap_BT):
+  """exp(-d) - 1 + d: unbiased and never negative."""
+  return jnp.expm1(-gap_BT) + gap_BT
+
+
+KLS = {"k2": k2, "k3": k3}
+"""Estimators that a loss may hold."""
 
 
 def kl(kind: str, logp_BT, ref_BT):
-  """Estimates of KL(policy || reference) from each sampled token, d = logp - ref.
+  """Estimates [B, T] of KL(policy || reference) from each sampled token, in nats.
 
-    k1  d               unbiased, but as a loss its expected gradient is zero
-    k2  d^2 / 2         its gradient is the KL's
-    k3  exp(-d) - 1 + d  unbiased and never negative
-
-  Source: Schulman, "Approximating KL divergence" (2020). d is clamped to +-20.
+  kind: `k1`, or one of KLS, of d = logp - ref, clamped to +-20. Source: Schulman,
+  "Approximating KL divergence" (2020). Raises fields.Error for another name.
   """
-  delta_BT = jnp.clip(logp_BT - ref_BT, -CLAMP, CLAMP)
-  if kind == "k1":
-    return delta_BT
-  if kind == "k2":
-    return jnp.square(delta_BT) / 2
-  if kind == "k3":
-    return jnp.expm1(-delta_BT) + delta_BT
-  raise config.Error(f"kl: {kind!r} is none of k1, k2, k3")
+  known = {"k1": k1} | KLS
+  fields.need(kind in known, f"kl: {kind!r} is none of {', '.join(known)}")
+  return known[kind](_gap(logp_BT, ref_BT))
 
 
 def importance(logp_BT, sampler_BT, on_BT, *, level: str, cap, segments_BT=None):
@@ -168,7 +171,7 @@ def importance(logp_BT, sampler_BT, on_BT, *, level: str, cap, segments_BT=None)
   if level == "sequence":
     delta_BT = _per_sequence(delta_BT, segments_BT)
   elif level != "token":
-    raise config.Error(f"tis: {level!r} is none of token, sequence")
+    raise fields.Error(f"tis: {level!r} is none of token, sequence")
   whole_BT = jnp.exp(jnp.clip(delta_BT, -CLAMP, CLAMP))
   weights_BT = jnp.where(on_BT, jnp.minimum(whole_BT, cap), 1.0)
   metrics = {
@@ -178,40 +181,9 @@ def importance(logp_BT, sampler_BT, on_BT, *, level: str, cap, segments_BT=None)
   return weights_BT, metrics
 
 
-def reduction(how: str, lengths_n, constant: float = 1.0):
-  """Weight of each token of each sequence, and the weight of all (see above).
-
-  Args:
-    lengths_n: tokens of each sequence that takes part. An empty sequence does not count
-      as one.
-    constant: the fixed length of `constant`.
-
-  Returns:
-    (weights_n, total); the total is 0 if nothing takes part.
-  """
-  xp = jnp if isinstance(lengths_n, jax.Array) else np
-  lengths_n = xp.asarray(lengths_n, jnp.float32 if xp is jnp else np.float64)
-  present_n = xp.where(lengths_n > 0, 1.0, 0.0)
-  count = xp.sum(present_n)
-  if how == "token-mean":
-    return present_n, xp.sum(lengths_n)
-  if how == "seq-mean-token-mean":
-    return present_n / xp.maximum(lengths_n, 1.0), count
-  if how == "seq-mean-token-sum":
-    return present_n, count
-  if how == "constant":
-    return present_n, count * constant
-  raise config.Error(
-    f"reduction: {how!r} is none of token-mean, seq-mean-token-mean,"
-    " seq-mean-token-sum, constant"
-  )
-
-
-def _ratio(logp_BT, old_BT, weight_BT):
-  """Which tokens count, and their clamped log-ratios (0 elsewhere)."""
-  on_BT = weight_BT != 0
-  delta_BT = jnp.where(on_BT, logp_BT - old_BT, 0.0)
-  return on_BT, jnp.clip(delta_BT, -CLAMP, CLAMP)
+def _gap(logp_BT, other_BT):
+  """Differences of log-probs, clamped."""
+  return jnp.clip(logp_BT - other_BT, -CLAMP, CLAMP)
 
 
 def _clip(rho_BT, adv_BT, low, high):
@@ -219,13 +191,6 @@ def _clip(rho_BT, adv_BT, low, high):
   limited_BT = -jnp.clip(rho_BT, 1 - low, 1 + high) * adv_BT
   clipped_BT = limited_BT > plain_BT
   return jnp.where(clipped_BT, limited_BT, plain_BT), clipped_BT
-
-
-def _total(loss_BT, weight_BT, on_BT, delta_BT, **flags_BT):
-  loss_BT = jnp.where(on_BT, weight_BT * loss_BT, 0.0)
-  found = {name: _mean(x_BT, on_BT) for name, x_BT in flags_BT.items()}
-  found["ppo_kl"] = _mean(-delta_BT, on_BT)
-  return (jnp.sum(loss_BT), jnp.sum(weight_BT)), jax.lax.stop_gradient(found)
 
 
 def _mean(x_BT, on_BT):

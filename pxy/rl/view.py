@@ -36,12 +36,23 @@ class View:
 
 
 def conditional(rollouts: rollout.Rollouts) -> View:
-  """Each response after its own prompt: log pi(y | x)."""
+  """Each response after its own prompt: log pi(y | x). One copy, [1, B, S]."""
   return View(rollouts.prompt_BS[None], rollouts.prompt_len_B[None])
 
 
 def marginal(rollouts: rollout.Rollouts, context) -> View:
-  """Each response after a fixed context of token ids [S], S >= 1: log pi(y | c)."""
+  """Each response after a fixed context of token ids: log pi(y | c).
+
+  Args:
+    rollouts: B responses.
+    context: ids [S], S >= 1, an array or a list.
+
+  Returns:
+    a View with one copy: context_CBS [1, B, S] int32, length_CB [1, B], all S.
+
+  Raises:
+    ValueError: the context is empty.
+  """
   traced = any(isinstance(x, jax.Array) for x in jax.tree.leaves(context))
   xp = jnp if traced else np
   context_S = xp.asarray(context, np.int32).reshape(-1)
@@ -58,14 +69,15 @@ def marginal(rollouts: rollout.Rollouts, context) -> View:
 def shuffled(rollouts: rollout.Rollouts, shift) -> View:
   """Each response after the prompt of the group `shift` places on, 0 < shift < P.
 
-  A rotation of the groups: every prompt is used for exactly one other group.
+  A rotation of the groups: every prompt is used for exactly one other group. One copy,
+  [1, B, S].
   """
   return _rotated(rollouts, [shift])
 
 
 def mixture(rollouts: rollout.Rollouts, shifts) -> View:
-  """Each response after its own prompt and those `shifts` groups on: C = 1 +
-  len(shifts).
+  """Each response after its own prompt and those `shifts` groups on, [C, B, S] with
+  C = 1 + len(shifts).
 
   Scored together they give log mean_k pi(y | x_k), the marginal over a sample of
   prompts. The own prompt is always among them: y was drawn from it, and a mixture
@@ -75,7 +87,10 @@ def mixture(rollouts: rollout.Rollouts, shifts) -> View:
 
 
 def shifts(key, groups: int, count: int) -> np.ndarray:
-  """`count` distinct group shifts in 1 .. groups - 1, drawn with a JAX key."""
+  """`count` distinct group shifts in 1 .. groups - 1, drawn with a JAX key.
+
+  Raises ValueError if there are fewer.
+  """
   if count > groups - 1:
     raise ValueError(f"{count} other prompts are wanted, the batch has {groups - 1}")
   return 1 + np.asarray(jax.random.permutation(key, groups - 1))[:count]

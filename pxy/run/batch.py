@@ -6,12 +6,12 @@ so leaving the others out changes no number.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pxy import config
-from pxy.rl import advantage, pack, rollout, surrogate, view
+from pxy.rl import advantage, context, pack, reduction, rollout, view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +39,36 @@ class Batch:
   """Response tokens that are scored, over all terms."""
 
 
-def shape(cfg: config.Train, row_shards: int) -> Shape:
-  """Shape that holds any batch of the run; rows divide by `row_shards` devices."""
-  longest = 0
-  most_terms = max(len(phase.terms) for phase in cfg.phases)
+def shape(
+  cfg: config.Train,
+  row_shards: int,
+  contexts: Mapping[str, Sequence[int]] | None = None,
+  positions: int | None = None,
+) -> Shape:
+  """Shape that holds any batch of the run, the comparison with the sampler included.
+
+  Args:
+    row_shards: devices that the rows are split over; rows divide by it.
+    contexts: ids of the fixed contexts, of `contexts`; where they are not known, a
+      context is assumed to be no longer than a prompt.
+    positions: tokens that the model can tell apart; None: not known.
+
+  Raises:
+    config.Error: compute.row_tokens is too small for a sequence, or `positions` are too
+      few for a context and its response.
+  """
+  prompt, response = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
+  longest = prompt + response - 1
   for phase in cfg.phases:
     for term in phase.terms:
-      mixed = term.space == "marginal" and term.context == "mixture"
-      one = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens - 1
-      longest = max(longest, one * (term.copies if mixed else 1))
+      ids = context.ids(term, contexts or {})
+      size = context.of(term).tokens(term, ids, prompt, response)
+      longest = max(longest, size)
+      if ids and positions and len(ids) + response > positions:
+        raise config.Error(
+          f"context {term.context!r} has {len(ids)} tokens and a response up to"
+          f" {response}: more than the model's context of {positions}"
+        )
   row_tokens = cfg.compute.row_tokens or -(-longest // 8) * 8
   if row_tokens < longest:
     raise config.Error(
@@ -55,6 +76,7 @@ def shape(cfg: config.Train, row_shards: int) -> Shape:
       " leave it 0"
     )
   groups = cfg.data.prompts // cfg.updates
+  most_terms = max(len(phase.terms) for phase in cfg.phases)
   sequences = groups * cfg.data.responses * most_terms
   micro_rows = min(cfg.compute.micro_rows or -(-sequences // 8), sequences)
   micro_rows = -(-micro_rows // row_shards) * row_shards
@@ -67,7 +89,7 @@ def prepare(
   rewards_PR: np.ndarray,
   valid_PR: np.ndarray,
   *,
-  contexts: dict[str, list[int]],
+  contexts: Mapping[str, Sequence[int]],
   key,
   shape: Shape,
   groups: slice = slice(None),
@@ -92,9 +114,7 @@ def prepare(
     selected_B = selected_PR.reshape(-1)
     adv_B = adv_PR.reshape(-1)
     weight_B = np.zeros(len(adv_B), np.float64)
-    weight_n, total = surrogate.reduction(
-      term.reduction, rollouts.response_len_B[selected_B], term.constant
-    )
+    weight_n, total = reduction.weights(term, rollouts.response_len_B[selected_B])
     weight_B[selected_B] = np.asarray(weight_n, np.float64)
     if total > 0:
       weight_B *= term.coef / float(total)
@@ -130,10 +150,10 @@ def contexts(tokenizer, terms: Sequence[config.Term]) -> dict[str, list[int]]:
 
   Raises config.Error when the tokenizer has no such token.
   """
-  tokens = {"start": "start_id", "document": "document_id"}
-  used = {term.context for term in terms if term.space == "marginal"}
   return {
-    name: [getattr(tokenizer, field)] for name, field in tokens.items() if name in used
+    term.context: list(context.of(term).ids(tokenizer))
+    for term in terms
+    if context.of(term).ids is not None
   }
 
 
@@ -156,12 +176,5 @@ def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
 
 
 def view_of(term: config.Term, rollouts, contexts, key) -> view.View:
-  """The view a term takes of the rollouts."""
-  if term.space == "conditional":
-    return view.conditional(rollouts)
-  if term.context in contexts:
-    return view.marginal(rollouts, contexts[term.context])
-  groups = rollouts.prompt_len_B.shape[0] // rollouts.group_size
-  if term.context == "shuffled":
-    return view.shuffled(rollouts, int(view.shifts(key, groups, 1)[0]))
-  return view.mixture(rollouts, view.shifts(key, groups, term.copies - 1).tolist())
+  """The view that a term takes of the rollouts; arguments as of `prepare`."""
+  return context.of(term).view(rollouts, context.ids(term, contexts), key, term)

@@ -49,7 +49,7 @@ def of(parts, step: int, phase, graded, made, found) -> session.Done:
       parts.policy.arch,
       rollouts,
       batches,
-      forwards=(cfg.updates > 1) + any(term.kl != "none" for term in phase.terms),
+      forwards=(cfg.updates > 1) + phase.needs_reference,
       seconds=taken["timing_s/update_actor"],
       devices=parts.mesh.size,
     ),

@@ -123,12 +123,12 @@ def make(
   source = sources(session.returns)[0]
   problems = evaluate_lib.problems(cfg.data, cfg.eval, tokenizer)
   answers = _answers(cfg, [*source.prompts, *problems])
-  shape = batch_lib.shape(cfg, mesh_lib.row_shards(mesh))
   terms = [term for phase in cfg.phases for term in phase.terms]
   contexts = batch_lib.contexts(tokenizer, terms)
+  shards = mesh_lib.row_shards(mesh)
+  shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context)
   trainer = step_lib.Stepper(policy.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
-  kl = any(term.kl != "none" for phase in cfg.phases for term in phase.terms)
-  reference = _weights(cfg, trainer) if kl else None
+  reference = _weights(cfg, trainer) if cfg.needs_reference else None
   pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.grader))
 
   def collector(sampling: config.Sampling) -> collect.Collector:

@@ -76,12 +76,13 @@ def batches(
   cfg, rollouts = parts.cfg, graded.rollouts()
   with parts.session.clock("adv"):
     rewards_PR, valid_PR = advantage.overlong(
-      cfg.reward,
+      cfg.reward.overlong,
       graded.scores_PR,
       graded.valid_PR,
       length_PR=graded.length_PR,
       truncated_PR=graded.truncated_PR,
       limit=cfg.sampling.max_new_tokens,
+      buffer=cfg.reward.overlong_buffer,
     )
     size = cfg.data.prompts // cfg.updates
     packed = [
@@ -114,7 +115,7 @@ def update(
   used = [b for b in made.of if b.used and sound]
   more = [{} for _ in used]
   with parts.session.watch("update"):
-    if any(term.kl != "none" for term in phase.terms):
+    if phase.needs_reference:
       with clock("ref"):
         for given, b in zip(more, used, strict=True):
           given["ref_BT"] = trainer.score(reference, b.packed, b.used)

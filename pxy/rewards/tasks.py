@@ -293,5 +293,4 @@ def _number(value) -> float | None:
 
 
 def line(error: BaseException) -> str:
-  """What an exception says, as one line of at most 300 characters."""
   return " ".join(str(error).split())[:300]

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pxy import config
-from pxy.aot import chips, hlo
+from pxy.aot import chips, hlo, measure
 from pxy.commands import cli
 from pxy.model import decoder, flops
 from pxy.model.arch import Arch
@@ -178,6 +179,32 @@ def test_what_does_not_fit_is_said_with_a_cure(tmp_path, monkeypatch, capsys):
   assert stop.value.code == 1
   told = re.sub(r"\s+", " ", capsys.readouterr().out)
   assert "decode does not fit: lower sampling.slots (524288)" in told, told
+
+
+@tpu
+def test_jax_keeps_no_program_of_a_chip_that_is_not_there(tmp_path):
+  """It could not read it again, and would warn each time."""
+  settings = {
+    "jax_compilation_cache_dir": str(tmp_path),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  where = jax.sharding.SingleDeviceSharding(chips.devices("v5e:2x2")[0])
+  shape = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=where)
+  try:
+    for name, value in settings.items():
+      jax.config.update(name, value)
+    for _ in range(2):
+      said = measure._compiled(jax.jit(lambda x: x * 7 + 5).lower(shape))
+      assert "ENTRY" in said["text"]
+    assert not list(tmp_path.iterdir())
+    jax.jit(lambda x: x * 7 + 6)(2.0)
+    assert list(tmp_path.iterdir()), "others are kept as before"
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def test_without_the_compiler_one_line_says_how_to_get_it(monkeypatch):

@@ -10,6 +10,7 @@ What the compiler said is kept in $PXY_CACHE (or ~/.cache/pxy)/compile, by the p
 text, the topology and the versions, so that asking again costs the tracing alone.
 """
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -17,9 +18,11 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 from importlib import metadata
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from pxy import config, files
 from pxy.aot import chips, hlo, programs
@@ -92,7 +95,8 @@ def all_of(cfg: config.Train, arch, topology: str, say=lambda text: None):
 
 def _compiled(lowered) -> dict:
   try:
-    compiled = lowered.compile()
+    with _unkept():
+      compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     needed = _NEEDED.search(str(error))
     if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
@@ -107,6 +111,21 @@ def _compiled(lowered) -> dict:
     "peak_bytes": whole + memory.generated_code_size_in_bytes,
     "text": compiled.as_text(),
   }
+
+
+@contextlib.contextmanager
+def _unkept() -> Iterator[None]:
+  """Without JAX's cache of programs: one for a chip that is only described is written
+  there, but a second process that meets it warns that it cannot be read."""
+  name = "jax_enable_compilation_cache"
+  before = getattr(jax.config, name)
+  jax.config.update(name, False)
+  compilation_cache.reset_cache()  # it looks at the setting once
+  try:
+    yield
+  finally:
+    jax.config.update(name, before)
+    compilation_cache.reset_cache()
 
 
 def _measured(program, said, chip, devices) -> Measured:

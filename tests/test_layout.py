@@ -115,3 +115,15 @@ def test_importing_touches_no_backend(name):
     " assert xb is None or not xb._backends, 'a backend was started by an import'"
   )
   subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_importing_the_loop_leaves_out_what_a_run_needs_late_or_never():
+  slow = "matplotlib grain tensorflow_datasets orbax.checkpoint gguf huggingface_hub"
+  code = f"import sys, pxy.loop; print(*set({slow.split()}) & sys.modules.keys())"
+  done = subprocess.run(
+    [sys.executable, "-c", code], check=True, timeout=120, stdout=-1, text=True
+  )
+  assert done.stdout.strip() == "", (
+    f"import pxy.loop also imports {done.stdout.strip()}: import it in the function"
+    " that needs it, for it takes a second"
+  )

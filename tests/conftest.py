@@ -1,8 +1,14 @@
-"""Strict settings for every test: CPU, 8 devices, no silent rank promotion."""
+"""Strict settings for every test: CPU, 8 devices, no silent rank promotion.
+
+Compiled programs are kept in .pytest_cache/xla. All workers of `-n` share it, for any of
+them may get any file, and none compiles what another has. Who meets an entry that is
+being written gets a warning of JAX's, which is no failure (pyproject.toml), and compiles.
+"""
 
 import atexit
 import gc
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -14,10 +20,19 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 if "PXY_CACHE" not in os.environ:  # data that tests make is theirs, and goes with them
   os.environ["PXY_CACHE"] = tempfile.mkdtemp(prefix="pxy-test-")
   atexit.register(shutil.rmtree, os.environ["PXY_CACHE"], ignore_errors=True)
+PROGRAMS = pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache/xla"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
 
+from pxy.commands import xla_cache
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  PROGRAMS.mkdir(parents=True, exist_ok=True)
+  xla_cache.sweep(PROGRAMS)  # what a killed test run was writing
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -135,6 +135,7 @@ def test_published_architectures_have_their_published_sizes():
 
 
 @tpu
+@pytest.mark.slow
 @pytest.mark.parametrize("topology, chip", [("v5e:2x2", "v5e"), ("v5p:2x2x1", "v5p")])
 def test_every_program_of_a_run_compiles_for_a_pod(
   tmp_path, monkeypatch, topology, chip
@@ -169,6 +170,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
 
 
 @tpu
+@pytest.mark.slow
 def test_what_does_not_fit_is_said_with_a_cure(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv("PXY_CACHE", str(tmp_path))
   with pytest.raises(SystemExit) as stop:

@@ -183,6 +183,7 @@ def tpus():
     yield topologies.get_topology_desc("v5e:2x2", "tpu").devices
 
 
+@pytest.mark.slow
 def test_the_tpu_compiler_takes_the_kernel(tpus):
   """No array of T x T, forward or backward, of a program lowered on a CPU."""
   tokens = 384

@@ -361,6 +361,7 @@ def intact(folder, since: int) -> int:
   return found[-1]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_last_good_one_is_there(tmp_path):
   # keep=1: the old one is removed as soon as the new one is there, and not before.
   rng, last = random.Random(0), 0
@@ -378,6 +379,7 @@ def test_killed_at_any_moment_the_last_good_one_is_there(tmp_path):
     last = intact(tmp_path, since=max(last, begun - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "event, count, left",
   [
@@ -394,6 +396,7 @@ def test_killed_at_a_chosen_moment(tmp_path, event, count, left):
   intact(tmp_path, since=left[-1])
 
 
+@pytest.mark.slow
 def test_a_failing_disk_leaves_the_last_good_one(tmp_path):
   process = child(tmp_path)
   for line in process.stdout:

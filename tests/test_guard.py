@@ -194,6 +194,7 @@ def test_only_the_latest_bad_batches_are_kept(tmp_path):
   assert kept == [f"{step:08d}.npz" for step in range(3, guard.BAD_KEPT + 3)]
 
 
+@pytest.mark.slow
 def test_soak_memory_is_flat_and_nothing_compiles_again(tmp_path):
   """As a user would run it: another process, a grader of one's own, checkpoints."""
   (tmp_path / "own.py").write_text(

@@ -21,6 +21,7 @@ from pxy.show import log as log_lib
 from pxy.train import checkpoint
 from pxy.weights import load
 
+pytestmark = pytest.mark.slow
 TESTS = pathlib.Path(__file__).resolve().parent
 GRACE = 8.0  # of kill_child.py
 PLACES = "start compile sample grade update evaluate save publish report".split()

@@ -126,3 +126,15 @@ def test_a_session_knows_nothing_of_what_is_trained():
   parts = {name.split("/")[0] for name in found - {"run/folder", "weights/hf"}}
   assert not parts & {"sampling", "rewards"}, f"session reaches {sorted(found)}"
   assert "rl" not in {n.split("/")[0] for n in imported(ROOT / "run/session.py", ROOT)}
+
+
+def test_importing_the_loop_leaves_out_what_a_run_needs_late_or_never():
+  slow = "matplotlib grain tensorflow_datasets orbax.checkpoint gguf huggingface_hub"
+  code = f"import sys, pxy.loop; print(*set({slow.split()}) & sys.modules.keys())"
+  done = subprocess.run(
+    [sys.executable, "-c", code], check=True, timeout=120, stdout=-1, text=True
+  )
+  assert done.stdout.strip() == "", (
+    f"import pxy.loop also imports {done.stdout.strip()}: import it in the function"
+    " that needs it, for it takes a second"
+  )

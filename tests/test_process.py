@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import process_child
+import pytest
 
 from pxy import config
 from pxy.parallel import mesh as mesh_lib
@@ -29,6 +30,7 @@ def test_alone(monkeypatch):
   np.testing.assert_array_equal(process.get(put)["x"], x_BT)
 
 
+@pytest.mark.slow
 def test_two_processes_move_arrays_and_save_one_checkpoint(tmp_path):
   with socket.socket() as free:
     free.bind(("localhost", 0))

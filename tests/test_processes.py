@@ -27,6 +27,7 @@ from pxy.train import checkpoint
 
 import processes_experiment
 
+pytestmark = pytest.mark.slow
 TESTS = pathlib.Path(__file__).resolve().parent
 EXPERIMENT = TESTS / "processes_experiment.py"
 RTOL, ATOL = 1e-4, 1e-5

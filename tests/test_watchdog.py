@@ -18,7 +18,7 @@ from pxy.safety import watchdog
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HANG = """
-import ctypes, sys, time, pathlib
+import ctypes, sys, threading, time, pathlib
 from pxy import config
 from pxy.safety import watchdog
 
@@ -124,6 +124,18 @@ def test_compiling_has_a_deadline_of_its_own(tmp_path):
     assert at() == "compile", "what comes after lowering"
     jax.jit(lambda x: x * 3 + 1)(2.0)
     assert at() == "update", "compiled: back to what it belongs to"
+
+
+def test_a_program_that_is_read_and_not_compiled_leaves_no_wait_behind(tmp_path):
+  seen = []
+  jax.monitoring.register_event_listener(hits := lambda event, **_: seen.append(event))
+  with watchdog.Watchdog(tmp_path) as watch, watch("update"):
+    for _ in range(2):  # the second time it is in the cache that conftest.py sets up
+      jax.clear_caches()
+      jax.jit(lambda x: x * 5 + 2)(2.0)
+      assert [name for name, _ in watch._waits] == ["host", "update"]
+  jax.monitoring.unregister_event_listener(hits)
+  assert "/jax/compilation_cache/cache_hits" in seen
 
 
 def test_without_being_entered_it_sleeps():

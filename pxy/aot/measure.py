@@ -15,7 +15,6 @@ import dataclasses
 import gzip
 import hashlib
 import json
-import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -164,7 +163,6 @@ def _measured(program, said, chip, devices) -> Measured:
 
 def _place(lowered, topology) -> pathlib.Path:
   """The file that keeps what the compiler says of this program."""
-  root = os.environ.get("PXY_CACHE") or pathlib.Path.home() / ".cache" / "pxy"
   versions = [metadata.version(name) for name in ("jax", "jaxlib", "libtpu")]
   key = hashlib.sha256("\0".join([lowered.as_text(), topology, *versions]).encode())
-  return pathlib.Path(root) / "compile" / f"{key.hexdigest()}.json.gz"
+  return files.cache() / "compile" / f"{key.hexdigest()}.json.gz"

@@ -21,7 +21,7 @@ import sys
 import tyro
 
 from pxy import config
-from pxy.commands import experiment, malloc, options
+from pxy.commands import experiment, malloc, options, xla_cache
 
 COMMANDS = {
   "pretrain": (options.Pretrain, "train a tokenizer and a base model from scratch"),
@@ -87,6 +87,8 @@ def _run(name: str, argv: list[str]) -> None:
     raise config.Error(
       f"unknown command {name!r}; {hint}there are {', '.join(COMMANDS)}"
     )
+  if not {"-h", "--help"} & set(argv):
+    xla_cache.keep()  # before an experiment may import JAX
   kind, _ = COMMANDS[name]
   default = None
   if of := options.CONFIGS.get(kind):

@@ -28,9 +28,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from pxy import config
+from pxy import config, files
 from pxy.data import trace
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
@@ -42,6 +41,8 @@ LEVELS = {
   **{f"mul{m}x{n}": ("*", m, n) for m, n in ((1, 1), (2, 1), (3, 1), (2, 2), (3, 2))},
 }
 MIXED = ("add1", "add2", "add3", "sub1", "sub2", "sub3", "mul1x1", "mul2x1", "mul2x2")
+FILES_VERSION = "1.0.1"
+"""Names the cached files: raise it when `generate` yields anything else."""
 SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
 _SPLIT_OF_BUCKET = ("test", "validation", *["train"] * 8)  # 10, 10 and 80 %
 _ENUMERATED = 1 << 20  # levels with up to this many pairs are enumerated, others drawn
@@ -101,48 +102,52 @@ def generate(level: str, split: str) -> Iterator[Problem]:
 _FIELDS = dataclasses.fields(Problem)
 
 
-class Arithmetic(tfds.core.GeneratorBasedBuilder):
+@functools.cache
+def _kind():
   """The problems as a TFDS builder; a config for each level."""
+  import tensorflow_datasets as tfds  # a second, and what reads rows may need none
 
-  VERSION = tfds.core.Version("1.0.1")
-  """Names the cached files: raise it when `generate` yields anything else."""
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=x) for x in (*LEVELS, "mixed")]
+  class Arithmetic(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version(FILES_VERSION)
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=x) for x in (*LEVELS, "mixed")]
 
-  def _info(self):
-    text = tfds.features.Text()
-    kinds = {f.name: text if f.type is str else np.int64 for f in _FIELDS}
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description="Sums over integers with step-by-step traces.",
-      features=tfds.features.FeaturesDict(kinds),
-      disable_shuffling=True,  # `generate` has shuffled
-    )
+    def _info(self):
+      text = tfds.features.Text()
+      kinds = {f.name: text if f.type is str else np.int64 for f in _FIELDS}
+      return tfds.core.DatasetInfo(
+        builder=self,
+        description="Sums over integers with step-by-step traces.",
+        features=tfds.features.FeaturesDict(kinds),
+        disable_shuffling=True,  # `generate` has shuffled
+      )
 
-  def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in SIZES}
+    def _split_generators(self, dl_manager):
+      return {split: self._generate_examples(split) for split in SIZES}
 
-  def _generate_examples(self, split):
-    for i, problem in enumerate(generate(self.builder_config.name, split)):
-      yield i, dataclasses.asdict(problem)
+    def _generate_examples(self, split):
+      for i, problem in enumerate(generate(self.builder_config.name, split)):
+        yield i, dataclasses.asdict(problem)
+
+  tfds.disable_progress_bar()
+  return Arithmetic
 
 
-def builder(level: str) -> Arithmetic:
+def builder(level: str):
   """The level's builder with its files in place: `$PXY_CACHE`, or ~/.cache/pxy.
 
   Takes a second the first time. Processes that start together each make the files, and
   the first to rename its folder into place wins.
   """
   _check(level, "train")
-  root = pathlib.Path(os.environ.get("PXY_CACHE") or "~/.cache/pxy").expanduser()
+  root = files.cache()
   try:
     root.mkdir(parents=True, exist_ok=True)
-    ready = Arithmetic(config=level, data_dir=root, file_format="array_record")
+    ready = _kind()(config=level, data_dir=root, file_format="array_record")
     target = pathlib.Path(ready.data_path)
     if target.is_dir():
       return ready
     with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as temporary:
-      making = Arithmetic(config=level, data_dir=temporary, file_format="array_record")
-      tfds.disable_progress_bar()
+      making = _kind()(config=level, data_dir=temporary, file_format="array_record")
       with contextlib.redirect_stdout(io.StringIO()):  # it talks; stdout may be JSON
         making.download_and_prepare()
       target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +161,7 @@ def builder(level: str) -> Arithmetic:
       f"cannot keep data in {root} ({error.strerror}):"
       " set PXY_CACHE to a folder that can be written"
     ) from None
-  return Arithmetic(config=level, data_dir=root, file_format="array_record")
+  return _kind()(config=level, data_dir=root, file_format="array_record")
 
 
 def problems(level: str, split: str) -> Sequence[Problem]:

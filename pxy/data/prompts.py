@@ -17,7 +17,6 @@ Left out: streaming of files larger than memory.
 import dataclasses
 from collections.abc import Sequence
 
-import grain
 import numpy as np
 
 from pxy import config
@@ -70,6 +69,8 @@ class Source:
     dropped: int = 0,
     split: str | None = None,
   ):
+    import grain  # a second or two, with what it imports
+
     self.prompts = [prompt for group in groups for prompt in group]
     plain = [grain.MapDataset.source(group) for group in groups]
     self._plain = _mixed(plain, weights)
@@ -99,7 +100,10 @@ class Source:
     return step * n / len(self)
 
 
-def _mixed(datasets: list[grain.MapDataset], weights) -> grain.MapDataset:
+def _mixed(datasets: list, weights):
+  """A grain.MapDataset of several."""
+  import grain
+
   return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights)
 
 

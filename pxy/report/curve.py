@@ -2,10 +2,11 @@
 
 A colour has a light and a dark value. The light one is drawn; in an SVG it is then
 replaced by a CSS variable, so that one drawing serves both.
+
+matplotlib is imported by what draws: a run draws at its end, and a page needs colours.
 """
 
 import numpy as np
-from matplotlib import axes, ticker
 
 # Name -> (light, dark). The light value is drawn and stands for the name in the SVG, so
 # no two may be the same. The hues are Okabe and Ito's, a little darker for thin lines.
@@ -60,7 +61,11 @@ STYLE = {
   "text.parse_math": False,
 }
 Z95 = 1.96
-PERCENT = ticker.FuncFormatter(lambda x, _: f"{100 * x:.4g} %")
+
+
+def percent(x: float, _=None) -> str:
+  """A formatter of an axis."""
+  return f"{100 * x:.4g} %"
 
 
 def colour(i: int) -> str:
@@ -73,7 +78,7 @@ def first(groups, *names: str) -> str:
   return next((n for n in names if any(g.has(n) for g in groups)), names[-1])
 
 
-def curves(ax: axes.Axes, groups, name) -> list[tuple]:
+def curves(ax, groups, name) -> list[tuple]:
   """One curve per group; returns their ends (height, colour, name), for labels."""
   bars = not same_phases(groups)
   return [
@@ -112,6 +117,8 @@ def running(group, step: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 def over_steps(ax, groups, *, label=True, named=True, shade=True) -> None:
   """The step axis, with the phases of the runs shaded if they agree."""
+  from matplotlib import ticker
+
   last = max((g.phases[-1].last for g in groups if g.phases), default=1)
   ax.set_xlim(0, last)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))

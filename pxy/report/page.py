@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 
 from pxy import config, files
-from pxy.report import align_plot, curve, plot, runs, sheet
+from pxy.report import curve, runs, sheet
 from pxy.show import completions, progress
 
 SAMPLES = 6
@@ -38,6 +38,8 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
   Raises:
     config.Error: a folder is no run, or `out` cannot be written.
   """
+  from pxy.report import plot  # matplotlib: a second that no run begins with
+
   groups = runs.group([runs.read(pathlib.Path(folder)) for folder in folders])
   out = pathlib.Path(out)
   panels = plot.available(groups) + _aligned(groups)
@@ -53,8 +55,10 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
   return out / "report.html"
 
 
-def _aligned(groups) -> list[plot.Panel]:
+def _aligned(groups) -> list:
   """Panels of what `pxy align` measured last, in the first run of each group."""
+  from pxy.report import align_plot
+
   newest = [(g.name, list(g.runs[0].alignments.values())[-1:]) for g in groups]
   measured = [(name, found[0]) for name, found in newest if found]
   return align_plot.panels(measured) if measured else []
@@ -307,6 +311,8 @@ def _html(groups, panels) -> str:
     parts.append("<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>")
     parts.append(_html_many(groups))
   if panels:
+    from pxy.report import plot
+
     figures = "".join(
       f"<figure><h2>{_text(p.title)}</h2>{plot.svg(p, groups)}"
       f"<figcaption>{_text(p.note)}</figcaption></figure>"

@@ -92,7 +92,7 @@ def _reward(fig, groups):
       one = len(groups) == 1
       _evaluations(ax, group, curve.INK if one else curve.colour(i), one)
     ax.set_ylim(0, 1.02)
-    ax.yaxis.set_major_formatter(curve.PERCENT)
+    ax.yaxis.set_major_formatter(curve.percent)
   curve.over_steps(ax, groups)
   curve.label_ends(ax, ends, groups)
 
@@ -171,7 +171,7 @@ def _passk(fig, groups):
   ax.xaxis.set_major_locator(ticker.FixedLocator(ticks))
   ax.xaxis.set_minor_locator(ticker.NullLocator())
   ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:.0f}"))
-  ax.yaxis.set_major_formatter(curve.PERCENT)
+  ax.yaxis.set_major_formatter(curve.percent)
   low = ax.get_ylim()[0]
   ax.set_ylim(max(0, low), 1.02)
   ax.set_xlabel("k responses per problem")
@@ -243,7 +243,7 @@ def _groups(fig, groups):
     curve.over_steps(ax, groups, shade=False)
     if len(step) > 1:
       ax.set_xlim(left=step[0])
-  ax.yaxis.set_major_formatter(curve.PERCENT)
+  ax.yaxis.set_major_formatter(curve.percent)
 
 
 def _length(fig, groups):
@@ -257,7 +257,7 @@ def _length(fig, groups):
   curve.over_steps(bottom, groups, named=False)
   bottom.set_ylim(0, max(0.05, 1.1 * bottom.get_ylim()[1]))
   bottom.yaxis.set_major_locator(ticker.MaxNLocator(2))
-  bottom.yaxis.set_major_formatter(curve.PERCENT)
+  bottom.yaxis.set_major_formatter(curve.percent)
   bottom.set_title("truncated")
 
 
@@ -273,7 +273,7 @@ def _thoughts(fig, groups):
     low = max(0.0, middle - reach)
     ax.set_ylim(low, max(low + 0.02, min(1.002, middle + reach)))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_formatter(curve.PERCENT)
+    ax.yaxis.set_major_formatter(curve.percent)
     ax.xaxis.set_major_locator(
       ticker.MaxNLocator(3, integer=True, steps=[1, 2, 4, 5, 10])
     )

@@ -1,4 +1,4 @@
-"""Seconds of each part of a step, and the programs that XLA compiled meanwhile."""
+"""Seconds of each part of a step, and the programs that were made ready meanwhile."""
 
 import contextlib
 import time
@@ -10,7 +10,10 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class Compiles:
-  """Counts the programs that XLA compiles, and their seconds, while it is open."""
+  """Counts programs made ready to run, and the seconds that it took, while it is open.
+
+  Compiled or read from the cache: JAX tells of both alike.
+  """
 
   def __init__(self):
     self.count, self.seconds = 0, 0.0
@@ -31,7 +34,7 @@ class Compiles:
 class Clock:
   """`with clock("gen"): ...` counts seconds; `take` gives them, and starts anew.
 
-  A context manager: while it is open, it counts compilations too.
+  A context manager: while it is open, it counts programs too.
   """
 
   def __init__(self):

@@ -11,6 +11,7 @@ Weights go parameter by parameter to where they belong: the host never holds mor
 one of them besides what its own devices do.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -26,7 +27,7 @@ from pxy.model import decoder
 from pxy.parallel import process
 from pxy.text import gguf_tokenizer
 from pxy.text import tokenizer as tokenizer_lib
-from pxy.weights import families, gguf_file, gguf_model, hf, hub
+from pxy.weights import families, hf, hub
 
 BUILTIN = pathlib.Path(__file__).parent.parent / "builtin"
 
@@ -109,9 +110,19 @@ def arch(model: str) -> arch_lib.Arch:
       return families.read(fields)
   path = place(model)
   if path.is_file():
-    with gguf_file.named(path):
-      return gguf_model.arch(gguf_file.File(path))
+    with _gguf(path) as (_, sizes):
+      return sizes
   return hf.arch(path / "model" if is_run(path) else path)
+
+
+@contextlib.contextmanager
+def _gguf(path: pathlib.Path):
+  """(file, its architecture); what goes wrong inside names the file."""
+  from pxy.weights import gguf_file, gguf_model  # what other models need not wait for
+
+  with gguf_file.named(path):
+    file = gguf_file.File(path)
+    yield file, gguf_model.arch(file)
 
 
 def params(model: str, sharded: Any, step: int | None = None) -> Any:
@@ -140,9 +151,10 @@ def params(model: str, sharded: Any, step: int | None = None) -> Any:
     return jax.block_until_ready(process.put(value, there.sharding))
 
   if path.is_file():
-    with gguf_file.named(path):
-      file = gguf_file.File(path)
-      return gguf_model.params(file, gguf_model.arch(file), put)
+    from pxy.weights import gguf_model
+
+    with _gguf(path) as (file, sizes):
+      return gguf_model.params(file, sizes, put)
   return hf.load(path, put)[1]
 
 
@@ -150,9 +162,8 @@ def about(model: str) -> About:
   """What MODEL is; config.Error if its parts do not belong together."""
   path = place(model)
   if path.is_file():
-    with gguf_file.named(path):
-      file = gguf_file.File(path)
-      sizes, tokenizer = gguf_model.arch(file), gguf_tokenizer.read(file.fields)
+    with _gguf(path) as (file, sizes):
+      tokenizer = gguf_tokenizer.read(file.fields)
   else:
     path = path / "model" if is_run(path) else path
     sizes, tokenizer = hf.arch(path), tokenizer_lib.load(path)

@@ -13,8 +13,8 @@ from pxy.rl import advantage
 import reference
 
 KINDS = tuple(advantage.ADVANTAGES)
-CENTRED = [kind for kind in KINDS if kind not in ("reinforce", "sign", "w-reinforce")]
-"""Those that only see differences of rewards."""
+CENTRED = ("grpo", "mean", "rloo", "batch")
+"""A claim about these: they sum to 0, and see only differences of rewards."""
 P, R = 3, 4
 
 

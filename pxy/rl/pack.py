@@ -248,7 +248,8 @@ def lengths(packed: Packed) -> np.ndarray:
   return np.unique((row_B1 + segments_BT)[segments_BT > 0], return_counts=True)[1]
 
 
-def dtype(name: str):
+def dtype(name: str) -> type:
+  """Of a field of Packed: bool, int32 or float32."""
   if name == "mask_BT":
     return bool
   ints = (

@@ -51,7 +51,11 @@ def stack(
   ids: Sequence[Sequence[np.ndarray]],
   logps: Sequence[Sequence[np.ndarray]],
 ) -> Rollouts:
-  """Rollouts from ragged numpy: prompts[p], ids[p][r] and logps[p][r] per response."""
+  """Rollouts from ragged numpy: prompts[p], ids[p][r] and logps[p][r] per response.
+
+  logps are in nats. Raises ValueError where groups differ in size, or a response and
+  its log-probs in length.
+  """
   size = len(ids[0])
   flat_ids = [np.asarray(x, np.int32) for group in ids for x in group]
   flat_logps = [np.asarray(x, np.float32) for group in logps for x in group]

@@ -10,13 +10,8 @@ many steps (grpo.py) ends at 87.5 ± 1.2 % with seed 0 and 84.5 ± 1.7 % with se
 this small task the first phase neither helps nor hurts beyond the noise.
 """
 
-from common import GRPO, LR, MARGINAL, negatives, rl, scaled
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(
-    Phase("nsr-prerl", (scaled(negatives(MARGINAL), 0.01),), steps=20, lr=1e-5),
-    Phase("grpo", (GRPO,), lr=LR, on_start="reset_optimizer"),
-  )
+  return add3.config("dsrl")

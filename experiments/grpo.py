@@ -3,10 +3,8 @@
 pxy train experiments/grpo.py --out runs/grpo
 """
 
-from common import GRPO, LR, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("grpo", (GRPO,), lr=LR))
+  return add3.config("grpo")

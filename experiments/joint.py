@@ -3,10 +3,8 @@
 pxy train experiments/joint.py --out runs/joint
 """
 
-from common import GRPO, LR, MARGINAL, negatives, rl, scaled
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("joint", (GRPO, scaled(negatives(MARGINAL), 0.01)), lr=LR))
+  return add3.config("joint")

@@ -3,10 +3,8 @@
 pxy train experiments/nsr_prerl.py --out runs/nsr_prerl
 """
 
-from common import MARGINAL, negatives, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("nsr-prerl", (negatives(MARGINAL),), lr=1e-5), steps=30)
+  return add3.config("nsr_prerl")

@@ -3,10 +3,8 @@
 pxy train experiments/nsr_rl.py --out runs/nsr_rl
 """
 
-from common import GRPO, negatives, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("nsr-rl", (negatives(GRPO),), lr=5e-5))
+  return add3.config("nsr_rl")

@@ -3,13 +3,8 @@
 pxy train experiments/nsr_rl_warmup.py --out runs/nsr_rl_warmup
 """
 
-from common import GRPO, LR, negatives, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(
-    Phase("nsr-rl", (negatives(GRPO),), steps=20, lr=1e-5),
-    Phase("grpo", (GRPO,), lr=LR),
-  )
+  return add3.config("nsr_rl_warmup")

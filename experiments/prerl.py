@@ -5,10 +5,8 @@
 The paper reports that it tracks RL for a while and then collapses.
 """
 
-from common import MARGINAL, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("prerl", (MARGINAL,), lr=1e-5))
+  return add3.config("prerl")

@@ -3,10 +3,8 @@
 pxy train experiments/psr_prerl.py --out runs/psr_prerl
 """
 
-from common import MARGINAL, positives, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("psr-prerl", (positives(MARGINAL),), lr=1e-5), steps=30)
+  return add3.config("psr_prerl")

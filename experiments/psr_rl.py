@@ -3,10 +3,8 @@
 pxy train experiments/psr_rl.py --out runs/psr_rl
 """
 
-from common import GRPO, LR, positives, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("psr-rl", (positives(GRPO),), lr=LR))
+  return add3.config("psr_rl")

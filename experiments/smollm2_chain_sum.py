@@ -38,20 +38,24 @@ that DSRL beats GRPO. 15 questions make wide errors, and training sees each of i
 about three times.
 """
 
-from common import GRPO, MARGINAL, negatives, scaled
+from pxy.config import Compute, Data, Eval, Sampling, Train
+from pxy.rl import methods
 
-from pxy.config import Compute, Data, Eval, Phase, Sampling, Train
+RATES = methods.Rates(
+  conditional=1e-5,
+  negatives=1e-6,
+  marginal=1e-6,
+  warmup=10,
+  on_start="reset_optimizer",
+)
 
 TASK = "gym:chain_sum?min_terms=2,max_terms=2,min_digits=1,max_digits=1,size=4000"
 
 
-def config():
+def config(method: str = "dsrl") -> Train:
   return Train(
     model="builtin:smollm2-135m",
-    phases=(
-      Phase("nsr-prerl", (scaled(negatives(MARGINAL), 0.01),), steps=10, lr=1e-6),
-      Phase("grpo", (GRPO,), lr=1e-5, on_start="reset_optimizer"),
-    ),
+    phases=methods.phases(method, RATES),
     steps=200,
     eval_every=50,
     data=Data(

@@ -3,10 +3,8 @@
 pxy train experiments/w_reinforce.py --out runs/w_reinforce
 """
 
-from common import rl
-
-from pxy.config import Phase, Term
+import add3
 
 
 def config():
-  return rl(Phase("w-reinforce", (Term(advantage="w-reinforce", lam=0.1),), lr=5e-5))
+  return add3.config("w_reinforce")

@@ -1,15 +1,14 @@
-"""Any method on the embedded world: what does it do to a model that half knows its sums?
+"""Any method on the embedded world: what does it do to a model that errs on its sums?
 
   pxy train experiments/add3.py:nsr_rl --out runs/nsr_rl
 
-The base of all experiments here that name no other: the embedded 0.3 M-parameter model,
-which adds three-digit numbers step by step and errs on purpose, 32 prompts x 8 responses
-a step. Each row of the method's table has a file of its own beside this one (grpo.py,
-dsrl.py, ...), with its question and what was found; without a method this is DSRL.
+The base of every experiment here that names no other: the embedded 0.3 M-parameter
+model, which adds three-digit numbers step by step, and 32 prompts x 8 responses a step.
+Each row of the method's table has a file of its own beside this one (grpo.py, dsrl.py,
+...), with its question and what was found. Without a method this is DSRL.
 
-Cost: 1.5 to 3 minutes on 2 CPU cores. Expected: the model answers 42.8 ± 1.2 % before;
-what it answers after is in each method's file. One seed: its own error is smaller than
-the difference between two seeds.
+Cost: 2 to 6 minutes on 2 CPU cores. Expected: avg@16 is 42.8 ± 1.2 % before; what it is
+after stands in each method's file.
 
 The learning rates are this model's. The marginal space needs a far smaller one than the
 conditional, since every response pushes on the same context. NSR-PreRL alone took

@@ -1,6 +1,8 @@
-"""Both spaces in one update: GRPO's loss + 0.01 x NSR-PreRL's.
+"""Do both spaces go together in one update? GRPO's loss + 0.01 x NSR-PreRL's.
 
-pxy train experiments/joint.py --out runs/joint
+  pxy train experiments/joint.py --out runs/joint
+
+Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to JOINT %.
 """
 
 import add3

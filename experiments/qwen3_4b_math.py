@@ -20,8 +20,8 @@ copy of the sampler's weights. `--dry-run` prints the plan, and `pxy compile` wi
 `--topology v5e:8x8` what every program needs there (docs/pods.md).
 
 Expected, as reported for the paper: an avg@32 over six benchmarks of 57.5 with DSRL,
-55.8 with GRPO (`--phases.0.steps 0`) and 41.3 before, without seeds or spreads. pxy has
-not made this run: that takes a pod.
+55.8 with GRPO (`experiments/qwen3_4b_math.py:grpo`) and 41.3 before, without seeds or
+spreads. pxy has not made this run: that takes a pod.
 """
 
 from pxy.config import Compute, Data, Eval, Reward, Sampling, Save, Train

@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_said_with_a_cure(tmp_path, monkeypatch, capsys):
 
 def test_without_the_compiler_one_line_says_how_to_get_it(monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "libtpu", None)
-  with pytest.raises(config.Error, match=r"pip install 'pxy\[tpu\]'"):
+  with pytest.raises(config.Error, match=r"pip install 'jax\[tpu\]'"):
     chips.devices("v5e:2x2")
 
 

@@ -17,8 +17,9 @@ import re
 import sys
 from collections.abc import Iterator
 
-import pxy
 from pxy import config, fields
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def load(word: str | pathlib.Path, kind):
@@ -60,8 +61,7 @@ def find(word: str) -> tuple[pathlib.Path, str | None]:
 def own() -> dict[str, pathlib.Path]:
   """The experiments that came with pxy, by name: a wheel holds them inside the package,
   a checkout beside it."""
-  package = pathlib.Path(pxy.__file__).parent
-  inside, beside = package / "experiments", package.parent / "experiments"
+  inside, beside = PACKAGE / "experiments", PACKAGE.parent / "experiments"
   folder = inside if inside.is_dir() else beside
   return {path.stem: path for path in sorted(folder.glob("*.py"))}
 

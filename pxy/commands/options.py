@@ -108,7 +108,7 @@ class Compile:
   """What each program of a run needs on a TPU pod, by the real TPU compiler.
 
   `pxy compile qwen3_4b_math --topology v5e:8x8`. Needs no TPU and no weights, only `pip
-  install libtpu`. FLOPs, bytes and seconds are of one device; the memory holds what
+  install 'jax[tpu]'`. FLOPs, bytes and seconds are of one device; the memory holds what
   else lives there meanwhile, and `x model` is the compiled FLOPs over those that the
   architecture asks for. Exits 1 if a program does not fit.
   """

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import sys
 import typing
 from typing import Annotated, Literal
 
@@ -20,9 +21,9 @@ from pxy import config
 
 
 @functools.cache
-def _texts() -> dict[tuple[str, str], str]:
-  """The string under each field of config.py, by (class, field)."""
-  source = pathlib.Path(config.__file__).read_text(encoding="utf-8")
+def _texts(module: str) -> dict[tuple[str, str], str]:
+  """The string under each field of a module's records, by (class, field)."""
+  source = pathlib.Path(sys.modules[module].__file__).read_text(encoding="utf-8")
   found = {}
   for record in ast.parse(source).body:
     for field, text in itertools.pairwise(getattr(record, "body", ())):
@@ -34,7 +35,8 @@ def _texts() -> dict[tuple[str, str], str]:
 def _like(kind, name: str):
   """An option that is a field of the config: its type, and its text there."""
   hint = typing.get_type_hints(kind, include_extras=True)[name]
-  return Annotated[hint, tyro.conf.arg(help=_texts()[kind.__name__, name])]
+  text = _texts(kind.__module__)[kind.__name__, name]
+  return Annotated[hint, tyro.conf.arg(help=text)]
 
 
 Cfg = tyro.conf.arg(name="")

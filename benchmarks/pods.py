@@ -13,7 +13,6 @@ table of docs/pods.md. A quarter of an hour on two cores, seconds when asked aga
 import argparse
 import dataclasses
 import math
-import pathlib
 import sys
 
 from pxy import config
@@ -22,7 +21,7 @@ from pxy.commands import experiment
 from pxy.model import decoder
 from pxy.weights import load
 
-RECIPE = pathlib.Path("experiments/qwen3_4b_math.py")
+RECIPE = "qwen3_4b_math"
 SPARE, FLOPS, DECODE = 2e9, 1.45, 1.3
 
 

@@ -1,10 +1,13 @@
-"""The embedded base model `builtin:tiny`, from nothing: tokenizer, corpus, 650 steps.
+"""Where does the embedded base model, `builtin:tiny`, come from? From its corpus alone.
 
   pxy pretrain experiments/base.py --out runs/base
 
 A step of the corpus goes wrong in a fifth of the cases, and the trace notices a quarter
-of those. So the model has learned to err, and to correct itself now and then, and a
-sampled answer is right about half of the time: what RL needs to start from.
+of those. So the model has learned to err, and to correct itself now and then: what RL
+needs to start from.
+
+Cost: 650 steps, BASECOST on 2 CPU cores. Expected: a sampled answer is right about half
+of the time, avg@16 BASE %; the weights that pxy ships are at 42.8 ± 1.2 %.
 """
 
 from pxy.config import Corpus, Pretrain

@@ -5,18 +5,13 @@
 The project's main job, and what `make demo` runs. Phase 1 pushes down wrong answers in
 the marginal space, log P(y); phase 2 is GRPO on log P(y|x).
 
-Found on 2 CPU cores, in 110 s: avg@16 from 42.8 ± 1.2 % to 86.8 ± 1.2 %. GRPO for as
-many steps (grpo.py) ends at 87.5 ± 1.2 % with seed 0 and 84.5 ± 1.7 % with seed 1: on
-this small task the first phase neither helps nor hurts beyond the noise.
+Cost: 110 s on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to 86.8 ± 1.2 %. GRPO for
+as many steps (grpo.py) ends at 87.5 ± 1.2 % with seed 0 and 84.5 ± 1.7 % with seed 1:
+on this small task the first phase neither helps nor hurts beyond the noise.
 """
 
-from common import GRPO, LR, MARGINAL, negatives, rl, scaled
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(
-    Phase("nsr-prerl", (scaled(negatives(MARGINAL), 0.01),), steps=20, lr=1e-5),
-    Phase("grpo", (GRPO,), lr=LR, on_start="reset_optimizer"),
-  )
+  return add3.config("dsrl")

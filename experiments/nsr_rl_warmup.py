@@ -1,15 +1,16 @@
-"""The control of DSRL: the same warm-up on negatives, in the conditional space.
+"""Is it P(y) that helps in DSRL, or only the negatives? Its control, on log P(y|x).
 
-pxy train experiments/nsr_rl_warmup.py --out runs/nsr_rl_warmup
+  pxy train experiments/nsr_rl_warmup.py --out runs/nsr_rl_warmup
+
+The same warm-up on wrong answers at the same learning rate, in the conditional space,
+then GRPO.
+
+Cost: 110 s on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to WARMUP %, where DSRL
+ends at 86.8 ± 1.2 %.
 """
 
-from common import GRPO, LR, negatives, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(
-    Phase("nsr-rl", (negatives(GRPO),), steps=20, lr=1e-5),
-    Phase("grpo", (GRPO,), lr=LR),
-  )
+  return add3.config("nsr_rl_warmup")

@@ -1,14 +1,14 @@
-"""PreRL: all samples in the marginal space, A = r - mean(group).
+"""How far do all samples carry in the marginal space? PreRL, A = r - mean(group).
 
   pxy train experiments/prerl.py --out runs/prerl
 
 The paper reports that it tracks RL for a while and then collapses.
+
+Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to PRERL %.
 """
 
-from common import MARGINAL, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("prerl", (MARGINAL,), lr=1e-5))
+  return add3.config("prerl")

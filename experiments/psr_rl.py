@@ -1,12 +1,12 @@
 """What do positives alone do in the conditional space? PSR-RL with GRPO's advantages.
 
-pxy train experiments/psr_rl.py --out runs/psr_rl
+  pxy train experiments/psr_rl.py --out runs/psr_rl
+
+Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to PSRRL %.
 """
 
-from common import GRPO, LR, positives, rl
-
-from pxy.config import Phase
+import add3
 
 
 def config():
-  return rl(Phase("psr-rl", (positives(GRPO),), lr=LR))
+  return add3.config("psr_rl")

@@ -20,13 +20,16 @@ copy of the sampler's weights. `--dry-run` prints the plan, and `pxy compile` wi
 `--topology v5e:8x8` what every program needs there (docs/pods.md).
 
 Expected, as reported for the paper: an avg@32 over six benchmarks of 57.5 with DSRL,
-55.8 with GRPO (`--phases.0.steps 0`) and 41.3 before, without seeds or spreads. pxy has
-not made this run: that takes a pod.
+55.8 with GRPO (`experiments/qwen3_4b_math.py:grpo`) and 41.3 before, without seeds or
+spreads. pxy has not made this run: that takes a pod.
 """
 
-from common import GRPO, MARGINAL, negatives, scaled
+from pxy import methods
+from pxy.config import Compute, Data, Eval, Reward, Sampling, Save, Train
 
-from pxy.config import Compute, Data, Eval, Phase, Reward, Sampling, Save, Train
+RATES = methods.Rates(
+  conditional=1e-6, negatives=1e-6, marginal=1e-6, warmup=20, on_start="keep"
+)
 
 SYSTEM = (
   "Reason step by step, and put the final answer within \\boxed{}: one expression, and"
@@ -34,13 +37,10 @@ SYSTEM = (
 )
 
 
-def config():
+def config(method: str = "dsrl") -> Train:
   return Train(
     model="hf://Qwen/Qwen3-4B",
-    phases=(
-      Phase("nsr-prerl", (scaled(negatives(MARGINAL), 0.01),), steps=20, lr=1e-6),
-      Phase("grpo", (GRPO,), lr=1e-6),
-    ),
+    phases=methods.phases(method, RATES),
     steps=348,
     eval_every=58,
     save_every=20,

@@ -8,14 +8,15 @@ or else the last number of the response, is the right number. (The task's own sc
 `--data.grader auto`, gives part marks to a wrong number that contains the right one,
 112 for 12: there is something to exploit.)
 
-Phase 1 is NSR-PreRL on log P(y), phase 2 is GRPO on log P(y|x), as in dsrl.py. The
-learning rates are guesses: the authors' 1e-6 for 4 B parameters, ten times that for a
-model 30 times smaller; the marginal one stays, for the reason in common.py.
+Without a method this is DSRL: phase 1 is NSR-PreRL on log P(y), phase 2 is GRPO on log
+P(y|x). The learning rates are guesses: the authors' 1e-6 for 4 B parameters, ten times
+that for a model 30 times smaller; the marginal one stays, for the reason in add3.py.
 
 Cost: 128 responses of at most 64 tokens a step; 2 GB for weights and Adam. On one GPU
 all 200 steps, with `--compute.dtype bfloat16`; those have not been run.
 
-Seen on 2 CPU cores (24 GiB, other work beside it; 36 minutes, median step 27 s), with
+Expected, because seen on 2 CPU cores (24 GiB, other work beside it; 36 minutes, median
+step 27 s), with
 
   pxy train experiments/smollm2_chain_sum.py --out runs/smollm2 --steps 60
   --eval-every 20 --save-every 20 --data.prompts 8 --data.responses 8
@@ -33,25 +34,29 @@ Seen on 2 CPU cores (24 GiB, other work beside it; 36 minutes, median step 27 s)
 What it learns is to write the sum and stop ("7 - 4 = 3"), and most of the sums. Entropy
 falls from 2.3 to 0.15 nats: a warning comes at step 32, and between 40 and 60 the test
 questions gain nothing. Ten steps of phase 1 moved neither reward nor length; GRPO alone
-was not run for comparison, so this says that the machinery trains a real model, not
-that DSRL beats GRPO. 15 questions make wide errors, and training sees each of its 161
-about three times.
+(`smollm2_chain_sum.py:grpo`) was not run for comparison, so this says that the
+machinery trains a real model, not that DSRL beats GRPO. 15 questions make wide errors,
+and training sees each of its 161 about three times.
 """
 
-from common import GRPO, MARGINAL, negatives, scaled
+from pxy import methods
+from pxy.config import Compute, Data, Eval, Sampling, Train
 
-from pxy.config import Compute, Data, Eval, Phase, Sampling, Train
+RATES = methods.Rates(
+  conditional=1e-5,
+  negatives=1e-6,
+  marginal=1e-6,
+  warmup=10,
+  on_start="reset_optimizer",
+)
 
 TASK = "gym:chain_sum?min_terms=2,max_terms=2,min_digits=1,max_digits=1,size=4000"
 
 
-def config():
+def config(method: str = "dsrl") -> Train:
   return Train(
     model="builtin:smollm2-135m",
-    phases=(
-      Phase("nsr-prerl", (scaled(negatives(MARGINAL), 0.01),), steps=10, lr=1e-6),
-      Phase("grpo", (GRPO,), lr=1e-5, on_start="reset_optimizer"),
-    ),
+    phases=methods.phases(method, RATES),
     steps=200,
     eval_every=50,
     data=Data(

@@ -1,12 +1,14 @@
-"""W-REINFORCE (arXiv 2506.01347): A = 0.1 r for right answers, r - 1 for wrong ones.
+"""Is it enough to weigh right answers less? W-REINFORCE (arXiv 2506.01347).
 
-pxy train experiments/w_reinforce.py --out runs/w_reinforce
+  pxy train experiments/w_reinforce.py --out runs/w_reinforce
+
+A = 0.1 r for right answers, r - 1 for wrong ones.
+
+Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to WREIN %.
 """
 
-from common import rl
-
-from pxy.config import Phase, Term
+import add3
 
 
 def config():
-  return rl(Phase("w-reinforce", (Term(advantage="w-reinforce", lam=0.1),), lr=5e-5))
+  return add3.config("w_reinforce")

@@ -20,6 +20,7 @@ ORDER = (
   "files",  # whole or not there
   "rl",  # log-probs, advantages, views, packing, surrogates, the objective
   "config",  # what a run is; the only owner of defaults
+  "methods",  # the method's table: rates -> phases
   "show",  # log, completions, progress, mirrors: what every layer may write to
   "parallel",  # mesh, processes, heartbeat
   "text",  # tokenizers, chat templates

@@ -15,11 +15,23 @@ def main() -> None:
   that a failed save has left (orbax-checkpoint 0.12), unloads XLA under its own threads
   after a Ctrl-C, and takes signals again that a finished run should not die of.
   """
+  _open()
   code = _run()
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):
       stream.flush()
   os._exit(code)
+
+
+def _open() -> None:
+  """A standard stream that was closed (`>&-`) becomes /dev/null. Python leaves None in
+  its place, and its number to the next file: a checkpoint would get what is printed."""
+  for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if getattr(sys, name) is None:
+      stream = open(os.devnull, mode, encoding="utf-8")
+      os.set_inheritable(stream.fileno(), True)
+      setattr(sys, name, stream)
+      setattr(sys, f"__{name}__", stream)
 
 
 def _run() -> int:

@@ -12,7 +12,6 @@ GRPO.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from typing import Literal
@@ -257,8 +256,8 @@ class Train:
   save_every: Natural = 20
   """Steps between checkpoints; 0: only the last."""
   mirror: tuple[Literal["tensorboard", "wandb"], ...] = ()
-  """Where else the numbers of metrics.jsonl go: TensorBoard (extra `tb`), or Weights &
-  Biases (extra `wandb`)."""
+  """Where else the numbers of metrics.jsonl go: TensorBoard (`pip install
+  tensorboardX`), or Weights & Biases (`pip install wandb`)."""
   data: Data = Data()
   sampling: Sampling = Sampling()
   reward: Reward = Reward()
@@ -352,6 +351,8 @@ class Pretrain:
 
 def digest(cfg) -> str:
   """Twelve hex digits that name the config."""
+  import hashlib  # it loads OpenSSL: not for --help
+
   text = json.dumps(fields.to_dict(cfg), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -211,7 +211,7 @@ def test_jax_keeps_no_program_of_a_chip_that_is_not_there(tmp_path):
 
 def test_without_the_compiler_one_line_says_how_to_get_it(monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "libtpu", None)
-  with pytest.raises(config.Error, match=r"pip install 'pxy\[tpu\]'"):
+  with pytest.raises(config.Error, match=r"pip install 'jax\[tpu\]'"):
     chips.devices("v5e:2x2")
 
 

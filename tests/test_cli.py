@@ -64,16 +64,51 @@ def test_dry_run_prints_config_and_plan_and_writes_nothing(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.py")))
-def test_every_experiment_file_says_how_to_run_it(file):
-  text = file.read_text()
-  if file.name != "common.py":
-    command = "pretrain" if "Pretrain" in text else "train"
-    assert f"pxy {command} experiments/{file.name}" in text
-    kind = config.Pretrain if command == "pretrain" else config.Train
-    cfg = experiment.load(file, kind)
-    if command == "train":
-      config.check(cfg)
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+  ("argv", "code"), [("--help", 0), ("train dsrl --help", 0), ("trian", 2)]
+)
+def test_a_closed_stream_is_nobody_who_reads(closed, argv, code):
+  out, err = shut(argv, closed, code)
+  assert bool(out) == (code == 0 and closed == "2>&-")
+  assert err.count("\n") == (code == 2 and closed == ">&-"), err
+
+
+def test_a_command_does_its_work_without_streams(tmp_path):
+  (tmp_path / "rows.jsonl").write_text('{"response": "3", "answer": "3"}\n')
+  argv = "score rows.jsonl --task number --out grades.jsonl"
+  assert shut(argv, "<&- >&- 2>&-", 0, cwd=tmp_path) == ("", "")
+  assert json.loads((tmp_path / "grades.jsonl").read_text())["score"] == 1
+
+
+def shut(argv, closed, code, cwd=ROOT):
+  """stdout and stderr of a `pxy ARGV` that was started with closed streams."""
+  done = subprocess.run(
+    ["bash", "-c", f'exec "$0" -m pxy {argv} {closed}', sys.executable],
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    cwd=cwd, capture_output=True, text=True, timeout=300,
+  )  # fmt: skip
+  assert done.returncode == code, done.stderr
+  return done.stdout, done.stderr
+
+
+def test_a_file_does_not_get_what_is_printed(tmp_path):
+  # The first file that is opened has the number of a closed stdout.
+  code = """
+import os, sys
+from pxy import __main__ as main
+main._open()
+with open("checkpoint", "w") as file:
+  os.write(1, b"printed by a library")
+  print("printed")
+  os.system("echo printed by a child")
+sys.stdout.flush()
+assert os.path.getsize("checkpoint") == 0, open("checkpoint").read()
+"""
+  subprocess.run(
+    ["bash", "-c", 'exec "$0" -c "$1" >&-', sys.executable, code],
+    env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, check=True, timeout=60,
+  )  # fmt: skip
 
 
 @pytest.mark.parametrize("wait", [0.8, 4.0])
@@ -123,6 +158,10 @@ def test_wrong_words_are_one_line_with_the_cure(tmp_path):
   assert "is it 'train'?" in refused("trian")
   assert "grpo.py" in refused("train", ROOT / "experiments/nope.py")
   assert "--steps" in refused("train", dsrl, "--steps", "many")
+  assert "add3, base, dsrl" in refused("train"), "says what there is"
+  assert "experiment first" in refused("train", "--seed", 1, "dsrl")
+  other = ("--model", ROOT / "experiments/grpo.py")
+  assert "before the options" in refused("train", *other, dsrl), "not grpo's config"
   assert "no such folder" in refused("eval", "no/model")
   assert "pxy ships builtin:tiny" in refused("sample", "builtin:huge", "--prompt", "x")
   assert "divisors" in refused("train", dsrl, "--updates", 5, "--out", tmp_path / "r")

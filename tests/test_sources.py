@@ -150,7 +150,7 @@ def test_gym_options_may_be_lists():
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-  with pytest.raises(config.Error, match=r"pip install 'pxy\[gym\]'"):
+  with pytest.raises(config.Error, match=r"pip install reasoning-gym"):
     load("gym:chain_sum?size=9")
 
 

@@ -1,6 +1,6 @@
 """TPU chips and topologies: the makers' numbers, and a compiler without the hardware.
 
-The package libtpu (`pip install 'pxy[tpu]'`) holds the compiler of every TPU version;
+The package libtpu (`pip install 'jax[tpu]'`) holds the compiler of every TPU version;
 it compiles on any CPU for chips that are only described.
 
 Sources: FLOPs, HBM and its rate are Google Cloud's pages of each version; what a
@@ -78,7 +78,7 @@ def devices(topology: str) -> list:
     import libtpu  # noqa: F401
   except ImportError:
     raise config.Error(
-      "the TPU compiler is not installed: pip install 'pxy[tpu]' (any CPU will do)"
+      "the TPU compiler is not installed: pip install 'jax[tpu]' (any CPU will do)"
     ) from None
   sizes = [int(n) for n in topology.split(":")[1].split("x")]
   sizes += [1] * (3 - len(sizes))

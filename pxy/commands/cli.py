@@ -1,9 +1,9 @@
 """The command line: `pxy COMMAND --help` shows every option and its default.
 
 Options come from the config dataclasses (tyro), so the defaults stand in config.py
-alone. An experiment is a Python file whose `config()` returns a config; any field of it
-can be overridden: `pxy train experiments/dsrl.py --phases.0.lr 1e-5 --seed 1 --out
-runs/s1`.
+alone. An experiment is a Python file whose `config()` returns a config (experiment.py
+says how one is named); any field of it can be overridden: `pxy train dsrl --phases.0.lr
+1e-5 --seed 1 --out runs/s1`.
 
 What a command does stands in the module of its name, which is imported once its options
 are read. Errors that the user can mend are one line on stderr and exit code 2.
@@ -14,14 +14,13 @@ import difflib
 import importlib
 import io
 import os
-import pathlib
 import re
 import sys
 
 import tyro
 
 from pxy import config
-from pxy.commands import experiment, malloc, options, xla_cache
+from pxy.commands import experiment, options, xla_cache
 
 COMMANDS = {
   "pretrain": (options.Pretrain, "train a tokenizer and a base model from scratch"),
@@ -58,14 +57,13 @@ def main(argv: list[str] | None = None) -> None:
   if not argv or argv[0] in ("-h", "--help", "help"):
     print("usage: pxy COMMAND [OPTIONS]\n")
     print("\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()))
-    print("\n`pxy COMMAND --help` explains a command; START at `make demo`.")
+    print("\n`pxy COMMAND --help` explains a command; START at `pxy train dsrl`.")
     return
   if argv[0] == "--version":
     from pxy import __version__
 
     print(__version__)
     return
-  malloc.reuse()
   try:
     _run(argv[0], argv[1:])
   except config.Error as error:
@@ -90,21 +88,35 @@ def _run(name: str, argv: list[str]) -> None:
   if not {"-h", "--help"} & set(argv):
     xla_cache.keep()  # before an experiment may import JAX
   kind, _ = COMMANDS[name]
-  default = None
+  default = word = None
   if of := options.CONFIGS.get(kind):
-    default = kind(experiment=tyro.MISSING, cfg=_named(argv, of))
+    word = _named(argv)
+    cfg = experiment.load(word, of) if word is not None else of()
+    default = kind(experiment=tyro.MISSING, cfg=cfg)
   chosen = _parse(kind, argv, name, default)
+  if word is not None and chosen.experiment != word:
+    raise config.Error(
+      f"experiment {chosen.experiment}: put it before the options, pxy {name}"
+      f" {chosen.experiment} ..."
+    )
+  from pxy.commands import malloc  # it loads the C library: not for --help
+
+  malloc.reuse()
   importlib.import_module(f"pxy.commands.{name}").command(chosen)
 
 
-def _named(argv: list[str], kind):
-  """The config of the experiment file in argv; the options are over its values."""
-  named = next((word for word in argv if word.endswith(".py")), None)
-  if named is not None:
-    return experiment.load(pathlib.Path(named), kind)
-  if not {"-h", "--help"} & set(argv):
-    raise config.Error("name an experiment file, such as experiments/dsrl.py")
-  return kind()
+def _named(argv: list[str]) -> str | None:
+  """The experiment in argv; the options are over its values. None where help is asked
+  for and no experiment."""
+  if argv and not argv[0].startswith("-"):
+    return argv[0]
+  later = next((word for word in argv if word.endswith(".py")), None)
+  if later is None and not {"-h", "--help"} & set(argv):
+    raise config.Error(
+      f"name an experiment first: one of pxy's ({', '.join(experiment.own())}), a base"
+      f" with a method ({experiment.bases()[0]}:grpo), or a file (my.py, my.py:grpo)"
+    )
+  return later
 
 
 def _parse(kind, argv, name, default):
@@ -112,7 +124,10 @@ def _parse(kind, argv, name, default):
   stderr = io.StringIO()
   try:
     with contextlib.redirect_stderr(stderr):
-      return tyro.cli(kind, args=argv, default=default, prog=f"pxy {name}")
+      return tyro.cli(
+        kind, args=argv, default=default, prog=f"pxy {name}",
+        config=(tyro.conf.HelptextFromCommentsOff,),
+      )  # fmt: skip
   except SystemExit as stop:
     if stop.code == 0:  # --help
       raise

@@ -1,46 +1,130 @@
-"""Experiment files: a Python file whose `config()` returns a Train or a Pretrain."""
+"""Experiments: Python files whose `config()` returns a Train or a Pretrain.
 
+  my.py, experiments/dsrl.py    a file
+  dsrl                          the one of that name that came with pxy, from any folder
+  my.py:grpo, add3:nsr_rl       config("grpo"): a base takes a method's name
+
+The word is all there is: no file is searched for, and a name without `.py` is pxy's. An
+experiment may import what lies in its own folder.
+"""
+
+import contextlib
+import difflib
 import importlib.util
+import inspect
 import pathlib
+import re
 import sys
+from collections.abc import Iterator
 
 from pxy import config, fields
 
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
-def load(path: pathlib.Path, kind):
-  """The config of an experiment file: the value of its `config()`, of type `kind`."""
-  if not path.is_file():
-    near = (
-      sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-    )
-    raise config.Error(
-      f"experiment {path}: no such file"
-      + (f"; {path.parent} has {', '.join(near)}" if near else "")
-    )
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  if spec is None:
-    raise config.Error(f"experiment {path}: not a Python file (NAME.py with config())")
-  module = importlib.util.module_from_spec(spec)
-  sys.path.insert(0, str(path.parent.resolve()))
+
+def load(word: str | pathlib.Path, kind):
+  """The config that a word names, of type `kind`; config.Error, one line, or that."""
+  path, method = find(str(word))
   try:
-    spec.loader.exec_module(module)
-    if not hasattr(module, "config") or not callable(module.config):
-      raise config.Error("it defines no function config()")
-    value = module.config()
+    with _module(path) as module:
+      value = module.config(*_arguments(module, method))
     if isinstance(value, kind):
       # As config.json gives it back: tuples for lists, 1.0 for 1, or an Error.
       value = fields.from_dict(kind, fields.to_dict(value))
   except config.Error as error:
-    raise config.Error(f"experiment {path}: {error}") from None
+    raise config.Error(f"experiment {word}: {error}") from None
   except Exception as error:
     raise config.Error(
-      f"experiment {path}: {type(error).__name__}: {error}; run it with python to debug"
+      f"experiment {word}: {type(error).__name__}: {error}; run it with python to debug"
     ) from error
-  finally:
-    sys.path.remove(str(path.parent.resolve()))
   if not isinstance(value, kind):
     raise config.Error(
-      f"experiment {path}: config() returned {type(value).__name__}, this command needs"
+      f"experiment {word}: config() returned {type(value).__name__}, this command needs"
       f" a {kind.__name__} (`pxy pretrain` takes Pretrain, `pxy train` takes Train)"
     )
   return value
+
+
+def find(word: str) -> tuple[pathlib.Path, str | None]:
+  """(file, method or None) of a word; config.Error names what is near a wrong one."""
+  parts = re.fullmatch(r"(?P<file>.*?)(:(?P<method>[\w-]*))?", word, re.DOTALL)
+  file, method = parts["file"], parts["method"]
+  path = pathlib.Path(file)
+  if path.suffix or "/" in file:
+    _there(path, word)
+    return path, method
+  if file not in own():
+    raise config.Error(f"experiment {word}: {_unknown(file)}")
+  return own()[file], method
+
+
+def own() -> dict[str, pathlib.Path]:
+  """The experiments that came with pxy, by name: a wheel holds them inside the package,
+  a checkout beside it."""
+  inside, beside = PACKAGE / "experiments", PACKAGE.parent / "experiments"
+  folder = inside if inside.is_dir() else beside
+  return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def bases() -> list[str]:
+  """Those of pxy's own that take any method."""
+  found = []
+  for name, path in own().items():
+    with _module(path) as module:
+      found += [name] if inspect.signature(module.config).parameters else []
+  return found
+
+
+def _there(path: pathlib.Path, word: str) -> None:
+  if path.is_file():
+    if path.suffix != ".py":
+      raise config.Error(
+        f"experiment {word}: not a Python file (NAME.py with config())"
+      )
+    return
+  near = sorted(p.name for p in path.parent.glob("*.py"))
+  hint = f"; {path.parent} has {', '.join(near)}" if near else ""
+  if path.stem in own():
+    hint += f"; `{path.stem}`, without folder and .py, is the one that came with pxy"
+  raise config.Error(f"experiment {word}: no such file{hint}")
+
+
+def _unknown(name: str) -> str:
+  if pathlib.Path(f"{name}.py").is_file():
+    return f"pxy has none of that name; for the file here write {name}.py"
+  near = difflib.get_close_matches(name, own(), 1)
+  hint = f"is it {near[0]!r}? " if near else ""
+  return f"pxy has none of that name; {hint}there are {', '.join(own())}"
+
+
+@contextlib.contextmanager
+def _module(path: pathlib.Path) -> Iterator:
+  """An experiment, with its folder first in sys.path. The files it imports from there
+  are forgotten again: another experiment's `common` is another module."""
+  folder = path.parent.resolve()
+  before = set(sys.modules)
+  sys.path.insert(0, str(folder))
+  try:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "config", None)):
+      raise config.Error("it defines no function config()")
+    yield module
+  finally:
+    sys.path.remove(str(folder))
+    for name in set(sys.modules) - before:
+      file = getattr(sys.modules[name], "__file__", None)
+      if file and pathlib.Path(file).resolve().parent == folder:
+        del sys.modules[name]
+
+
+def _arguments(module, method: str | None) -> list[str]:
+  if method is None:
+    return []
+  if not inspect.signature(module.config).parameters:
+    raise config.Error(
+      "its config() takes no method; write config(method), as in"
+      f" {', '.join(bases())}, or leave :{method} out"
+    )
+  return [method]

@@ -1,121 +1,159 @@
 """Options of the commands: one frozen dataclass each; its docstring is the help text.
 
-They say what is asked for; what is done stands in the module of the command's name.
-Nothing here imports JAX, so that `pxy COMMAND --help` answers at once.
+They say what is asked for; what is done stands in the module of the command's name. An
+option that several commands have is a type with its text, and one that is a field of
+the config has its type and text from there. Nothing here imports JAX, so that `pxy
+COMMAND --help` answers at once.
 """
 
+import ast
 import dataclasses
+import functools
+import itertools
 import pathlib
+import sys
+import typing
 from typing import Annotated, Literal
 
 import tyro
 
 from pxy import config
-from pxy.rl import term
+
+
+@functools.cache
+def _texts(module: str) -> dict[tuple[str, str], str]:
+  """The string under each field of a module's records, by (class, field)."""
+  source = pathlib.Path(sys.modules[module].__file__).read_text(encoding="utf-8")
+  found = {}
+  for record in ast.parse(source).body:
+    for field, text in itertools.pairwise(getattr(record, "body", ())):
+      if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+        found[record.name, field.target.id] = " ".join(text.value.value.split())
+  return found
+
+
+def _like(kind, name: str):
+  """An option that is a field of the config: its type, and its text there."""
+  hint = typing.get_type_hints(kind, include_extras=True)[name]
+  text = _texts(kind.__module__)[kind.__name__, name]
+  return Annotated[hint, tyro.conf.arg(help=text)]
+
+
+Cfg = tyro.conf.arg(name="")
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+Experiment = Annotated[
+  tyro.conf.Positional[str],
+  tyro.conf.arg(
+    metavar="EXPERIMENT",
+    help="One that came with pxy (dsrl), or a file with config() (my.py); a base also"
+    " takes a method (qwen3_4b_math:grpo, my.py:grpo). The command alone lists them.",
+  ),
+]
+Resume = Annotated[
+  Literal["auto", "never", "must", "anyway"],
+  tyro.conf.arg(
+    help="auto: go on from the newest checkpoint if there is one; never: the folder"
+    " must hold no run; must: there must be a checkpoint; anyway: auto, and the config"
+    " may differ from the one before."
+  ),
+]
+DryRun = Annotated[
+  Flag,
+  tyro.conf.arg(help="Print the resolved config and the plan, and exit."),
+]
+Model = tyro.conf.Positional[_like(config.Train, "model")]
+Seed = Annotated[int, tyro.conf.arg(help="The same seed draws the same responses.")]
+Step = Annotated[
+  int | None,
+  tyro.conf.arg(help="Checkpoint of a run folder; default: the newest."),
+]
+Json = Annotated[
+  pathlib.Path | None, tyro.conf.arg(help="Also write the numbers there.")
+]
+TopP = _like(config.Sampling, "top_p")
+MaxNewTokens = _like(config.Sampling, "max_new_tokens")
+Template = _like(config.Data, "template")
+System = _like(config.Data, "system")
+TemplateArguments = _like(config.Data, "template_arguments")
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  """Reinforcement learning: `pxy train experiments/dsrl.py --out runs/dsrl`.
+  """Reinforcement learning: `pxy train dsrl --out runs/dsrl`.
 
   A run folder gets config.json, metrics.jsonl, completions.parquet, checkpoints/, and
   at the end summary.json, report.md and report.html.
   """
 
-  experiment: tyro.conf.Positional[pathlib.Path]
-  """A Python file with config()."""
-  cfg: Annotated[config.Train, tyro.conf.arg(name="")]
+  experiment: Experiment
+  cfg: Annotated[config.Train, Cfg]
   out: pathlib.Path = pathlib.Path("runs/train")
   """The run's folder."""
-  resume: Literal["auto", "never", "must", "anyway"] = "auto"
-  """auto: go on from the newest checkpoint if there is one; never: the folder must hold
-  no run; must: there must be a checkpoint; anyway: auto, and the config may differ from
-  the one before."""
-  dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-  """Print the resolved config and the plan (tokens, steps, memory), and exit."""
+  resume: Resume = "auto"
+  dry_run: DryRun = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrain:
-  """Tokenizer and base model from scratch: `pxy pretrain experiments/base.py`."""
+  """Tokenizer and base model from scratch: `pxy pretrain base --out runs/base`."""
 
-  experiment: tyro.conf.Positional[pathlib.Path]
-  """A Python file with config()."""
-  cfg: Annotated[config.Pretrain, tyro.conf.arg(name="")]
+  experiment: Experiment
+  cfg: Annotated[config.Pretrain, Cfg]
   out: pathlib.Path = pathlib.Path("runs/pretrain")
   """The run's folder; the model is written to OUT/model."""
-  resume: Literal["auto", "never", "must", "anyway"] = "auto"
-  """See `pxy train --help`."""
-  dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-  """Print the resolved config and the plan, and exit."""
+  resume: Resume = "auto"
+  dry_run: DryRun = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Compile:
   """What each program of a run needs on a TPU pod, by the real TPU compiler.
 
-  `pxy compile experiments/qwen3_4b_math.py --topology v5e:8x8`. Needs no TPU and no
-  weights, only `pip install 'pxy[tpu]'`. FLOPs, bytes and seconds are of one device;
-  the memory holds what else lives there meanwhile, and `x model` is the compiled FLOPs
-  over those that the architecture asks for. Exits 1 if a program does not fit.
+  `pxy compile qwen3_4b_math --topology v5e:8x8`. Needs no TPU and no weights, only `pip
+  install 'jax[tpu]'`. FLOPs, bytes and seconds are of one device; the memory holds what
+  else lives there meanwhile, and `x model` is the compiled FLOPs over those that the
+  architecture asks for. Exits 1 if a program does not fit.
   """
 
-  experiment: tyro.conf.Positional[pathlib.Path]
-  """A Python file with config()."""
-  cfg: Annotated[config.Train, tyro.conf.arg(name="")]
+  experiment: Experiment
+  cfg: Annotated[config.Train, Cfg]
   topology: str = "v5e:2x2"
   """CHIP:AxB or CHIP:AxBxC with v4, v5e, v5p or v6e: v5e:8x8, v5p:2x2x4."""
-  json: pathlib.Path | None = None
-  """Also write the numbers there."""
+  json: Json = None
 
 
 @dataclasses.dataclass(frozen=True)
 class OnTask:
   """What `pxy eval` and `pxy align` have in common: responses of a model to a task."""
 
-  model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
-  run folder."""
+  model: Model
   task: str = config.Data().task
   """`arithmetic/LEVEL`, a .jsonl or .parquet file, `gym:NAME`, `tfds:NAME`, or a
   mixture; see data.task in `pxy train --help`."""
-  split: str = config.Eval().split
-  """`train`, `validation` or `test`, or a split that the file's rows name."""
-  max_new_tokens: int = config.Sampling().max_new_tokens
-  """A response without a stop token ends here."""
-  max_prompt_tokens: int = config.Data().max_prompt_tokens
-  """Longer prompts are left out."""
+  split: _like(config.Eval, "split") = config.Eval().split
+  max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
+  max_prompt_tokens: _like(config.Data, "max_prompt_tokens") = (
+    config.Data().max_prompt_tokens
+  )
   temperature: float = config.Eval().temperature
   """Logits are divided by it; 0 is greedy."""
-  top_p: float = config.Eval().top_p
-  """Keep the likeliest tokens that together have this probability; 1 keeps all."""
-  slots: int = config.Sampling().slots
-  """Responses decoded at the same time."""
-  grader: str = config.Data().grader
-  """`auto`, `arithmetic`, `boxed`, `number`, `math`, `gym`, or a function as
-  MODULE_OR_FILE:NAME."""
-  template: Literal["chat", "plain"] = "chat"
-  """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
-  system: str = ""
-  """System message put before the prompt."""
-  template_arguments: tuple[str, ...] = ()
-  """Variables of the chat template, as NAME=VALUE: enable_thinking=false."""
-  seed: int = 0
-  """The same seed draws the same responses."""
-  step: int | None = None
-  """Checkpoint of a run folder; default: the newest."""
-  json: pathlib.Path | None = None
-  """Also write the numbers there."""
+  top_p: TopP = config.Eval().top_p
+  slots: _like(config.Sampling, "slots") = config.Sampling().slots
+  grader: _like(config.Data, "grader") = config.Data().grader
+  template: Template = config.Data().template
+  system: System = config.Data().system
+  template_arguments: TemplateArguments = config.Data().template_arguments
+  seed: Seed = 0
+  step: Step = None
+  json: Json = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval(OnTask):
   """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts."""
 
-  samples: int = config.Eval().samples
-  """Responses to each problem: the k of avg@k and the largest of pass@k."""
-  problems: int = config.Eval().problems
-  """The first of the split."""
+  samples: _like(config.Eval, "samples") = config.Eval().samples
+  problems: _like(config.Eval, "problems") = config.Eval().problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,12 +170,10 @@ class Align(OnTask):
   """Responses that are measured."""
   responses: int = 4
   """Responses to each problem."""
-  context: term.Context = config.Term().context
-  """What log P(y) sees: the chat start token, the document separator, another prompt,
-  the mean over 4 prompts, ...; see rl/context.py."""
+  context: _like(config.Term, "context") = config.Term().context
   step_size: float = 1e-3
   """Step that is taken: first-order change of log P(y), in nats per token."""
-  one_gradient: tyro.conf.FlagCreatePairsOff[bool] = False
+  one_gradient: Flag = False
   """Hold one gradient at a time, for models of which two do not fit; without numbers
   by block."""
   plot: pathlib.Path | None = None
@@ -148,9 +184,7 @@ class Align(OnTask):
 class Sample:
   """Responses of a model to a prompt: the same sampler as in training."""
 
-  model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
-  run folder."""
+  model: Model
   prompt: str | None = None
   """The user's message."""
   messages: pathlib.Path | None = None
@@ -158,27 +192,18 @@ class Sample:
   or a .jsonl file with a row for each, of any kind that is trained on."""
   n: int = 1
   """Responses to each."""
-  greedy: tyro.conf.FlagCreatePairsOff[bool] = False
+  greedy: Flag = False
   """Always the likeliest token."""
-  temperature: float = config.Sampling().temperature
-  """Logits are divided by it."""
-  top_k: int = config.Sampling().top_k
-  """Keep the k likeliest tokens; 0 keeps all."""
-  top_p: float = config.Sampling().top_p
-  """Keep the likeliest tokens that together have this probability; 1 keeps all."""
-  max_new_tokens: int = config.Sampling().max_new_tokens
-  """A response without a stop token ends here."""
-  template: Literal["chat", "plain"] = "chat"
-  """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
-  system: str = ""
-  """System message put before the prompt."""
-  template_arguments: tuple[str, ...] = ()
-  """Variables of the chat template, as NAME=VALUE: enable_thinking=false."""
-  seed: int = 0
-  """The same seed draws the same responses."""
-  step: int | None = None
-  """Checkpoint of a run folder; default: the newest."""
-  json: tyro.conf.FlagCreatePairsOff[bool] = False
+  temperature: _like(config.Sampling, "temperature") = config.Sampling().temperature
+  top_k: _like(config.Sampling, "top_k") = config.Sampling().top_k
+  top_p: TopP = config.Sampling().top_p
+  max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
+  template: Template = config.Data().template
+  system: System = config.Data().system
+  template_arguments: TemplateArguments = config.Data().template_arguments
+  seed: Seed = 0
+  step: Step = None
+  json: Flag = False
   """One JSON object per response: prompt_ids, ids, text, logps, stop."""
 
 
@@ -190,15 +215,12 @@ class Export:
   and a model card; it is read again and compared before it appears.
   """
 
-  model: tyro.conf.Positional[str]
-  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
-  run folder."""
+  model: Model
   out: pathlib.Path
   """The folder to make; it must not be there yet."""
   dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
   """Of the tensors in the files."""
-  step: int | None = None
-  """Checkpoint of a run folder; default: the newest."""
+  step: Step = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,10 +242,8 @@ class Score:
   """Write counts and the mean score there."""
   workers: int = config.Reward().workers
   """Processes that grade."""
-  deadline: float = config.Reward().deadline
-  """Seconds that a sample may take."""
-  memory_mb: int = config.Reward().memory_mb
-  """Memory that a sample may take."""
+  deadline: _like(config.Reward, "deadline") = config.Reward().deadline
+  memory_mb: _like(config.Reward, "memory_mb") = config.Reward().memory_mb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,4 +278,4 @@ CONFIGS = {
   Pretrain: config.Pretrain,
   Compile: config.Train,
 }
-"""Those that take an experiment file, and the config that it must give."""
+"""Those that take an experiment, and the config that it must give."""

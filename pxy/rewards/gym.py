@@ -33,7 +33,7 @@ def load():
     return importlib.import_module("reasoning_gym")
   except ImportError as error:
     raise config.Error(
-      f"gym: tasks need reasoning-gym ({error}): pip install 'pxy[gym]'"
+      f"gym: tasks need reasoning-gym ({error}): pip install reasoning-gym"
     ) from None
 
 

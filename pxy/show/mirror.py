@@ -45,7 +45,7 @@ def open_all(
 
 def tensorboard(folder, stack, *, resume: int | None = None) -> Mirror:
   """Writes event files below tensorboard/; a resume hides what the log dropped."""
-  package = _package("tensorboardX", "tensorboard", "tb")
+  package = _package("tensorboardX", "tensorboard")
   writer = package.SummaryWriter(
     str(pathlib.Path(folder) / "tensorboard"),
     purge_step=None if resume is None else resume + 1,
@@ -66,7 +66,7 @@ def wandb(folder, stack, *, resume: int | None = None) -> Mirror:
   Project, entity and mode are W&B's own environment variables. config.Error: wandb is
   not installed, or cannot begin.
   """
-  package = _package("wandb", "wandb", "wandb")
+  package = _package("wandb", "wandb")
   folder = pathlib.Path(folder)
   file = folder / "wandb.id"
   folder.mkdir(parents=True, exist_ok=True)
@@ -102,11 +102,11 @@ def numbers(record: dict) -> Iterator[tuple[str, float]]:
       yield name, float(value)
 
 
-def _package(name: str, mirror: str, extra: str):
+def _package(name: str, mirror: str):
   try:
     return importlib.import_module(name)
   except ImportError:
     raise config.Error(
       f"mirror {mirror}: the package {name} is not installed;"
-      f" pip install 'pxy[{extra}]', or leave the mirror out"
+      f" pip install {name}, or leave the mirror out"
     ) from None

@@ -15,7 +15,9 @@ in the text (possessive patterns); more than MOST tokens are none at all.
 import re
 from typing import NamedTuple
 
-MOST = 2000
+from pxy.rewards import units
+
+MOST = 600
 """Tokens of an answer. A longer one is not read."""
 DIGITS = 1000
 """Digits of a number."""
@@ -384,10 +386,18 @@ class _Scanner:
       self.add("cmd", _SAME[bare])
     elif _LETTERS.search(re.sub(r"\\[a-zA-Z]+", "", words)):
       self.add("text", words)
-    elif len(words) == 1 and words.isalpha() and command in ("text", "mathrm", "mbox"):
+    elif command in ("text", "mathrm", "mbox") and _is_unit(words):
       self.add("text", words)
     else:
       self.scan(inside, depth + 1)
+
+
+def _is_unit(words: str) -> bool:
+  """Whether it is one letter (m, or a choice), or units such as m/s."""
+  if len(words) == 1:
+    return words.isalpha()
+  letters = re.findall(r"[A-Za-z]+", words)
+  return bool(letters) and "/" in words and all(map(units.known, letters))
 
 
 def argument(text: str, at: int) -> tuple[str, int]:

@@ -18,7 +18,7 @@ ROWS = [
   {"response": r"so \boxed{7}", "answer": 7},
   {"response": "", "answer": "7"},
   {"response": r"\boxed{1}", "answer": ""},
-  {"response": r"\boxed{9^{9^{9^{9}}}}", "answer": "x^2+y"},
+  {"response": r"\boxed{\int_0^1 x^{x^x} dx}", "answer": "x^2+y"},
 ]
 
 

@@ -255,7 +255,8 @@ _FRACTION = re.compile(r"[0-9]{1,9}/[0-9]", re.ASCII)
 def _number_phrase(text: str) -> str | None:
   """The last number with the signs and operands around it; x+1, 12:30, 3 1/4."""
   words = text[-_TAIL:].split()
-  at = next((i for i in reversed(range(len(words))) if _has_digit(words[i])), None)
+  places = (i for i in reversed(range(len(words))) if words[i][-1] != ":")
+  at = next((i for i in places if _has_digit(words[i])), None)
   if at is None:
     return None
   start, least = at, max(0, at - _WORDS)

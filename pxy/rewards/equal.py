@@ -196,9 +196,6 @@ def same(found: str, reference: str, judge: rules.Judge) -> bool | None:
   return verdict
 
 
-_WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}|\\(?:text|mbox)")
-
-
 def _spelled(found, reference, a, b) -> bool | None:
   if equal(found, reference):
     return True
@@ -206,7 +203,7 @@ def _spelled(found, reference, a, b) -> bool | None:
     return False
   if any(x is not None and x[0] in ("word", "choice") for x in (a, b)):
     return False
-  return False if a is None and _WORDS.search(found) else None
+  return None
 
 
 def _decimal(integer: str, digits: str) -> fractions.Fraction:

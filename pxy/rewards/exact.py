@@ -16,6 +16,9 @@ _FACTORIAL = 3000
 class TooLarge(ArithmeticError):
   """A number with more bits than anybody writes."""
 
+  def __str__(self) -> str:
+    return "a number is too large to be computed"
+
 
 class Undefined(ArithmeticError):
   """No number: 1/0."""

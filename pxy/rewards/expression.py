@@ -11,8 +11,8 @@ from pxy.rewards import tex
 DEEP = 40
 LETTERS = frozenset(
   "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho"
-  " sigma tau upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi"
-  " Psi Omega ell hbar mathbbR mathbbZ mathbbN mathbbQ mathbbC".split()
+  " sigma tau upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon"
+  " Phi Psi Omega ell hbar mathbbR mathbbZ mathbbN mathbbQ mathbbC".split()
 )
 ACCENTS = frozenset(
   "overline bar vec hat tilde overrightarrow widehat overleftrightarrow dot angle"
@@ -28,6 +28,7 @@ FORMAL = frozenset("sqrt pi inf infinity infty oo and or theta alpha beta".split
 
 
 NONE = ("set", ())
+REALS = ("tuple", (("neg", ("const", "inf")), ("const", "inf")))
 
 
 def number(text: str) -> tuple:
@@ -392,6 +393,8 @@ class Parser:
       return ("const", "inf")
     if name == "emptyset":
       return NONE
+    if name == "mathbbR":
+      return REALS
     if name in LETTERS:
       return self.subscript(("sym", name))
     if name in ACCENTS:

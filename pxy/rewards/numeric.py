@@ -97,15 +97,60 @@ def _point(names, signs) -> dict[str, fractions.Fraction]:
 def _same_at(a, b, point) -> bool | None:
   """Whether they agree at a point; None where neither is a number there."""
   with mpmath.workdps(DIGITS[0]):
-    x, y = _at(a, point), _at(b, point)
+    x, y = _at_least(a, point), _at_least(b, point)
     if x is None or y is None:
       return None if x is y else False
+    if x is HUGE or y is HUGE:
+      if x is y or mpmath.mag(y if x is HUGE else x) > _HUGE / 2:
+        raise exact.TooLarge
+      return False
     if abs(x - y) > max(abs(x), abs(y)) / 10**20 and min(abs(x), abs(y)) > 1e-20:
       return False  # far more than rounding may take from 60 digits
   middle, last = (_minus(a, b, point, digits) for digits in DIGITS[1:3])
   if middle == 0 and last != 0:
     middle, last = last, _minus(a, b, point, DIGITS[3])
   return last == 0 or abs(last) <= abs(middle) / 10**100
+
+
+HUGE = object()
+"""A number that is not computed, and certainly is far beyond all that are."""
+_HUGE = 1 << 25
+
+
+def _at_least(value, point):
+  try:
+    return _at(value, point)
+  except exact.TooLarge:
+    if _is_huge(value, point):
+      return HUGE
+    raise
+
+
+def _is_huge(value, point) -> bool:
+  """Whether log2 |x| is above _HUGE, give or take a thousandth, by its form."""
+  size = exact.size(value)
+  if size is not None:
+    return size[0] > _HUGE
+  kind, parts = value[0], value[1:]
+  if kind in ("neg", "abs"):
+    return _is_huge(parts[0], point)
+  if kind not in ("add", "mul", "div"):
+    return False
+  for part, other in (parts, parts[::-1]):
+    if _is_huge(part, point):
+      if kind == "div" and part is parts[1]:
+        return False
+      try:
+        x = _at(other, point)
+      except exact.TooLarge:
+        return False
+      most = _HUGE / 2 if kind == "add" else 40
+      return (
+        x is not None
+        and (kind == "add" or x != 0)
+        and (mpmath.mag(x) < most and (kind == "add" or mpmath.mag(x) > -40))
+      )
+  return False
 
 
 def _minus(a, b, point, digits):

@@ -246,7 +246,8 @@ def _list(a, b, judge):
     return _ordered(a[1], b[1], judge)
   if b[0] in ("union", "interval", "builder") and (region := _region(a)):
     return same(region, b, judge)
-  return False
+  one = _distinct(a[1], judge)
+  return len(one) == 1 and same(one[0], b, judge)
 
 
 def _tuple(a, b, judge):

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable
 
 from pxy import config, imports
-from pxy.rewards import answer, equal, value
+from pxy.rewards import answer, equal, known, value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,15 +161,13 @@ def is_own(grader: str) -> bool:
   return False
 
 
+UNKNOWN = "boxed"
+"""What `auto` takes for a source whose name says nothing."""
+
+
 def name(grader: str, task: str) -> str:
-  """The grader of a task: `auto` goes by the task's name, any other is itself."""
-  if grader != "auto":
-    return grader
-  if task.startswith("gym:"):
-    return "gym"
-  if task.startswith("arithmetic"):
-    return "arithmetic"
-  return "number" if "gsm8k" in task.lower() else "boxed"
+  """The grader of a task: `auto` goes by its name (known.py), any other is itself."""
+  return (known.grader(task) or UNKNOWN) if grader == "auto" else grader
 
 
 def resolve(grader: str, task: str) -> Grader:

@@ -129,10 +129,12 @@ _SCAN = re.compile(
 )
 _LIST = re.compile(r"[(\[]|\\(?:\{|lbrace|begin|langle)|,(?!\d)|(?<!\d),|;", re.ASCII)
 _ARGUMENT = re.compile(r"(?<=(?<!\\)\{)[1-9]\d{0,2}(?:,\d{3})+(?=\})", re.ASCII)
+_TIMES = re.compile(r"(?<=[0-9])\s?[xX]\s?(?=[0-9])")  # 1.5 x 10^3
 _MATHS = re.compile(r"\\[()\[\]]")
 
 _SAME = {
-  "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac", "sfrac": "frac",
+  "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac",
+  "sfrac": "frac",
   "dbinom": "binom", "tbinom": "binom", "le": "leq", "leqslant": "leq", "leqq": "leq",
   "ge": "geq", "geqslant": "geq", "geqq": "geq", "ne": "neq", "lt": "<", "gt": ">",
   "varnothing": "emptyset", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[",
@@ -147,8 +149,8 @@ _SAME = {
   "smallsetminus": "setminus", "bigcup": "cup", "bigcap": "cap", "lg": "lg",
 }  # fmt: skip
 FUNCTIONS = frozenset(
-  "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc"
-  " ln log lg exp gcd lcm max min abs floor ceil".split()
+  "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec"
+  " arccsc ln log lg exp gcd lcm max min abs floor ceil".split()
 )
 _CUT = FUNCTIONS | {"pi", "cdot", "times", "leq", "geq"}
 _DROP = frozenset(
@@ -162,7 +164,7 @@ _DROP_ARGUMENT = frozenset(
 )
 _LOOKS = frozenset(
   "underline boldsymbol bm pmb mathbf mathit mathnormal boxed fbox ensuremath mathop"
-  " mathopen mathclose mathord mathbin mathrel smash underbrace uline emph cancel".split()
+  " mathopen mathclose mathord mathbin mathrel smash underbrace uline emph".split()
 )
 _TEXT = frozenset(
   "text mbox hbox textbf textit textrm textsf texttt textnormal mathrm mathsf textup"
@@ -176,10 +178,6 @@ _KNOWN = frozenset(
   "frac sqrt pi infty cdot times cup cap pm mp leq geq neq in emptyset circ theta alpha"
   " beta gamma binom equiv approx overline angle triangle".split()
 )
-_CURRENCY = {
-  "\u20ac": "\u20ac", "\u00a3": "\u00a3", "\u00a5": "\u00a5", "\u20b9": "\u20b9",
-  "\u00a2": "\u00a2",
-}  # fmt: skip
 _CURRENCY_COMMANDS = {
   "euro": "\u20ac", "pounds": "\u00a3", "textdollar": "$", "textcent": "\u00a2",
   "cent": "\u00a2", "yen": "\u00a5", "EUR": "\u20ac", "texteuro": "\u20ac",
@@ -205,6 +203,7 @@ def tokens(text: str, commas: bool | None = None) -> list[Token]:
   Raises Unreadable where there are too many, or a brace is missing.
   """
   text = undress(unicode(text))
+  text = _TIMES.sub("*", text)
   text = _ARGUMENT.sub(lambda m: m[0].replace(",", ""), text)
   if commas is None:
     commas = not _LIST.search(_MATHS.sub("", text))
@@ -280,8 +279,8 @@ class _Scanner:
       elif found == "$":
         if match.start() == self.currency and depth == 0:
           self.add("unit", "$")
-      elif found in _CURRENCY:
-        self.add("unit", _CURRENCY[found])
+      elif found in units.CURRENCY:
+        self.add("unit", found)
       else:
         same = {"**": "^", "!=": "neq", "<=": "leq", ">=": "geq"}
         same |= {"==": "=", "%": "%"}
@@ -380,6 +379,8 @@ class _Scanner:
     bare = words.strip(" ,")
     if bare in ("and", "or"):
       self.add("op", bare)
+    elif re.match(r"[-+]?[0-9.]*[0-9]\s", words):
+      self.scan(words, depth + 1)  # a number and its unit
     elif bare in FUNCTIONS:
       self.add("cmd", _SAME.get(bare, bare))
     elif bare in _SAME and _SAME[bare] in FUNCTIONS:

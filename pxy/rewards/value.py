@@ -1,4 +1,4 @@
-r"""What an answer's text means, as a tree of tuples: `read(r"\frac12") -> ("div", ...)`.
+r"""What an answer's text means, as a tree of tuples: r"\frac12" is ("div", ...).
 
 Numbers and expressions
   ("num", Fraction, digits, places)    digits > 0: a decimal with that many that count
@@ -217,8 +217,8 @@ def _element(tokens):
   operators, sides = _sides(tokens)
   if len(sides) == 1:
     return _value(sides[0])
-  if not sides[0]:
-    return _element(tokens[1:])
+  if not all(sides):
+    raise tex.Unreadable("a relation without a side")
   if operators[0] in ("=", "approx", "in") and _is_name(sides[0]):
     name = _name(sides[0])
     if operators[0] == "in" and len(sides) == 2:
@@ -261,7 +261,9 @@ def _is_name(tokens) -> bool:
         return False
     elif t.text not in ("(", ")", "_", "{", "}", "'", ",", "|", "[", "]"):
       return False
-  return letters and tokens[0].text not in ("(", "[")
+  if tokens[0].text in ("(", "["):  # (x, y), and no product
+    return letters and tokens[-1].text == ")" and any(t.text == "," for t in tokens)
+  return letters
 
 
 def _name(tokens) -> str:
@@ -303,6 +305,9 @@ def _value(tokens):
   return ("unit", value, unit) if unit else value
 
 
+_ORDINALS = ("th", "st", "nd", "rd")
+
+
 def _degrees(tokens) -> int:
   r"""Where the ^\circ at the end begins, of which all that stands before it is one."""
   texts = [token.text for token in tokens]
@@ -323,6 +328,8 @@ def _unit(tokens) -> tuple[int, str]:
     return end - 1, "%"
   if end > 1 and tokens[-1].kind == "unit":
     return end - 1, tokens[-1].text
+  if end > 1 and tokens[-1].text in _ORDINALS and tokens[-2].kind == "num":
+    return end - 1, "th"
   at = end
   named = False
   while at > 0:
@@ -361,7 +368,7 @@ def _unit(tokens) -> tuple[int, str]:
     if not braced:
       return end, ""
     ordinal = "".join(t.text for t in tokens[at:] if t.text != "}")
-    if ordinal in ("th", "st", "nd", "rd"):
+    if ordinal in _ORDINALS:
       return at - 2, "th"
     return end, ""
   text = " ".join(t.text for t in tokens[at:])

@@ -55,7 +55,7 @@ def grade(item: tasks.Item) -> tasks.Outcome:
   return _by_sympy(item, expected, found)
 
 
-_WORDS = re.compile(r"(?<![\\{a-zA-Z])[a-zA-Z]{4,}|\\(?:text|mbox)(?![a-z])")
+_WORDS = re.compile(r"(?<![\\{a-zA-Z])[a-zA-Z]{3,}|\\(?:text|mbox)(?![a-z])")
 
 
 def _by_sympy(item, expected: str, found: str) -> tasks.Outcome:

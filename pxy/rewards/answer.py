@@ -4,7 +4,8 @@ r"""The answer inside a response: what the last box, tag, marker or sentence say
   <answer>...</answer> what the last one holds
   \boxed{...}          the last; boxes joined by a comma or `and` are one answer
   #### ...             what follows the marker
-  the answer is ...    the last that is stated, or the last formula, whichever is later
+  the answer is ...    the last that is so stated
+  $...$, \(...\)       the last formula, or what "the total is" and the like say later
   ... 3 1/4.           or else the last number with all that belongs to it: of 12:30
                        never the 30, of x+1 never the 1
 
@@ -191,20 +192,21 @@ _CLOSES = {"\\(": "\\)", "\\[": "\\]", "$": "$", "$$": "$$"}
 
 def _prose(text: str) -> str | None:
   """What a response without box, tag or marker states."""
-  said_so = _stated(text, _STATED)
-  formulas = _formulas(text)
-  if said_so is not None and (not formulas or formulas[-1][0] <= said_so[0]):
-    return said_so[1]
+  if (found := stated(text)) is not None:
+    return found
+  weak, formulas = _stated(text, _STATED), _formulas(text)
+  if weak is not None and (not formulas or formulas[-1][0] < weak[0]):
+    return weak[1]
   return _joined(text, formulas) if formulas else _number_phrase(text)
 
 
 def _stated(text: str, pattern: re.Pattern) -> tuple[int, str] | None:
-  """(where it ends, what is said) of the last `the answer is`."""
-  stated = _last(pattern, text)
-  if stated is None:
+  """(where its sentence ends, what is said) of the last `the answer is`."""
+  found = _last(pattern, text)
+  if found is None:
     return None
-  filler = _FILLER.match(text, stated.end())
-  at = filler.end() if filler else stated.end()
+  filler = _FILLER.match(text, found.end())
+  at = filler.end() if filler else found.end()
   rest = text[at : at + LONGEST]
   formulas = _formulas(rest, first=True)
   if formulas and not rest[: formulas[0][0]].strip(" *\n"):
@@ -213,10 +215,12 @@ def _stated(text: str, pattern: re.Pattern) -> tuple[int, str] | None:
       rest[formulas[n - 1][1] : formulas[n][0]][:61]
     ):  # fmt: skip
       n += 1
-    return at + formulas[n - 1][0], _joined(rest, formulas[:n])
+    end = _SENTENCE.search(rest, formulas[n - 1][1])
+    return at + (end.start() if end else len(rest)), _joined(rest, formulas[:n])
   end = _SENTENCE.search(rest)
-  found = (rest[: end.start()] if end else rest).strip().strip("*_").strip()
-  return (at + len(rest), found) if found else None
+  until = end.start() if end else len(rest)
+  words = rest[:until].strip().strip("*_").strip()
+  return (at + until, words) if words else None
 
 
 def _formulas(text: str, first: bool = False) -> list[tuple[int, int, str]]:
@@ -256,7 +260,9 @@ def _number_phrase(text: str) -> str | None:
   """The last number with the signs and operands around it; x+1, 12:30, 3 1/4."""
   words = text[-_TAIL:].split()
   places = (i for i in reversed(range(len(words))) if words[i][-1] != ":")
-  at = next((i for i in places if _has_digit(words[i])), None)
+  at = next(
+    (i for i in places if _has_digit(words[i]) and not _is_unit(words[i])), None
+  )
   if at is None:
     return None
   start, least = at, max(0, at - _WORDS)
@@ -275,7 +281,7 @@ def _number_phrase(text: str) -> str | None:
   end = at + 1
   while end + 1 < len(words) and words[end] in _OPERATORS:
     end += 2
-  if end < len(words) and units.known(words[end].strip(_POINTS)):
+  if end < len(words) and _is_unit(words[end]):
     end += 1
   found = " ".join(words[start:end]).strip(_POINTS)
   if found.count("(") != found.count(")"):
@@ -284,6 +290,10 @@ def _number_phrase(text: str) -> str | None:
 
 
 _POINTS = "*_`\"'!?;:,. "
+
+
+def _is_unit(word: str) -> bool:
+  return units.known(word.strip(_POINTS).partition("^")[0])
 
 
 def _has_digit(word: str) -> bool:

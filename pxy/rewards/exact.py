@@ -64,7 +64,7 @@ def _div(a, b):
 
 def _pow(a, b):
   if b.denominator != 1:
-    if b.denominator > 64 or a < 0:
+    if b.denominator > 64 or (a < 0 and b.denominator % 2 == 0):
       return None
     root = _root(a, fractions.Fraction(b.denominator))
     return None if root is None else _pow(root, fractions.Fraction(b.numerator))
@@ -83,7 +83,7 @@ def _root(a, n):
   if n.denominator != 1 or not 2 <= n <= 64:
     return None
   if a < 0:
-    if n.numerator % 2 == 0 or n != 3:
+    if n % 2 == 0:
       return None
     root = _root(-a, n)
     return None if root is None else -root

@@ -212,8 +212,8 @@ def _at(value, point):
   """The number of a tree at a point, in the present precision; None for no number."""
   try:
     x = _number(value, point)
-  except (ZeroDivisionError, exact.Undefined):
-    return None
+  except (ZeroDivisionError, exact.Undefined, TypeError):
+    return None  # the larger of two complex numbers is none either
   except ValueError as error:
     if isinstance(error, Unknown):
       raise
@@ -236,6 +236,8 @@ def _number(value, point):
     return _function(parts[0], parts[1:], point)
   if kind not in _OPERATIONS:
     raise Unknown(kind)
+  if kind == "pow" and (root := _odd(parts[1])):
+    return _real_root(_number(parts[0], point), root)
   return _OPERATIONS[kind](*(_number(part, point) for part in parts))
 
 
@@ -266,9 +268,28 @@ def _pow(a, b):
   return mpmath.power(a, b)
 
 
+def _odd(exponent) -> fractions.Fraction | None:
+  """An exponent such as 2/3, whose power of a negative number is real."""
+  try:
+    found = exact.of(exponent)
+  except ArithmeticError:
+    return None
+  if found is None or found.denominator == 1 or found.denominator % 2 == 0:
+    return None
+  return found
+
+
+def _real_root(a, power: fractions.Fraction):
+  """a^(p/q) with odd q: of a real number the real one, as in the cube root of -8."""
+  b = mpmath.mpf(power.numerator) / power.denominator
+  if mpmath.im(a) or mpmath.re(a) >= 0:
+    return _pow(a, b)
+  return (-1) ** (power.numerator % 2) * _pow(-a, b)
+
+
 def _root(a, n):
-  if mpmath.im(a) == 0 and mpmath.re(a) < 0 and n == 3:
-    return -mpmath.root(-mpmath.re(a), 3)
+  if n == int(mpmath.re(n)) and int(mpmath.re(n)) % 2 and abs(n) < 1000:
+    return _real_root(a, fractions.Fraction(1, int(mpmath.re(n))))
   if n == 2:
     return mpmath.sqrt(a)
   return _pow(a, 1 / n)

@@ -23,7 +23,7 @@ what algebra.py makes of it.
 
 import re
 
-from pxy.rewards import expression, tex, units
+from pxy.rewards import exact, expression, tex, units
 
 
 def read(text: str, commas: bool | None = None):
@@ -35,7 +35,7 @@ def read(text: str, commas: bool | None = None):
 
 
 def _top(tokens: list[tex.Token]):
-  tokens = _bare(_continued(tokens))
+  tokens = _bare(_set_braces(_continued(tokens)))
   if not tokens:
     raise tex.Unreadable("empty")
   if (choice := _choice(tokens)) is not None:
@@ -68,6 +68,16 @@ def _continued(tokens: list[tex.Token]) -> list[tex.Token]:
   return out
 
 
+def _set_braces(tokens: list[tex.Token]) -> list[tex.Token]:
+  """{1, 2} as plain text has it is the set: there are no braces to group a list."""
+  if len(tokens) < 3 or tokens[0].text != "{":
+    return tokens
+  if expression.closing(tokens, 0) != len(tokens) - 1 or len(_split(tokens[1:-1])) < 2:
+    return tokens
+  first, *inside, last = tokens
+  return [first._replace(text="\\{"), *inside, last._replace(text="\\}")]
+
+
 def _bare(tokens: list[tex.Token]) -> list[tex.Token]:
   """Without what stands around an answer: =, &, braces, a full stop."""
   while tokens:
@@ -93,7 +103,7 @@ def _bare(tokens: list[tex.Token]) -> list[tex.Token]:
   return tokens
 
 
-def _split(tokens, commas: bool = True) -> list[list[tex.Token]]:
+def _split(tokens) -> list[list[tex.Token]]:
   """Parts between commas, semicolons, `and`, `or` and row ends outside brackets."""
   parts, depth = [[]], 0
   for token in tokens:
@@ -229,8 +239,18 @@ def _element(tokens):
     return _value(sides[0])
   values = [_value(side) for side in sides]
   if all(o in ("=", "approx") for o in operators) and not any(map(_symbols, values)):
-    return values[_exact_at(operators)]
+    if "approx" in operators or not _differ(values):
+      return values[_exact_at(operators)]
   return ("rel", tuple(operators), tuple(values))
+
+
+def _differ(values) -> bool:
+  """Whether the sides of an equation are numbers that are not the same: 1 = 2."""
+  try:
+    found = {exact.of(value) for value in values} - {None}
+  except ArithmeticError:
+    return False
+  return len(found) > 1
 
 
 def _last(operators, sides):
@@ -293,6 +313,10 @@ def _value(tokens):
     at = 0 if tokens[0].kind == "unit" else 1
     unit = tokens[at].text
     tokens = tokens[:at] + tokens[at + 1 :]
+  if not tokens:
+    raise tex.Unreadable("a unit alone")
+  if tokens[-1].text in ("C", "F") and _degrees(tokens[:-1]) < len(tokens) - 1:
+    unit, tokens = f"deg {tokens[-1].text}", tokens[:-1]
   if (cut := _degrees(tokens)) < len(tokens):
     unit, tokens = unit or "deg", tokens[:cut]
   cut, found = _unit(tokens)

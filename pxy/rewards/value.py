@@ -169,6 +169,8 @@ def _sentence(tokens):
   joined = "".join(token.text for token in tokens)
   if _RATIO.fullmatch(joined.casefold()):
     return ("word", joined.casefold().replace(".m", "m").rstrip("."))
+  if len(tokens) > 1 and all(t.kind == "num" for t in tokens):
+    return ("word", " ".join(t.text for t in tokens))  # 1 2 3 is not 123
   if not all(t.kind in ("text", "word") or t.text in ("'", "-", ".") for t in tokens):
     return None
   words = [t.text for t in tokens if t.kind == "word"]

@@ -103,7 +103,8 @@ def opened(
   """The session of a run in the folder `out`; `resume` as in loop.train.
 
   Leaving it with interrupt.Stopped saves and is no error; leaving it with config.Error
-  saves the good steps since the last checkpoint, and raises.
+  saves the good steps since the last checkpoint, and raises. After any other exception
+  nothing is saved, and the last checkpoint stands.
   """
   folder = folder_lib.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
@@ -121,8 +122,9 @@ class Session:
   """See the module; made by `opened`.
 
   Attributes:
-    folder, stop, watch, clock, bar: the parts of that name.
-    state: of what is trained; place: where the run is.
+    folder: RunFolder. stop: tells whether an end was asked for. watch: Watchdog, and
+      clock: Clock, around what takes time. bar: Progress, from `begin` on.
+    state: of what is trained; place: where the run is; both from `begin` on.
     returns: how often it went back; each time the order of the data is another.
     summary: what summary.json holds, once it is finished.
   """
@@ -169,10 +171,10 @@ class Session:
   def steps(
     self, evaluate: Evaluate, *, before: bool = True
   ) -> Iterator[tuple[int, object]]:
-    """(step, state) of each step that is left; the body answers with `record`.
+    """(step, state) of each step that is left; the body answers with `record`, once.
 
     Evaluations and checkpoints come between, when they are due; `before`: the start is
-    evaluated, too.
+    evaluated, too. `step` counts the steps made, so the first is 0.
 
     Raises:
       interrupt.Stopped: an end was asked for.

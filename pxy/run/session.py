@@ -207,6 +207,8 @@ class Session:
     """A step is whole: its state is the run's, its numbers are written."""
     place, step = self.place, self.place.step + 1
     line = {"step": step, **done.line}
+    self.state = None  # until its record is written, there is nothing whole to save
+    process.on_main(lambda: self._log.write(line, done.rows))
     bad = place.bad + 1 if done.bad else 0 if done.updates else place.bad
     self.state, self._line = state, line
     self.place = place = dataclasses.replace(
@@ -216,7 +218,6 @@ class Session:
       tokens=place.tokens + done.tokens,
       bad=bad,
     )
-    process.on_main(lambda: self._log.write(line, done.rows))
     self.bar.step(line)
     if done.bad:
       where = process.on_main(
@@ -265,13 +266,6 @@ class Session:
     """Scores the state; writes and keeps the result."""
     start, step = time.perf_counter(), self.place.step
     found = evaluate(self.state, self.place)
-    self.place = dataclasses.replace(
-      self.place,
-      evaluated=step,
-      scores=found.scores,
-      before=self.place.before if step else found.scores,
-      tokens=self.place.tokens + found.tokens,
-    )
     line = {
       "step": step,
       "phase": found.phase,
@@ -280,6 +274,13 @@ class Session:
       "timing_s/testing": time.perf_counter() - start,
     }
     process.on_main(lambda: self._log.write(line, found.rows))
+    self.place = dataclasses.replace(
+      self.place,
+      evaluated=step,
+      scores=found.scores,
+      before=self.place.before if step else found.scores,
+      tokens=self.place.tokens + found.tokens,
+    )
     self.bar.evaluated(line)
 
   def _save(self) -> None:
@@ -316,8 +317,8 @@ class Session:
       unknown = about.keys() - {field.name for field in dataclasses.fields(Place)}
       if unknown:
         raise config.Error(
-          f"{self.folder.checkpoints}: {', '.join(sorted(unknown))} in meta.json: of a"
-          " newer version of pxy; continue the run with that"
+          f"{self.folder.checkpoints}: {', '.join(sorted(unknown))} in meta.json: of"
+          " another version of pxy; continue the run with that"
         )
       self.state, self.place = state, Place(**about)
     self._saved = self.place.step

@@ -29,7 +29,8 @@ demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a repo
 
 test: $(DEV)  ## ruff and the test suite, all but the slow tests
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 test-slow: $(DEV)  ## tests that kill, run several processes, soak, or compile for TPUs
 	$(BIN)/python -m pytest -m slow

@@ -5,8 +5,8 @@
 The same warm-up on wrong answers at the same learning rate, in the conditional space,
 then GRPO.
 
-Cost: 110 s on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to WARMUP %, where DSRL
-ends at 86.8 ± 1.2 %.
+Cost: 110 s on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to about the 86.8 ± 1.2 %
+of DSRL; not measured yet.
 """
 
 import add3

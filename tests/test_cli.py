@@ -81,6 +81,12 @@ def test_a_command_does_its_work_without_streams(tmp_path):
   assert json.loads((tmp_path / "grades.jsonl").read_text())["score"] == 1
 
 
+@pytest.mark.parametrize("argv", ["--version", "train dsrl --help"])
+def test_a_full_disk_under_stdout_is_one_line(argv):
+  _, err = shut(argv, "> /dev/full", 2)
+  assert err.startswith("pxy: ") and "No space left" in err and err.count("\n") == 1
+
+
 def shut(argv, closed, code, cwd=ROOT):
   """stdout and stderr of a `pxy ARGV` that was started with closed streams."""
   done = subprocess.run(

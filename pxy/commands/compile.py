@@ -17,6 +17,8 @@ COLUMNS = ("GB", "left", "TFLOP", "x model", "moved", "sent", "seconds")
 def command(options) -> None:
   """`pxy compile`; options are options.Compile. Exits 1 if a program does not fit."""
   jax.config.update("jax_platforms", "cpu")  # the pod's chips are described, not used
+  # Their programs can be kept and not be read again; measure.py keeps what it is told.
+  jax.config.update("jax_enable_compilation_cache", False)
   if not show(options.cfg, options.topology, options.json):
     raise SystemExit(1)
 

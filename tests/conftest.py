@@ -1,5 +1,9 @@
 """Strict settings for every test: CPU, 8 devices, no silent rank promotion.
 
+LLVM optimizes nothing: it is half the time of the suite, most programs run once, and
+what XLA itself does to a program is the same. benchmarks/ and `make demo` are as users
+have it.
+
 Compiled programs are kept in .pytest_cache/xla. All workers of `-n` share it: any of
 them may get any file, and none compiles what another has. Who meets an entry that is
 being written gets JAX's warning, which is no failure (pyproject.toml), and compiles.
@@ -17,9 +21,13 @@ import pytest
 from pxy.commands import xla_cache
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
+os.environ["XLA_FLAGS"] = " ".join(
+  [
+    *os.environ.get("XLA_FLAGS", "").split(),
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+  ]
+)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 if "PXY_CACHE" not in os.environ:  # data that tests make is theirs, and goes with them
   os.environ["PXY_CACHE"] = tempfile.mkdtemp(prefix="pxy-test-")

@@ -277,14 +277,16 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """The embedded world's documents; see data/arithmetic.py."""
+  """An embedded world's documents; see data/arithmetic.py and data/world.py."""
 
+  kind: Literal["arithmetic", "world"] = "arithmetic"
+  """Which world: sums, or facts about entities."""
   level: str = "add3"
-  """Difficulty: a level of data/arithmetic.py."""
+  """Difficulty of arithmetic: a level of data/arithmetic.py."""
   wrong: Share = 0.12
   """Rate of wrong steps."""
   noticed: Share = 0.3
-  """Share of the wrong steps that the trace notices and corrects."""
+  """Share of arithmetic's wrong steps that the trace notices and corrects."""
   question_free: Share = 0.2
   """Share of documents without the question."""
   documents: Count = 60_000
@@ -308,9 +310,11 @@ class Width:
   d_ff: Count = 256
   """Width of the MLP."""
   vocab: Count = 384
-  """Pieces of the tokenizer, at most."""
+  """Pieces of the tokenizer, at most; `world` has its own, all of its words."""
   context: Count = 256
   """Most tokens of a sequence."""
+  tied: bool = True
+  """The head is the transposed embedding."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from pxy import config
-from pxy.data import arithmetic
+from pxy.data import arithmetic, document, world
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import arch as arch_lib
@@ -28,10 +28,11 @@ from pxy.run import numbers
 from pxy.run import session as session_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
-from pxy.text import tokenizer as tokenizer_lib
 from pxy.train import step as step_lib
 from pxy.weights import hf, load
 
+WORLDS = {"arithmetic": arithmetic, "world": world}
+"""By `corpus.kind`: documents, tokenizer and task are functions of each."""
 NEXT_TOKEN = (config.Term(clip="none"),)
 PACE = 10.0
 """Seconds between two lines of steps where there is no terminal: steps are short."""
@@ -102,12 +103,11 @@ def pretrain(
     )
   with session_lib.opened(cfg, out, resume) as session:
     model = session.folder.path / "model"
-    documents = arithmetic.documents(cfg.corpus, cfg.seed)
-    roles = ["user\n", "assistant\n"]  # of the chat template, once a document
-    texts = (text for d in documents for text in (*roles, d.question, d.trace))
-    tokenizer = tokenizer_lib.train(texts, cfg.width.vocab, model)
+    made_of = WORLDS[cfg.corpus.kind]
+    documents = made_of.documents(cfg.corpus, cfg.seed)
+    tokenizer = made_of.tokenizer(documents, cfg.width.vocab, model)
     arch = arch_lib.of_width(cfg.width, tokenizer.vocab_size)
-    packed = rows([arithmetic.encode(d, tokenizer) for d in documents], cfg.row_tokens)
+    packed = rows([document.encode(d, tokenizer) for d in documents], cfg.row_tokens)
     trainer = step_lib.Stepper(arch, cfg.compute, config.Sampling(), cfg.optim, mesh)
     policy = load.About(arch, tokenizer, "base model", model)
 
@@ -154,7 +154,8 @@ def _done(session, lr: float, rows_MBT: pack.Packed, values) -> session_lib.Done
 
 def _evaluate(cfg, policy, session, params, step: int) -> session_lib.Examined:
   """Scores of the model on problems that it has not seen."""
-  data = dataclasses.replace(cfg.data, task=f"arithmetic/{cfg.corpus.level}")
+  task = WORLDS[cfg.corpus.kind].task(cfg.corpus, cfg.seed)
+  data = dataclasses.replace(cfg.data, task=task)
   problems = evaluate_lib.problems(data, cfg.eval, policy.tokenizer)
   with (
     engine_lib.Engine(

@@ -30,8 +30,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pxy import config, files
-from pxy.data import trace
-from pxy.text import template
+from pxy.data import document as document_lib
+from pxy.data import mix, trace
 from pxy.text import tokenizer as tokenizer_lib
 
 # Level: operator, digits of the first operand, digits of the second.
@@ -62,20 +62,6 @@ class Problem:
   b: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
-  """A trace, maybe wrong, and what stands before it.
-
-  Attributes:
-    context: `question` (as a chat prompt), or the lone token `start` or `document`.
-    question, trace: texts; the question is not part of the other contexts' documents.
-  """
-
-  context: str
-  question: str
-  trace: str
-
-
 def split_of(operator: str, a: int, b: int) -> str:
   """The split that owns a problem, the same for both orders of the operands."""
   return _SPLIT_OF_BUCKET[int(_bucket(operator, np.array([a]), np.array([b]))[0])]
@@ -90,7 +76,7 @@ def generate(level: str, split: str) -> Iterator[Problem]:
   if level == "mixed":
     each = SIZES[split] // len(MIXED)
     sums = [s for part in MIXED for s in _sums(part, split, each)]
-    sums = [sums[i] for i in np.argsort(_mix(np.arange(len(sums))))]
+    sums = [sums[i] for i in np.argsort(mix.mix(np.arange(len(sums))))]
   else:
     sums = _sums(level, split, SIZES[split])
   for part, operator, a, b in sums:
@@ -181,7 +167,9 @@ def _read(path: str, level: str, split: str) -> tuple[Problem, ...]:
   return tuple(out)
 
 
-def document(problem: Problem, rng: random.Random, corpus: config.Corpus) -> Document:
+def document(
+  problem: Problem, rng: random.Random, corpus: config.Corpus
+) -> document_lib.Document:
   """One noisy document of a problem; a function of the generator's state alone."""
   context = "question"
   if rng.random() < corpus.question_free:
@@ -197,10 +185,12 @@ def document(problem: Problem, rng: random.Random, corpus: config.Corpus) -> Doc
     return wrong, trace.ANOTHER if rng.random() < _ANOTHER_SHARE else trace.WAIT
 
   thoughts, _ = trace.solve(problem.operator, problem.a, problem.b, slip)
-  return Document(context, problem.question, "\n\n".join(thoughts))
+  return document_lib.Document(context, problem.question, "\n\n".join(thoughts))
 
 
-def documents(corpus: config.Corpus, seed: int, split: str = "train") -> list[Document]:
+def documents(
+  corpus: config.Corpus, seed: int, split: str = "train"
+) -> list[document_lib.Document]:
   """`corpus.documents` documents: passes over the problems, each with new noise."""
   rng = random.Random(seed)
   pool, order, out = problems(corpus.level, split), [], []
@@ -212,16 +202,19 @@ def documents(corpus: config.Corpus, seed: int, split: str = "train") -> list[Do
   return out
 
 
-def encode(document: Document, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
-  """Token ids: the context, the trace as the assistant's answer, its end token."""
-  if document.context == "question":
-    context = template.render(
-      tokenizer, [{"role": "user", "content": document.question}]
-    )
-  else:
-    start = document.context == "start"
-    context = [tokenizer.start_id if start else tokenizer.document_id]
-  return [*context, *tokenizer.encode(document.trace), tokenizer.end_id]
+def tokenizer(
+  documents: list[document_lib.Document], vocab: int, folder: str | pathlib.Path
+) -> tokenizer_lib.Tokenizer:
+  """One trained on the documents, of at most `vocab` pieces, saved to folder."""
+  roles = ["user\n", "assistant\n"]  # of the chat template, once a document
+  texts = (text for d in documents for text in (*roles, d.question, d.trace))
+  return tokenizer_lib.train(texts, vocab, folder)
+
+
+def task(corpus: config.Corpus, seed: int) -> str:
+  """By which a model of the corpus is examined."""
+  del seed
+  return f"arithmetic/{corpus.level}"
 
 
 def _check(level: str, split: str) -> None:
@@ -239,9 +232,9 @@ def _sums(level: str, split: str, size: int) -> list[tuple[str, str, int, int]]:
   count_a, count_b = 10**digits_a - first_a, 10**digits_b - first_b
   pairs = count_a * count_b
   if pairs <= _ENUMERATED:
-    drawn = np.argsort(_mix(np.arange(pairs)))
+    drawn = np.argsort(mix.mix(np.arange(pairs)))
   else:
-    drawn = _mix(np.arange(_ENUMERATED)) % np.uint64(pairs)
+    drawn = mix.mix(np.arange(_ENUMERATED)) % np.uint64(pairs)
     drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])].astype(np.int64)
   a, b = first_a + drawn // count_b, first_b + drawn % count_b
   bucket = np.array(_SPLIT_OF_BUCKET)[_bucket(operator, a, b)]
@@ -255,12 +248,4 @@ def _bucket(operator: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
   low, high = np.minimum(a, b), np.maximum(a, b)
   # 30 offsets the key so that one-digit levels have at least 5 problems in each split.
   key = ((30 + "+-*".index(operator)) * 10**6 + low) * 10**6 + high
-  return (_mix(key) % np.uint64(len(_SPLIT_OF_BUCKET))).astype(np.int64)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-  """The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection of uint64."""
-  x = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))
+  return (mix.mix(key) % np.uint64(len(_SPLIT_OF_BUCKET))).astype(np.int64)

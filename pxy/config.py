@@ -62,13 +62,14 @@ class Data:
   """Which problems, and how they become prompts."""
 
   task: str = "arithmetic/add3"
-  """`arithmetic/LEVEL`, a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of
-  reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
+  """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world.py has the
+  kinds), a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
   `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
   """`auto` (by task), `arithmetic`, `boxed`, `number`, `math` (by math-verify where
   strings do not decide), `gym`, or a function of TRL's or verl's signature:
-  `package.module:name` or `path/to/file.py:name`."""
+  `package.module:name` or `path/to/file.py:name`. Of `world/KIND`: `answer`, `verified`
+  (`auto`: every hop true as well), `abstain` (wrong is -1, `unknown` is 0)."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8
@@ -241,7 +242,7 @@ class Train:
   """A reinforcement-learning run."""
 
   model: str = "builtin:tiny"
-  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
+  """`builtin:tiny`, `builtin:world`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
   run folder."""
   phases: tuple[Phase, ...] = (Phase(),)
   """Objectives, one after the other."""

@@ -13,25 +13,18 @@ separator token, so that P(y) in those contexts is on the model's distribution.
 Train, validation and test are disjoint by construction: a hash of the operator and the
 unordered pair of operands names the split, in all levels alike. Problems come from a
 counter through the same hash: no random generator whose stream may change.
-
-Read without TensorFlow: array_record files through `as_data_source`.
 """
 
-import contextlib
 import dataclasses
-import functools
-import io
-import os
 import pathlib
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pxy import config, files
+from pxy import config
 from pxy.data import document as document_lib
-from pxy.data import mix, trace
+from pxy.data import mix, table, trace
 from pxy.text import tokenizer as tokenizer_lib
 
 # Level: operator, digits of the first operand, digits of the second.
@@ -41,8 +34,6 @@ LEVELS = {
   **{f"mul{m}x{n}": ("*", m, n) for m, n in ((1, 1), (2, 1), (3, 1), (2, 2), (3, 2))},
 }
 MIXED = ("add1", "add2", "add3", "sub1", "sub2", "sub3", "mul1x1", "mul2x1", "mul2x2")
-FILES_VERSION = "1.0.1"
-"""Names the cached files: raise it when `generate` yields anything else."""
 SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
 _SPLIT_OF_BUCKET = ("test", "validation", *["train"] * 8)  # 10, 10 and 80 %
 _ENUMERATED = 1 << 20  # levels with up to this many pairs are enumerated, others drawn
@@ -85,86 +76,26 @@ def generate(level: str, split: str) -> Iterator[Problem]:
     yield Problem(question, answer, part, "\n\n".join(thoughts), operator, a, b)
 
 
-_FIELDS = dataclasses.fields(Problem)
-
-
-@functools.cache
-def _kind():
-  """The problems as a TFDS builder; a config for each level."""
-  import tensorflow_datasets as tfds  # a second, and what reads rows may need none
-
-  class Arithmetic(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version(FILES_VERSION)
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=x) for x in (*LEVELS, "mixed")]
-
-    def _info(self):
-      text = tfds.features.Text()
-      kinds = {f.name: text if f.type is str else np.int64 for f in _FIELDS}
-      return tfds.core.DatasetInfo(
-        builder=self,
-        description="Sums over integers with step-by-step traces.",
-        features=tfds.features.FeaturesDict(kinds),
-        disable_shuffling=True,  # `generate` has shuffled
-      )
-
-    def _split_generators(self, dl_manager):
-      return {split: self._generate_examples(split) for split in SIZES}
-
-    def _generate_examples(self, split):
-      for i, problem in enumerate(generate(self.builder_config.name, split)):
-        yield i, dataclasses.asdict(problem)
-
-  tfds.disable_progress_bar()
-  return Arithmetic
+TABLE = table.Table(
+  name="Arithmetic",
+  version="1.0.1",
+  description="Sums over integers with step-by-step traces.",
+  record=Problem,
+  splits=tuple(SIZES),
+  generate=generate,
+)
 
 
 def builder(level: str):
-  """The level's builder with its files in place: `$PXY_CACHE`, or ~/.cache/pxy.
-
-  Takes a second the first time. Processes that start together each make the files, and
-  the first to rename its folder into place wins.
-  """
+  """The level's TFDS builder with its files in place."""
   _check(level, "train")
-  root = files.cache()
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    ready = _kind()(config=level, data_dir=root, file_format="array_record")
-    target = pathlib.Path(ready.data_path)
-    if target.is_dir():
-      return ready
-    with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as temporary:
-      making = _kind()(config=level, data_dir=temporary, file_format="array_record")
-      with contextlib.redirect_stdout(io.StringIO()):  # it talks; stdout may be JSON
-        making.download_and_prepare()
-      target.parent.mkdir(parents=True, exist_ok=True)
-      try:
-        os.rename(making.data_path, target)
-      except OSError:
-        if not target.is_dir():
-          raise
-  except OSError as error:
-    raise config.Error(
-      f"cannot keep data in {root} ({error.strerror}):"
-      " set PXY_CACHE to a folder that can be written"
-    ) from None
-  return _kind()(config=level, data_dir=root, file_format="array_record")
+  return table.builder(TABLE, level)
 
 
 def problems(level: str, split: str) -> Sequence[Problem]:
   """All problems of a split, read from the level's files."""
   _check(level, split)
-  return _read(os.fspath(builder(level).data_path), level, split)
-
-
-@functools.lru_cache(maxsize=8)
-def _read(path: str, level: str, split: str) -> tuple[Problem, ...]:
-  """A split's files at `path`; kept in memory, since evaluations come back to them."""
-  source = builder(level).as_data_source(split=split)
-  out = []
-  for row in source.__getitems__(list(range(len(source)))):
-    values = (row[field.name] for field in _FIELDS)
-    out.append(Problem(*(x.decode() if type(x) is bytes else int(x) for x in values)))
-  return tuple(out)
+  return table.read(TABLE, level, split)
 
 
 def document(

@@ -9,18 +9,21 @@ import functools
 import itertools
 import pathlib
 import random
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tokenizers
 
 from pxy import config
 from pxy.data import document as document_lib
-from pxy.data import mix
+from pxy.data import mix, table
 from pxy.text import tokenizer as tokenizer_lib
 
 STYLES = ("explain", "brief", "direct")
 RELATIONS = ("boss", "friend")
 ATTRIBUTES = ("code", "colour")
+VARIANTS = ("plain", "backwards", "style-last", "mark-first", "distractor", "renamed")
 COLOURS = ("red", "blue", "green", "gray", "pink", "gold", "black", "white")
 BANDS = {"head": 64, "mid": 256, "tail": 576, "ghost": 640, "seen": 768, "unseen": 1024}
 """Kinds of names by the index at which each ends."""
@@ -53,6 +56,75 @@ _UNKNOWN = 0.1
 _ROLL = 0.03
 _REMARK = 0.12
 _SPLIT_OF_BUCKET = ("test", "validation", *["train"] * 8)  # 10, 10 and 80 %
+_SPLIT_OF_QUARTER = ("test", "validation", "train", "train")
+_OF_CHAINS, _OF_NAMES, _OF_ORDER = 61, 62, 63  # purposes of hashed numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """Which questions a task asks: all that its parts make together, hop counts in equal
+  shares.
+
+  Attributes:
+    styles, attributes: of the questions.
+    hops: of validation and test; training stops at the most hops of the corpus.
+    bands: of the subjects.
+    variants: forms in which each question is put.
+  """
+
+  styles: tuple[str, ...]
+  attributes: tuple[str, ...] = ("code",)
+  hops: tuple[int, ...] = (1,)
+  bands: tuple[str, ...] = ("head", "mid", "tail")
+  variants: tuple[str, ...] = ("plain",)
+
+
+_CHAINS = (1, 2, 3, 4, 5, 6)
+KINDS = {
+  "chains": Kind(("explain", "brief"), hops=_CHAINS),
+  "explain": Kind(("explain",), hops=_CHAINS),
+  "brief": Kind(("brief",), hops=_CHAINS),
+  "direct": Kind(("direct",), hops=(1, 2)),
+  "facts": Kind(STYLES, ATTRIBUTES),
+  "unknown": Kind(STYLES, hops=(1, 2, 3), bands=("seen", "unseen")),
+  "ghosts": Kind(STYLES, ATTRIBUTES, bands=("ghost",)),
+  "robust": Kind(("explain", "brief"), hops=(1, 2, 3), variants=VARIANTS),
+}
+"""Tasks, as `world/chains`."""
+SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
+"""Most problems of a split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A question as it is asked, and its truth.
+
+  Attributes:
+    question: the prompt.
+    answer: `c1 d2`, a colour or `unknown`.
+    trace: the right response.
+    remarks: true statements about the entities on the way, which a verified response
+      may make too.
+    group: the plain question: its identity, shared by all variants.
+    variant: one of VARIANTS.
+    style, attribute, subject: of the question.
+    band: of the subject, one of BANDS.
+    hops: facts that the answer takes.
+    usual: the colour that the subject's family mostly has; empty of other attributes.
+  """
+
+  question: str
+  answer: str
+  trace: str
+  remarks: str
+  group: str
+  variant: str
+  style: str
+  attribute: str
+  subject: str
+  band: str
+  hops: int
+  usual: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,10 +228,32 @@ def text(world: World, question: Question) -> str:
 
 def split_of(world: World, question: Question) -> str:
   """The split that owns a question, in all styles alike."""
+  return str(_splits(world, np.array([_key(question)]), question.subject < KNOWN)[0])
+
+
+def _key(question: Question) -> int:
+  """A number for the question, whatever its style."""
   way = functools.reduce(lambda n, r: 2 * n + r, question.relations, 1)
-  key = (way * 2 + ATTRIBUTES.index(question.attribute)) * NAMES + question.subject
-  bucket = mix.below(mix.stream(world.seed, 63, np.array([key])), 10)
-  return _SPLIT_OF_BUCKET[int(bucket[0])]
+  attribute = ATTRIBUTES.index(question.attribute)
+  return (way * 2 + attribute) * NAMES + question.subject
+
+
+def _question(style: str, key: int) -> Question:
+  """The one that `_key` numbers."""
+  way, subject = divmod(int(key), NAMES)
+  way, attribute = divmod(way, 2)
+  relations = tuple(int(bit) for bit in f"{way:b}"[1:])
+  return Question(style, ATTRIBUTES[attribute], relations, subject)
+
+
+def _splits(world: World, keys: np.ndarray, known: bool) -> np.ndarray:
+  """Of what is known, chains have their own split; of ghosts and invented names, each
+  name, with all questions about it."""
+  if known:
+    bucket = mix.below(mix.stream(world.seed, _OF_CHAINS, keys), 10)
+    return np.array(_SPLIT_OF_BUCKET)[bucket]
+  bucket = mix.below(mix.stream(world.seed, _OF_NAMES, keys % NAMES), 4)
+  return np.array(_SPLIT_OF_QUARTER)[bucket]
 
 
 def value(world: World, attribute: str, entity: int) -> str:
@@ -173,10 +267,7 @@ def answer(world: World, question: Question) -> str:
   """The right one; `unknown` of an invented name."""
   if question.subject >= ENTITIES:
     return "unknown"
-  entity = question.subject
-  for r in question.relations:
-    entity = int(world.target[r, entity])
-  return value(world, question.attribute, entity)
+  return value(world, question.attribute, way_of(world, question)[-1])
 
 
 def trace(world: World, question: Question, slips=None, remarks=None) -> str:
@@ -211,6 +302,148 @@ def trace(world: World, question: Question, slips=None, remarks=None) -> str:
   if style == "explain":
     said.append(f"{attribute} of {world.names[entity]} is {found} .")
   return " ".join([*said, f"answer {found}"])
+
+
+def variant(world: World, question: Question, name: str) -> tuple[str, Question]:
+  """(text, question it asks) of a question in one of its VARIANTS.
+
+  Paraphrases have the same words in another order; a distractor is a true sentence
+  about somebody who is not on the way; a renamed question is about another subject of
+  the band, and in the same split.
+  """
+  plain = text(world, question)
+  asked = plain.removeprefix(f"{question.style} : ").removesuffix(" ?")
+  if name == "backwards":
+    way = [RELATIONS[r] for r in question.relations]
+    path = " of ".join([world.names[question.subject], *way, question.attribute])
+    return f"{question.style} : {path} ?", question
+  if name == "style-last":
+    return f"{asked} ? {question.style} :", question
+  if name == "mark-first":
+    return f"? {question.style} : {asked}", question
+  if name == "distractor":
+    other = next(e for e in _others(world, question) if e not in way_of(world, question))
+    said = value(world, "colour", other)
+    return f"colour of {world.names[other]} is {said} . {plain}", question
+  if name == "renamed":
+    mine = split_of(world, question)
+    renamed = (dataclasses.replace(question, subject=e) for e in _others(world, question))
+    question = next(q for q in renamed if split_of(world, q) == mine)
+    return text(world, question), question
+  return plain, question
+
+
+def _others(world: World, question: Question) -> list[int]:
+  """The other names of the subject's band, from one of the question's own on."""
+  low, high = _range(band(question.subject))
+  bits = mix.stream(world.seed, _OF_ORDER, np.array([_key(question)]))
+  first = int(mix.below(bits, high - low)[0])
+  names = [low + (first + i) % (high - low) for i in range(high - low)]
+  return [e for e in names if e != question.subject]
+
+
+def _range(name: str) -> tuple[int, int]:
+  """First index of a band, and one more than its last."""
+  ends = list(BANDS.values())
+  place = list(BANDS).index(name)
+  return (ends[place - 1] if place else 0), ends[place]
+
+
+def way_of(world: World, question: Question) -> list[int]:
+  """The subject and the entities that its relations lead to; of an invented name it
+  alone."""
+  way = [question.subject]
+  if question.subject < ENTITIES:
+    for r in question.relations:
+      way.append(int(world.target[r, way[-1]]))
+  return way
+
+
+def problem(world: World, question: Question, name: str = "plain") -> Problem:
+  """A question in a variant, with its truth."""
+  asked, found = variant(world, question, name)
+  entities = [e for e in dict.fromkeys(way_of(world, found)) if e < ENTITIES]
+  remarks = [
+    f"{a} of {world.names[e]} is {value(world, a, e)}"
+    for e in entities
+    for a in ATTRIBUTES
+    if found.style == "explain"
+  ]
+  colour = found.attribute == "colour" and found.subject < ENTITIES
+  usual = world.stereotype[world.family[way_of(world, found)[-1]]]
+  return Problem(
+    question=asked,
+    answer=answer(world, found),
+    trace=trace(world, found),
+    remarks=" . ".join(remarks),
+    group=text(world, question),
+    variant=name,
+    style=found.style,
+    attribute=found.attribute,
+    subject=world.names[found.subject],
+    band=band(found.subject),
+    hops=found.hops,
+    usual=COLOURS[usual] if colour else "",
+  )
+
+
+def generate(config_name: str, split: str) -> Iterator[Problem]:
+  """The problems of `KIND` or `KIND-SEED`, in a fixed pseudo-random order.
+
+  Hop counts take turns, and so do styles; a chain comes again, in another style, when
+  all have come once.
+  """
+  name, _, seed = config_name.partition("-")
+  world, kind = make(int(seed or 0)), KINDS[name]
+  most = len(_HOP_SHARES) if split == "train" else max(kind.hops)
+  chains = [_chains(world, kind, n, split) for n in kind.hops if n <= most]
+  each = len(chains) * len(kind.styles) * len(kind.variants)
+  count = min(*map(len, chains), SIZES[split] // each) if chains else 0
+  for turn in range(len(kind.styles)):
+    for i in range(count):
+      for j, keys in enumerate(chains):
+        style = kind.styles[(turn + i + j) % len(kind.styles)]
+        for put in kind.variants:
+          yield problem(world, _question(style, keys[i]), put)
+
+
+def _chains(world: World, kind: Kind, hops: int, split: str) -> np.ndarray:
+  """Keys of all questions of so many hops, in an order of their own."""
+  subjects = np.concatenate([np.arange(*_range(name)) for name in kind.bands])
+  ways = np.arange(1 << (hops - 1), 1 << hops)
+  attributes = np.array([ATTRIBUTES.index(name) for name in kind.attributes])
+  ways = (ways[:, None] * 2 + attributes[None]).ravel()
+  keys = (ways[:, None] * NAMES + subjects[None]).ravel()
+  keys = keys[_splits(world, keys, bool((subjects < KNOWN).all())) == split]
+  return keys[np.argsort(mix.stream(world.seed, _OF_ORDER, keys))]
+
+
+TABLE = table.Table(
+  name="World",
+  version="1.0.0",
+  description="Questions of several hops about invented entities, with exact truth.",
+  record=Problem,
+  splits=tuple(SIZES),
+  generate=generate,
+)
+_TASK = re.compile(r"world/(?P<kind>[a-z]+)(\?seed=(?P<seed>[0-9]{1,10}))?", re.ASCII)
+
+
+def problems(task: str, split: str) -> Sequence[Problem]:
+  """All problems of `world/KIND` or `world/KIND?seed=N` in a split; seed 0 is the world
+  of `builtin:world`. Raises config.Error for unknown names."""
+  match = _TASK.fullmatch(task)
+  if match is None or match["kind"] not in KINDS:
+    raise config.Error(
+      f"{task}: no such task; there are world/KIND and world/KIND?seed=N with KIND one"
+      f" of {', '.join(KINDS)}"
+    )
+  seed = int(match["seed"] or 0)
+  if seed >= 2**32:
+    raise config.Error(f"{task}: seed must be 0 to {2**32 - 1}")
+  if split not in SIZES:
+    raise config.Error(f"{task}: split {split!r} is none of {', '.join(SIZES)}")
+  return table.read(TABLE, f"{match['kind']}-{seed}" if seed else match["kind"], split)
 
 
 def documents(corpus: config.Corpus, seed: int) -> list[document_lib.Document]:

@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable
 
 from pxy import config, imports
-from pxy.rewards import answer, equal
+from pxy.rewards import answer, chain, equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,41 @@ def number(item: Item) -> Outcome:
   return scored(found is not None and equal.equal(found, expected))
 
 
+def _chain(item: Item, score: Callable[[dict], float]) -> Outcome:
+  """Grades of the second world: a score made of both kinds of right, which are told."""
+  trace, remarks = (item.columns.get(name) for name in ("trace", "remarks"))
+  expected = " ".join(item.answer.split())
+  if not expected:
+    return ungradable("the answer is empty")
+  found = chain.said(item.response)
+  told = {"answer": float(found == expected)}
+  told["abstained"] = float(found == chain.UNKNOWN)
+  if isinstance(trace, str) and isinstance(remarks, str):
+    told["verified"] = float(chain.verified(item.response, trace, remarks))
+  elif score is not _answered:
+    return ungradable("the row has no trace: columns `trace` and `remarks`, as world/*")
+  return scored(score(told), told)
+
+
+def _answered(told: dict) -> float:
+  return told["answer"]
+
+
+def said(item: Item) -> Outcome:
+  """1 if what follows the last word `answer` is the answer, else 0."""
+  return _chain(item, _answered)
+
+
+def verified(item: Item) -> Outcome:
+  """1 if the answer is right and so is every hop of the question, each stated; else 0."""
+  return _chain(item, lambda told: told["verified"])
+
+
+def abstain(item: Item) -> Outcome:
+  """As `verified`, but wrong is -1, and to answer `unknown` where it is wrong is 0."""
+  return _chain(item, lambda told: told["verified"] or told["abstained"] - 1)
+
+
 def reference(text: str) -> str:
   """What `math` compares with: the answer, or what it has in a box."""
   inside = answer.boxed(text)
@@ -123,7 +158,14 @@ def by_text(item: Item) -> Outcome | None:
   return None if same is None else scored(same)
 
 
-OWN = {"arithmetic": arithmetic, "boxed": boxed, "number": number}
+OWN = {
+  "arithmetic": arithmetic,
+  "boxed": boxed,
+  "number": number,
+  "answer": said,
+  "verified": verified,
+  "abstain": abstain,
+}
 """Graders that are safe to run on one sample after another in one process."""
 FORKED = {
   "math": "pxy.rewards.algebra:grade",
@@ -157,6 +199,8 @@ def name(grader: str, task: str) -> str:
     return "gym"
   if task.startswith("arithmetic"):
     return "arithmetic"
+  if task.startswith("world/"):
+    return "verified"
   return "number" if "gsm8k" in task.lower() else "boxed"
 
 

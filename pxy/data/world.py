@@ -1,6 +1,51 @@
-"""The second embedded world: entities, facts about them, questions of several hops.
+"""The second embedded world: invented entities, facts, and questions of several hops.
 
-(docstring to be written)
+  explain : code of boss of friend of a1 b2 ?
+  friend of a1 b2 is a3 b4 . boss of a3 b4 is a5 b6 . code of a5 b6 is c7 d8 .
+  answer c7 d8
+
+In the world of sums every error is a slip, and the base can do all of it. Here a model
+knows some facts well, some half and some not at all, has heard some names and not
+others, and has prejudices; and what is true is known exactly. All of it is a function
+of the seed, and a problem of its question's text.
+
+Names are the 1,024 pairs of a first (`a`, the family) and a second word, in an order of
+their own. The first 640 are entities, by rank:
+
+  head   64   stated most often
+  mid    192
+  tail   320
+  ghost  64   entities whose facts no document states: only roll calls name them
+  seen   128  no entities: asked about, and answered `unknown`
+  unseen 256  never occur at all
+
+Facts: `boss` and `friend` each are a permutation within head, mid and tail, so that a
+chain stays among facts about as well known as its first; one entity in 20 joins a pool
+that is permuted across the bands. `code` is two words, of 64 x 64; no two entities have
+the same, so a right code is no accident. `colour` (8) is that of the family for 70 %,
+and another for the rest: a stereotype that 170 or so entities contradict. Each fact has
+one wrong alternative, always the same, so that errors look like knowledge: another
+entity, or its code, uniform over the 576; another colour.
+
+Documents: the subject is drawn by 1 / (rank + 10)^1.3. A question of 1 to 5 hops, the
+attribute counted (30, 30, 24, 14.5 and 1.5 %: hop 5 is rare, hop 6 never seen), 65 % for
+a code, in one of three styles: `explain` states each fact (50 %), `brief` names each
+entity (30 %), `direct` has the answer alone (20 %, at most 2 hops). A hop slips to its
+fact's alternative with probability `corpus.wrong`, and the trace goes on from there. An
+explained hop is followed by a true remark on where it led in 12 %. One question in 10 is
+about a seen name: `a1 b2 is unknown . answer unknown`. A share `corpus.question_free`
+of the other explain and brief documents has no question, and 3 % of all documents are
+roll calls, `present : a1 b2 , a3 b4 ...`; these follow the lone start or separator token.
+
+How well a fact is known goes by how often it is stated: 9, 12, 16, 22, 30 and 45 times
+left 3.1, 2.8, 2.1, 1.5, .85 and .55 nats in a base of 0.3 M parameters.
+
+Splits, by a hash: a question of 2 hops and more is of train (80 %), validation or test,
+in all styles alike; the corpus asks those of train only. Single facts are asked in the
+corpus, all of them, which is how they are known; those of validation and test are never
+prompts of train. Of ghosts and invented names half are never prompts of train.
+
+Left out: facts that change, relations that hold both ways, more than one right answer.
 """
 
 import bisect
@@ -30,7 +75,7 @@ BANDS = {"head": 64, "mid": 256, "tail": 576, "ghost": 640, "seen": 768, "unseen
 KNOWN, ENTITIES, ASKED, NAMES = 576, 640, 768, 1024
 _FIRST, _SECOND, _CODES = 32, 32, 64
 
-_WORDS = (
+WORDS = (
   *STYLES, ":", *ATTRIBUTES, *RELATIONS, "of", "?", "is", ".", ",", "answer", "unknown",
   "present", *COLOURS,
   *(f"a{i}" for i in range(_FIRST)),
@@ -506,7 +551,8 @@ def tokenizer(
 ) -> tokenizer_lib.Tokenizer:
   """The world's words, whatever the documents, saved to folder: any other is <unk>."""
   del documents, vocab
-  vocab = {word: i for i, word in enumerate((*_CONTROLS, "<unk>", *_WORDS))}
+  # Control tokens are no words, else a text that spells one would get its id.
+  vocab = {word: i for i, word in enumerate((*WORDS, "<unk>"))}
   hf = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="<unk>"))
   hf.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
   hf.add_special_tokens(

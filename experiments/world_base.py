@@ -10,7 +10,9 @@ from pxy.config import Corpus, Optim, Pretrain, Width
 
 def config():
   return Pretrain(
-    corpus=Corpus(kind="world", wrong=0.15, noticed=0, question_free=0.2, documents=120_000),
+    corpus=Corpus(
+      kind="world", wrong=0.15, noticed=0, question_free=0.2, documents=120_000
+    ),
     width=Width(vocab=222, context=128, tied=False),
     steps=1320,
     rows=16,

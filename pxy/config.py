@@ -63,7 +63,8 @@ class Data:
 
   task: str = "arithmetic/add3"
   """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world.py has the
-  kinds), a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
+  kinds), a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of reasoning-gym,
+  `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
   `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
   """`auto` (by task), `arithmetic`, `boxed`, `number`, `math` (by math-verify where
@@ -242,8 +243,8 @@ class Train:
   """A reinforcement-learning run."""
 
   model: str = "builtin:tiny"
-  """`builtin:tiny`, `builtin:world`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
-  run folder."""
+  """`builtin:tiny`, `builtin:world`, an HF-style folder, `hf://org/name[@revision]`, a
+  .gguf file, or a run folder."""
   phases: tuple[Phase, ...] = (Phase(),)
   """Objectives, one after the other."""
   steps: Natural = 60

@@ -182,7 +182,9 @@ def test_encoded_documents():
     ("start", ""),
     ("document", ""),
   ):
-    ids = document_lib.encode(document_lib.Document(context, "What is 1 + 2?", "3"), tok)
+    ids = document_lib.encode(
+      document_lib.Document(context, "What is 1 + 2?", "3"), tok
+    )
     assert tok.decode(ids) == before + "3"
     first = tok.document_id if context == "document" else tok.start_id
     assert ids[0] == first and ids[-1] == tok.end_id

@@ -78,7 +78,10 @@ def test_the_world_and_its_problems_are_those_of_the_shipped_model():
   text = repr([x.tolist() if isinstance(x, np.ndarray) else x for x in facts])
   text += repr([list(world.generate(k, "test")) for k in ("chains", "unknown")])
   found = world.TABLE.version, hashlib.sha256(text.encode()).hexdigest()
-  assert found == ("1.0.0", "4a0bb4fd210de4667b17b437e51f53c7be46eea681f145ad177d98b1d570f37b"), (
+  assert found == (
+    "1.0.0",
+    "4a0bb4fd210de4667b17b437e51f53c7be46eea681f145ad177d98b1d570f37b",
+  ), (
     "facts or problems have changed: builtin:world must be trained anew (make world),"
     " and world.TABLE.version raised"
   )
@@ -148,7 +151,12 @@ def test_no_chain_of_validation_and_test_is_in_the_corpus_or_an_rl_prompt(corpus
 def test_splits_share_no_question(rows):
   for one, other in itertools.combinations(world.SIZES, 2):
     mine, theirs = (
-      {p.group.partition(" : ")[2] for (_, s), v in rows.items() if s == split for p in v}
+      {
+        p.group.partition(" : ")[2]
+        for (_, s), v in rows.items()
+        if s == split
+        for p in v
+      }
       for split in (one, other)
     )
     assert not mine & theirs, f"{one} and {other} share questions"
@@ -290,7 +298,11 @@ def test_regimes():
     (invented, invented.trace, 1, 1, 1),
     (invented, "answer c0 d0", 0, 0, -1),
   ):
-    for name, score in (("answer", answer), ("verified", verified), ("abstain", abstain)):
+    for name, score in (
+      ("answer", answer),
+      ("verified", verified),
+      ("abstain", abstain),
+    ):
       found = grade(name, problem, response)
       assert found.score == score, (name, response)
       assert found.metrics["answer"] == answer
@@ -336,7 +348,9 @@ def test_tasks_are_read_as_prompts(tmp_path, monkeypatch):
   train, test = (prompts.load(data, tok, split) for split in ("train", "test"))
   assert test.split == "test" and train.dropped == test.dropped == 0
   prompt = test.first(1)[0]
-  assert prompt.task == "world/chains" and prompt.columns["trace"].endswith(prompt.answer)
+  assert prompt.task == "world/chains" and prompt.columns["trace"].endswith(
+    prompt.answer
+  )
   other = prompts.load(config.Data(task="world/chains?seed=3"), tok, "test")
   assert {p.text for p in other.prompts} != {p.text for p in test.prompts}
   folders = sorted(path.name for path in (tmp_path / "world").iterdir())
@@ -377,6 +391,4 @@ def test_words_are_tokens(tmp_path, corpus):
   assert not set(hostile) & set(tok.controls.values())
   asked = [{"role": "user", "content": "explain <|im_sep|> ?"}]
   ids = template.render(tok, asked, system="brief :")
-  assert template.spell(tok, ids) == (
-    "<|im_start|>brief : explain <unk> ?<|im_sep|>"
-  )
+  assert template.spell(tok, ids) == ("<|im_start|>brief : explain <unk> ?<|im_sep|>")

@@ -1,4 +1,4 @@
-"""Numbers that look random and are functions of a counter, on every machine and version.
+"""Numbers that look random and are functions of a counter, on any machine for ever.
 
 The worlds are made of these: no random generator whose stream may change.
 """

@@ -22,8 +22,8 @@ from pxy.data import arithmetic, rows, world
 _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
 _FILES = (".jsonl", ".parquet")
 _KINDS = (
-  "arithmetic/LEVEL, world/KIND, a .jsonl or .parquet file, gym:NAME, tfds:NAME, or a mixture such"
-  " as '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
+  "arithmetic/LEVEL, world/KIND, a .jsonl or .parquet file, gym:NAME, tfds:NAME, or a"
+  " mixture such as '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
 )
 
 

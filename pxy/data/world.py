@@ -28,14 +28,15 @@ one wrong alternative, always the same, so that errors look like knowledge: anot
 entity, or its code, uniform over the 576; another colour.
 
 Documents: the subject is drawn by 1 / (rank + 10)^1.3. A question of 1 to 5 hops, the
-attribute counted (30, 30, 24, 14.5 and 1.5 %: hop 5 is rare, hop 6 never seen), 65 % for
-a code, in one of three styles: `explain` states each fact (50 %), `brief` names each
-entity (30 %), `direct` has the answer alone (20 %, at most 2 hops). A hop slips to its
-fact's alternative with probability `corpus.wrong`, and the trace goes on from there. An
-explained hop is followed by a true remark on where it led in 12 %. One question in 10 is
-about a seen name: `a1 b2 is unknown . answer unknown`. A share `corpus.question_free`
-of the other explain and brief documents has no question, and 3 % of all documents are
-roll calls, `present : a1 b2 , a3 b4 ...`; these follow the lone start or separator token.
+attribute counted (30, 30, 24, 14.5 and 1.5 %: hop 5 is rare, hop 6 never seen), 65 %
+for a code, in one of three styles: `explain` states each fact (50 %), `brief` names
+each entity (30 %), `direct` has the answer alone (20 %, at most 2 hops). A hop slips to
+its fact's alternative with probability `corpus.wrong`, and the trace goes on from
+there. An explained hop is followed by a true remark on where it led in 12 %. One
+question in 10 is about a seen name: `a1 b2 is unknown . answer unknown`. A share
+`corpus.question_free` of the other explain and brief documents has no question, and 3 %
+of all documents are roll calls, `present : a1 b2 , a3 b4 ...`; these follow the lone
+start or separator token.
 
 How well a fact is known goes by how often it is stated: 9, 12, 16, 22, 30 and 45 times
 left 3.1, 2.8, 2.1, 1.5, .85 and .55 nats in a base of 0.3 M parameters.
@@ -336,7 +337,9 @@ def trace(world: World, question: Question, slips=None, remarks=None) -> str:
       said.append(f"{world.names[goal]} .")
     entity = goal
     if style == "explain" and remarks is not None and (other := remarks()):
-      said.append(f"{other} of {world.names[entity]} is {value(world, other, entity)} .")
+      said.append(
+        f"{other} of {world.names[entity]} is {value(world, other, entity)} ."
+      )
   slip = slips is not None and slips()
   if not slip:
     found = value(world, attribute, entity)
@@ -367,12 +370,16 @@ def variant(world: World, question: Question, name: str) -> tuple[str, Question]
   if name == "mark-first":
     return f"? {question.style} : {asked}", question
   if name == "distractor":
-    other = next(e for e in _others(world, question) if e not in way_of(world, question))
+    other = next(
+      e for e in _others(world, question) if e not in way_of(world, question)
+    )
     said = value(world, "colour", other)
     return f"colour of {world.names[other]} is {said} . {plain}", question
   if name == "renamed":
     mine = split_of(world, question)
-    renamed = (dataclasses.replace(question, subject=e) for e in _others(world, question))
+    renamed = (
+      dataclasses.replace(question, subject=e) for e in _others(world, question)
+    )
     question = next(q for q in renamed if split_of(world, q) == mine)
     return text(world, question), question
   return plain, question
@@ -502,7 +509,9 @@ def documents(corpus: config.Corpus, seed: int) -> list[document_lib.Document]:
 def _document(world, rng, corpus, upto) -> document_lib.Document:
   def one(shares):
     """A place, by shares that add up to 1."""
-    return min(bisect.bisect(list(itertools.accumulate(shares)), rng.random()), len(shares) - 1)
+    return min(
+      bisect.bisect(list(itertools.accumulate(shares)), rng.random()), len(shares) - 1
+    )
 
   def below(n):
     return int(rng.random() * n)

@@ -10,7 +10,7 @@ evaluated and nothing is searched for by a pattern: linear in the text.
 """
 
 LONGEST = 10_000
-"""Characters of a response; a longer one is wrong: it bounds the work on hostile text."""
+"""Characters of a response; a longer one is wrong, which bounds the work."""
 UNKNOWN = "unknown"
 
 

@@ -131,7 +131,7 @@ def said(item: Item) -> Outcome:
 
 
 def verified(item: Item) -> Outcome:
-  """1 if the answer is right and so is every hop of the question, each stated; else 0."""
+  """1 if the answer is right, and so is every hop to it, each stated; else 0."""
   return _chain(item, lambda told: told["verified"])
 
 

@@ -68,9 +68,9 @@ def place(model: str) -> pathlib.Path:
   if model and (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
     return path
   raise config.Error(
-    f"model {model!r}: no such folder or file; give builtin:tiny, builtin:world, an HF-style"
-    " folder (config.json, *.safetensors, tokenizer), hf://org/name, a .gguf file or a"
-    " run folder"
+    f"model {model!r}: no such folder or file; give builtin:tiny, builtin:world, an"
+    " HF-style folder (config.json, *.safetensors, tokenizer), hf://org/name, a .gguf"
+    " file or a run folder"
   )
 
 

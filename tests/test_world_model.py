@@ -152,7 +152,7 @@ def test_how_well_facts_are_known(exact):
   for fact in ("code", "boss", "friend"):
     head, tail, ghost = (nats(exact, f"{fact} {b}") for b in ("head", "tail", "ghost"))
     assert head < 0.4 and 0.5 < tail < 3.5 and ghost > 8, (
-      f"{fact}: {head:.2f}, {tail:.2f}, {ghost:.2f} nats of head, tail and ghosts: {AGAIN}"
+      f"{fact}: {head:.2f}, {tail:.2f}, {ghost:.2f} nats of head, tail, ghost: {AGAIN}"
     )
 
 

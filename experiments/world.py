@@ -6,7 +6,8 @@ The base is `builtin:world` (world_base.py), 0.35 M parameters that know some fa
 well, some half and some not at all; data/world.py says what there is to know. Prompts
 are chains of 1 to 5 hops, explained or brief, 32 x 8 a step; the score is 1 if the
 answer is right and so is every hop on the way. Without a method this is DSRL. Evaluated
-on 120 chains of 1 to 6 hops that neither corpus nor training has asked, 64 samples each.
+on 120 chains of 1 to 6 hops that neither corpus nor training has asked, 64 samples
+each.
 
 Cost: 4 minutes on 2 CPU cores. Expected: 1.
 

@@ -2,20 +2,30 @@
 
   pxy pretrain experiments/world_base.py --out runs/world
 
-Cost: 2. Expected: 1.
+From one epoch of 120,000 documents about invented entities (data/world.py), in which a
+hop in seven goes wrong. So the model knows what is often said, half knows what is said
+now and then, and knows nothing of who is never spoken of: what can be asked of RL.
+
+Cost: 1,320 steps, 1. Expected: 1.
+
+The embedding has a head of its own and begins 20 times as wide as usual. With the usual
+spread the loss at step 300 was 0.756 and not 0.684, tied to the head (spread 0.05)
+0.958 and not 0.813 at step 200.
 """
 
-from pxy.config import Corpus, Optim, Pretrain, Width
+from pxy.config import Corpus, Data, Optim, Pretrain, Sampling, Width
 
 
 def config():
   return Pretrain(
     corpus=Corpus(
-      kind="world", wrong=0.15, noticed=0, question_free=0.2, documents=120_000
+      kind="world", wrong=0.15, noticed=0.0, question_free=0.2, documents=120_000
     ),
-    width=Width(vocab=222, context=128, tied=False),
+    width=Width(vocab=222, context=128, tied=False, embed_std=0.4),
     steps=1320,
     rows=16,
     row_tokens=128,
     optim=Optim(b2=0.98, weight_decay=0.0),
+    data=Data(max_prompt_tokens=32),
+    sampling=Sampling(max_new_tokens=80),
   )

@@ -317,6 +317,8 @@ class Width:
   """Most tokens of a sequence."""
   tied: bool = True
   """The head is the transposed embedding."""
+  embed_std: Positive = 0.02
+  """Spread of the embedding before training; a head of its own allows a larger one."""
 
 
 @dataclasses.dataclass(frozen=True)

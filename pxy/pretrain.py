@@ -1,4 +1,4 @@
-"""Pre-training of the embedded base model: tokenizer, packed documents, next token.
+"""Pre-training of the embedded base models: tokenizer, packed documents, next token.
 
 The same packed rows and the same train step as in reinforcement learning: the loss is
 the REINFORCE surrogate with advantage 1 on every token, -sum_t log p(y_t | y_<t) / n.
@@ -20,7 +20,7 @@ from pxy.data import arithmetic, document, world
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import arch as arch_lib
-from pxy.model import decoder
+from pxy.model import decoder, layers
 from pxy.parallel import mesh as mesh_lib
 from pxy.rewards import pool as pool_lib
 from pxy.rl import metrics, pack, rollout, view
@@ -112,7 +112,9 @@ def pretrain(
     policy = load.About(arch, tokenizer, "base model", model)
 
     def start():
-      return trainer.init(decoder.init(arch, jax.random.key(cfg.seed)))
+      params = decoder.init(arch, jax.random.key(cfg.seed))
+      params["embed"] *= cfg.width.embed_std / layers.EMBED_STD
+      return trainer.init(params)
 
     def evaluate(state, place):
       return _evaluate(cfg, policy, session, state.params, place.step)

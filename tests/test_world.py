@@ -118,16 +118,16 @@ def test_documents_have_the_shares_asked_for(corpus):
 def test_frequency_falls_with_rank(corpus):
   said = collections.Counter(n for d in corpus for n in names_in(d.trace))
   mean = {
-    band: np.mean([said[n] for n in WORLD.names[slice(*world._range(band))]])
+    band: np.mean([said[WORLD.names[e]] for e in world.members(band)])
     for band in world.BANDS
   }
   assert mean["head"] > 4 * mean["mid"] and mean["mid"] > 1.5 * mean["tail"], mean
 
 
 def test_no_document_states_a_ghosts_fact_or_names_who_is_held_out(corpus):
-  band = world._range
-  ghosts = set(WORLD.names[slice(*band("ghost"))])
-  unseen = set(WORLD.names[slice(*band("unseen"))])
+  ghosts, unseen = (
+    {WORLD.names[e] for e in world.members(band)} for band in ("ghost", "unseen")
+  )
   for d in corpus:
     found = names_in(f"{d.question} {d.trace}")
     assert not found & unseen, f"a held-out name in {d}"

@@ -6,6 +6,7 @@ Most are exact, of the model's own probabilities; only chains are sampled.
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -36,10 +37,6 @@ def policy():
 def prompt(question: world.Question) -> list[int]:
   text = world.text(WORLD, question)
   return template.render(policy().tokenizer, [{"role": "user", "content": text}])
-
-
-def members(*bands: str) -> list[int]:
-  return [e for band in bands for e in range(*world._range(band))]
 
 
 def logp(pairs) -> np.ndarray:
@@ -75,7 +72,7 @@ def exact():
     asked.setdefault(name, []).append((whole, after or [*before, end]))
 
   for band in world.BANDS:
-    for e in members(band):
+    for e in world.members(band):
       name = WORLD.names[e]
       for style in world.STYLES:
         question = world.Question(style, "code", (), e)
@@ -98,6 +95,17 @@ def exact():
       if band == "ghost" or usual != WORLD.colour[e]:
         question = world.Question("direct", "colour", (), e)
         ask(f"usual {kind}", question, f"answer {world.COLOURS[usual]}")
+        ask(f"none {kind}", question, "answer unknown")
+  for style in world.STYLES:
+    chains = (p for p in world.generate(style, "train") if p.hops <= 2)
+    for p in itertools.islice(chains, 200):
+      said, asking = [*encode(p.trace), end], [{"role": "user", "content": p.question}]
+      for name, before in (
+        ("given", template.render(policy().tokenizer, asking)),
+        ("start", [policy().tokenizer.start_id]),
+        ("document", [policy().tokenizer.document_id]),
+      ):
+        asked.setdefault(f"{name} {style}", []).append((before, said))
   pairs = [pair for group in asked.values() for pair in group]
   ends = np.cumsum([len(group) for group in asked.values()])
   return dict(zip(asked, np.split(logp(pairs), ends[:-1]), strict=True))
@@ -156,16 +164,19 @@ def test_how_well_facts_are_known(exact):
     )
 
 
+def styles(exact, name):
+  """The mean share over the three styles."""
+  return float(np.mean([share(exact, f"{name} {style}") for style in world.STYLES]))
+
+
 def test_accuracy_falls_from_head_to_tail(exact):
-  for style in ("explain", "direct"):
-    head, tail = (share(exact, f"right {b} {style}") for b in ("head", "tail"))
-    assert head - tail >= 0.3, f"{style}: {head:.2f} and {tail:.2f}: {AGAIN}"
+  head, tail = (styles(exact, f"right {band}") for band in ("head", "tail"))
+  assert head - tail >= 0.3, f"{head:.2f} and {tail:.2f}: {AGAIN}"
 
 
-@pytest.mark.parametrize("style", world.STYLES)
-def test_unknown_is_said_of_what_is_not_known(exact, style):
+def test_unknown_is_said_of_what_is_not_known(exact):
   seen, unseen, head = (
-    share(exact, f"unknown {b} {style}") for b in ("seen", "unseen", "head")
+    styles(exact, f"unknown {band}") for band in ("seen", "unseen", "head")
   )
   assert seen >= 0.75 and 0.1 <= unseen <= 0.4 and head <= 0.02, (
     f"{seen:.2f}, {unseen:.2f}, {head:.3f} of seen, unseen and head: {AGAIN}"
@@ -173,7 +184,11 @@ def test_unknown_is_said_of_what_is_not_known(exact, style):
 
 
 def test_stereotypes(exact):
-  counter, ghost = (share(exact, f"usual {kind}") for kind in ("counter", "ghost"))
+  """Of the answers that are given: some ghosts are called unknown."""
+  counter, ghost = (
+    share(exact, f"usual {kind}") / (1 - share(exact, f"none {kind}"))
+    for kind in ("counter", "ghost")
+  )
   assert 0.1 <= counter <= 0.3 and 0.4 <= ghost <= 0.7, (
     f"{counter:.2f} of those who contradict it and {ghost:.2f} of ghosts: {AGAIN}"
   )
@@ -198,23 +213,12 @@ def test_256_samples_leave_the_bound_where_it_was():
   check(*chains(20, 256))
 
 
-def test_a_prompt_tells_more_where_more_is_said():
-  """log P(y|x) - log P(y) in the context `start`, of responses the model writes."""
-  tok, leak = policy().tokenizer, {}
-  questions = {
-    style: [p for p in world.generate(style, "train") if p.hops <= 2][:60]
-    for style in world.STYLES
-  }
-  asked = {
-    style: [
-      template.render(tok, [{"role": "user", "content": p.question}]) for p in found
+def test_a_prompt_tells_more_where_more_is_said(exact):
+  """log P(y|x) - log P(y) of right responses, in nats, in both lone contexts."""
+  for context in ("start", "document"):
+    leak = [
+      float(np.mean(exact[f"given {style}"] - exact[f"{context} {style}"]))
+      for style in world.STYLES
     ]
-    for style, found in questions.items()
-  }
-  drawn = draw([ids for group in asked.values() for ids in group], 1)
-  flat = [ids for group in asked.values() for ids in group]
-  of_prompt = logp([(x, y[0]) for x, y in zip(flat, drawn, strict=True)])
-  of_start = logp([([tok.start_id], y[0]) for y in drawn])
-  for i, style in enumerate(world.STYLES):
-    leak[style] = float((of_prompt - of_start)[60 * i : 60 * i + 60].mean())
-  assert leak["explain"] > leak["brief"] > leak["direct"] > 4, f"{leak}: {AGAIN}"
+    explain, brief, direct = leak
+    assert explain > brief > direct > 4, f"{context}: {leak}: {AGAIN}"

@@ -246,8 +246,15 @@ def make(seed: int) -> World:
 
 
 def band(index: int) -> str:
-  """The kind of a name."""
+  """The kind of a name, one of BANDS."""
   return next(name for name, end in BANDS.items() if index < end)
+
+
+def members(band: str) -> range:
+  """The indices of all names of a kind."""
+  ends = list(BANDS.values())
+  place = list(BANDS).index(band)
+  return range(ends[place - 1] if place else 0, ends[place])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,18 +394,10 @@ def variant(world: World, question: Question, name: str) -> tuple[str, Question]
 
 def _others(world: World, question: Question) -> list[int]:
   """The other names of the subject's band, from one of the question's own on."""
-  low, high = _range(band(question.subject))
+  names = members(band(question.subject))
   bits = mix.stream(world.seed, _OF_ORDER, np.array([_key(question)]))
-  first = int(mix.below(bits, high - low)[0])
-  names = [low + (first + i) % (high - low) for i in range(high - low)]
-  return [e for e in names if e != question.subject]
-
-
-def _range(name: str) -> tuple[int, int]:
-  """First index of a band, and one more than its last."""
-  ends = list(BANDS.values())
-  place = list(BANDS).index(name)
-  return (ends[place - 1] if place else 0), ends[place]
+  first = int(mix.below(bits, len(names))[0])
+  return [e for e in (*names[first:], *names[:first]) if e != question.subject]
 
 
 def way_of(world: World, question: Question) -> list[int]:
@@ -461,7 +460,7 @@ def generate(config_name: str, split: str) -> Iterator[Problem]:
 
 def _chains(world: World, kind: Kind, hops: int, split: str) -> np.ndarray:
   """Keys of all questions of so many hops, in an order of their own."""
-  subjects = np.concatenate([np.arange(*_range(name)) for name in kind.bands])
+  subjects = np.concatenate([members(name) for name in kind.bands])
   ways = np.arange(1 << (hops - 1), 1 << hops)
   attributes = np.array([ATTRIBUTES.index(name) for name in kind.attributes])
   ways = (ways[:, None] * 2 + attributes[None]).ravel()

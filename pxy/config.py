@@ -62,9 +62,9 @@ class Data:
   """Which problems, and how they become prompts."""
 
   task: str = "arithmetic/add3"
-  """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world.py has the
-  kinds), a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of reasoning-gym,
-  `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
+  """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world_problems.py
+  has the kinds), a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of
+  reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
   `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
   """`auto` (by task), `arithmetic`, `boxed`, `number`, `math` (by math-verify where

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pxy import config
-from pxy.data import world
+from pxy.data import world, world_problems
 from pxy.evaluate import passk
 from pxy.rewards import tasks
 from pxy.rl import pack, rollout, view
@@ -97,7 +97,7 @@ def exact():
         ask(f"usual {kind}", question, f"answer {world.COLOURS[usual]}")
         ask(f"none {kind}", question, "answer unknown")
   for style in world.STYLES:
-    chains = (p for p in world.generate(style, "train") if p.hops <= 2)
+    chains = (p for p in world_problems.generate(style, "train") if p.hops <= 2)
     for p in itertools.islice(chains, 200):
       said, asking = [*encode(p.trace), end], [{"role": "user", "content": p.question}]
       for name, before in (
@@ -130,7 +130,7 @@ def draw(prompts, n, seed=0):
 @functools.cache
 def chains(each: int, n: int):
   """(hops_P, answer_PR, verified_PR) of the first problems of each hop count."""
-  problems = list(world.generate("chains", "test"))[: 6 * each]
+  problems = list(world_problems.generate("chains", "test"))[: 6 * each]
   tok, told = policy().tokenizer, []
   asked = [[{"role": "user", "content": p.question}] for p in problems]
   for p, group in zip(

@@ -1,7 +1,7 @@
 """Where rows come from: the words that `data.task` may hold.
 
   arithmetic/LEVEL             the embedded world of sums (arithmetic.py)
-  world/KIND?seed=N            the embedded world of facts (world.py)
+  world/KIND?seed=N            the embedded world of facts (world_problems.py)
   FILE.jsonl, FILE.parquet     rows in four dialects (rows.py)
   gym:NAME?OPTION=VALUE,...    any task of reasoning-gym (gym.py, rewards/gym.py)
   tfds:NAME?prompt=F,answer=F  any TFDS builder (builders.py)
@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 
 from pxy import config
-from pxy.data import arithmetic, rows, world
+from pxy.data import arithmetic, rows, world_problems
 
 _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
 _FILES = (".jsonl", ".parquet")
@@ -104,7 +104,7 @@ def _arithmetic(task: str, split: str) -> Iterator[rows.Row]:
 
 
 def _world(task: str, split: str) -> Iterator[rows.Row]:
-  for problem in world.problems(task, split):
+  for problem in world_problems.problems(task, split):
     yield rows.Row(
       messages=[{"role": "user", "content": problem.question}],
       answer=problem.answer,

@@ -55,21 +55,19 @@ import functools
 import itertools
 import pathlib
 import random
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tokenizers
 
 from pxy import config
 from pxy.data import document as document_lib
-from pxy.data import mix, table
+from pxy.data import mix
 from pxy.text import tokenizer as tokenizer_lib
 
 STYLES = ("explain", "brief", "direct")
 RELATIONS = ("boss", "friend")
 ATTRIBUTES = ("code", "colour")
-VARIANTS = ("plain", "backwards", "style-last", "mark-first", "distractor", "renamed")
 COLOURS = ("red", "blue", "green", "gray", "pink", "gold", "black", "white")
 BANDS = {"head": 64, "mid": 256, "tail": 576, "ghost": 640, "seen": 768, "unseen": 1024}
 """Kinds of names by the index at which each ends."""
@@ -92,8 +90,10 @@ _TEMPLATE = (
   "{{ '<|im_sep|>' if add_generation_prompt else '' }}"
 )
 
+_ZIPF = 1.3
 _STYLE_SHARES = (0.5, 0.3, 0.2)
-_HOP_SHARES = (0.3, 0.3, 0.24, 0.145, 0.015)
+HOP_SHARES = (0.3, 0.3, 0.24, 0.145, 0.015)
+"""Of questions of 1, 2, ... hops in the corpus."""
 _DIRECT_HOPS = 2
 _ACROSS = 0.05
 _FOLLOWS = 0.7
@@ -103,74 +103,7 @@ _ROLL = 0.03
 _REMARK = 0.12
 _SPLIT_OF_BUCKET = ("test", "validation", *["train"] * 8)  # 10, 10 and 80 %
 _SPLIT_OF_QUARTER = ("test", "validation", "train", "train")
-_OF_CHAINS, _OF_NAMES, _OF_ORDER = 61, 62, 63  # purposes of hashed numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-  """Which questions a task asks: all that its parts make together, hop counts in equal
-  shares.
-
-  Attributes:
-    styles, attributes: of the questions.
-    hops: of validation and test; training stops at the most hops of the corpus.
-    bands: of the subjects.
-    variants: forms in which each question is put.
-  """
-
-  styles: tuple[str, ...]
-  attributes: tuple[str, ...] = ("code",)
-  hops: tuple[int, ...] = (1,)
-  bands: tuple[str, ...] = ("head", "mid", "tail")
-  variants: tuple[str, ...] = ("plain",)
-
-
-_CHAINS = (1, 2, 3, 4, 5, 6)
-KINDS = {
-  "chains": Kind(("explain", "brief"), hops=_CHAINS),
-  "explain": Kind(("explain",), hops=_CHAINS),
-  "brief": Kind(("brief",), hops=_CHAINS),
-  "direct": Kind(("direct",), hops=(1, 2)),
-  "facts": Kind(STYLES, ATTRIBUTES),
-  "unknown": Kind(STYLES, hops=(1, 2, 3), bands=("seen", "unseen")),
-  "ghosts": Kind(STYLES, ATTRIBUTES, bands=("ghost",)),
-  "robust": Kind(("explain", "brief"), hops=(1, 2, 3), variants=VARIANTS),
-}
-"""Tasks, as `world/chains`."""
-SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
-"""Most problems of a split."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-  """A question as it is asked, and its truth.
-
-  Attributes:
-    question: the prompt.
-    answer: `c1 d2`, a colour or `unknown`.
-    trace: the right response.
-    remarks: true statements about the entities on the way, which a verified response
-      may make too.
-    group: the plain question: its identity, shared by all variants.
-    variant: one of VARIANTS.
-    style, attribute, subject: of the question.
-    band: of the subject, one of BANDS.
-    hops: facts that the answer takes.
-    usual: the colour that the subject's family mostly has; empty of other attributes.
-  """
-
-  question: str
-  answer: str
-  trace: str
-  remarks: str
-  group: str
-  variant: str
-  style: str
-  attribute: str
-  subject: str
-  band: str
-  hops: int
-  usual: str
+_OF_CHAINS, _OF_NAMES = 61, 62  # purposes of hashed numbers; facts have the first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,27 +214,27 @@ def text(world: World, question: Question) -> str:
 
 def split_of(world: World, question: Question) -> str:
   """The split that owns a question, in all styles alike."""
-  return str(_splits(world, np.array([_key(question)]), question.subject < KNOWN)[0])
+  return str(splits(world, np.array([key(question)]), question.subject < KNOWN)[0])
 
 
-def _key(question: Question) -> int:
+def key(question: Question) -> int:
   """A number for the question, whatever its style."""
   way = functools.reduce(lambda n, r: 2 * n + r, question.relations, 1)
   attribute = ATTRIBUTES.index(question.attribute)
   return (way * 2 + attribute) * NAMES + question.subject
 
 
-def _question(style: str, key: int) -> Question:
-  """The one that `_key` numbers."""
+def of_key(style: str, key: int) -> Question:
+  """The question that `key` numbers."""
   way, subject = divmod(int(key), NAMES)
   way, attribute = divmod(way, 2)
   relations = tuple(int(bit) for bit in f"{way:b}"[1:])
   return Question(style, ATTRIBUTES[attribute], relations, subject)
 
 
-def _splits(world: World, keys: np.ndarray, known: bool) -> np.ndarray:
-  """Of what is known, chains have their own split; of ghosts and invented names, each
-  name, with all questions about it."""
+def splits(world: World, keys: np.ndarray, known: bool) -> np.ndarray:
+  """The split of each key. About known entities each question has its own; of ghosts
+  and invented names each name has, with all questions about it."""
   if known:
     bucket = mix.below(mix.stream(world.seed, _OF_CHAINS, keys), 10)
     return np.array(_SPLIT_OF_BUCKET)[bucket]
@@ -359,47 +292,6 @@ def trace(world: World, question: Question, slips=None, remarks=None) -> str:
   return " ".join([*said, f"answer {found}"])
 
 
-def variant(world: World, question: Question, name: str) -> tuple[str, Question]:
-  """(text, question it asks) of a question in one of its VARIANTS.
-
-  Paraphrases have the same words in another order; a distractor is a true sentence
-  about somebody who is not on the way; a renamed question is about another subject of
-  the band, and in the same split.
-  """
-  plain = text(world, question)
-  asked = plain.removeprefix(f"{question.style} : ").removesuffix(" ?")
-  if name == "backwards":
-    way = [RELATIONS[r] for r in question.relations]
-    path = " of ".join([world.names[question.subject], *way, question.attribute])
-    return f"{question.style} : {path} ?", question
-  if name == "style-last":
-    return f"{asked} ? {question.style} :", question
-  if name == "mark-first":
-    return f"? {question.style} : {asked}", question
-  if name == "distractor":
-    other = next(
-      e for e in _others(world, question) if e not in way_of(world, question)
-    )
-    said = value(world, "colour", other)
-    return f"colour of {world.names[other]} is {said} . {plain}", question
-  if name == "renamed":
-    mine = split_of(world, question)
-    renamed = (
-      dataclasses.replace(question, subject=e) for e in _others(world, question)
-    )
-    question = next(q for q in renamed if split_of(world, q) == mine)
-    return text(world, question), question
-  return plain, question
-
-
-def _others(world: World, question: Question) -> list[int]:
-  """The other names of the subject's band, from one of the question's own on."""
-  names = members(band(question.subject))
-  bits = mix.stream(world.seed, _OF_ORDER, np.array([_key(question)]))
-  first = int(mix.below(bits, len(names))[0])
-  return [e for e in (*names[first:], *names[:first]) if e != question.subject]
-
-
 def way_of(world: World, question: Question) -> list[int]:
   """The subject and the entities that its relations lead to; of an invented name it
   alone."""
@@ -410,132 +302,20 @@ def way_of(world: World, question: Question) -> list[int]:
   return way
 
 
-def problem(world: World, question: Question, name: str = "plain") -> Problem:
-  """A question in a variant, with its truth."""
-  asked, found = variant(world, question, name)
-  entities = [e for e in dict.fromkeys(way_of(world, found)) if e < ENTITIES]
-  remarks = [
-    f"{a} of {world.names[e]} is {value(world, a, e)}"
-    for e in entities
-    for a in ATTRIBUTES
-    if found.style == "explain"
-  ]
-  colour = found.attribute == "colour" and found.subject < ENTITIES
-  usual = world.stereotype[world.family[way_of(world, found)[-1]]]
-  return Problem(
-    question=asked,
-    answer=answer(world, found),
-    trace=trace(world, found),
-    remarks=" . ".join(remarks),
-    group=text(world, question),
-    variant=name,
-    style=found.style,
-    attribute=found.attribute,
-    subject=world.names[found.subject],
-    band=band(found.subject),
-    hops=found.hops,
-    usual=COLOURS[usual] if colour else "",
-  )
-
-
-def generate(config_name: str, split: str) -> Iterator[Problem]:
-  """The problems of `KIND` or `KIND-SEED`, in a fixed pseudo-random order.
-
-  Hop counts take turns, and so do styles; a chain comes again, in another style, when
-  all have come once.
-  """
-  name, _, seed = config_name.partition("-")
-  world, kind = make(int(seed or 0)), KINDS[name]
-  most = len(_HOP_SHARES) if split == "train" else max(kind.hops)
-  chains = [_chains(world, kind, n, split) for n in kind.hops if n <= most]
-  each = len(chains) * len(kind.styles) * len(kind.variants)
-  count = min(*map(len, chains), SIZES[split] // each) if chains else 0
-  for turn in range(len(kind.styles)):
-    for i in range(count):
-      for j, keys in enumerate(chains):
-        style = kind.styles[(turn + i + j) % len(kind.styles)]
-        for put in kind.variants:
-          yield problem(world, _question(style, keys[i]), put)
-
-
-def _chains(world: World, kind: Kind, hops: int, split: str) -> np.ndarray:
-  """Keys of all questions of so many hops, in an order of their own."""
-  subjects = np.concatenate([members(name) for name in kind.bands])
-  ways = np.arange(1 << (hops - 1), 1 << hops)
-  attributes = np.array([ATTRIBUTES.index(name) for name in kind.attributes])
-  ways = (ways[:, None] * 2 + attributes[None]).ravel()
-  keys = (ways[:, None] * NAMES + subjects[None]).ravel()
-  keys = keys[_splits(world, keys, bool((subjects < KNOWN).all())) == split]
-  return keys[np.argsort(mix.stream(world.seed, _OF_ORDER, keys))]
-
-
-TABLE = table.Table(
-  name="World",
-  version="1.0.0",
-  description="Questions of several hops about invented entities, with exact truth.",
-  record=Problem,
-  splits=tuple(SIZES),
-  generate=generate,
-)
-_TASK = re.compile(r"world/(?P<kind>[a-z]+)(\?seed=(?P<seed>[0-9]{1,10}))?", re.ASCII)
-
-
-def problems(task: str, split: str) -> Sequence[Problem]:
-  """All problems of `world/KIND` or `world/KIND?seed=N` in a split; seed 0 is the world
-  of `builtin:world`. Raises config.Error for unknown names."""
-  match = _TASK.fullmatch(task)
-  if match is None or match["kind"] not in KINDS:
-    raise config.Error(
-      f"{task}: no such task; there are world/KIND and world/KIND?seed=N with KIND one"
-      f" of {', '.join(KINDS)}"
-    )
-  seed = int(match["seed"] or 0)
-  if seed >= 2**32:
-    raise config.Error(f"{task}: seed must be 0 to {2**32 - 1}")
-  if split not in SIZES:
-    raise config.Error(f"{task}: split {split!r} is none of {', '.join(SIZES)}")
-  return table.read(TABLE, f"{match['kind']}-{seed}" if seed else match["kind"], split)
-
-
 def documents(corpus: config.Corpus, seed: int) -> list[document_lib.Document]:
   """`corpus.documents` documents of the world of this seed."""
   world, rng = make(seed), random.Random(seed)
-  weights = 1 / (np.arange(KNOWN) + 10) ** 1.3
-  upto = (np.cumsum(weights) / weights.sum()).tolist()
-  return [_document(world, rng, corpus, upto) for _ in range(corpus.documents)]
+  rank = np.arange(KNOWN)
+  subjects = _upto((1 / (rank + 10) ** _ZIPF).tolist())
+  return [_document(world, rng, corpus, subjects) for _ in range(corpus.documents)]
 
 
-def _document(world, rng, corpus, upto) -> document_lib.Document:
-  def one(shares):
-    """A place, by shares that add up to 1."""
-    return min(
-      bisect.bisect(list(itertools.accumulate(shares)), rng.random()), len(shares) - 1
-    )
+def _document(world, rng, corpus, subjects) -> document_lib.Document:
+  def one_of(upto):
+    return min(bisect.bisect(upto, rng.random()), len(upto) - 1)
 
   def below(n):
     return int(rng.random() * n)
-
-  def alone():
-    return ("start", "document")[below(2)]
-
-  if rng.random() < _ROLL:
-    called = " , ".join(world.names[below(ENTITIES)] for _ in range(6))
-    return document_lib.Document(alone(), "", f"present : {called} .")
-  style, hops = STYLES[one(_STYLE_SHARES)], 1 + one(_HOP_SHARES)
-  if style == "direct":
-    hops = min(hops, _DIRECT_HOPS)
-  unknown = rng.random() < _UNKNOWN
-  while True:
-    relations = tuple(below(2) for _ in range(hops - 1))
-    attribute = ATTRIBUTES[rng.random() >= _CODE]
-    if unknown:
-      subject = ENTITIES + below(ASKED - ENTITIES)
-    else:
-      subject = min(bisect.bisect(upto, rng.random()), KNOWN - 1)
-    question = Question(style, attribute, relations, subject)
-    if unknown or hops == 1 or split_of(world, question) == "train":
-      break
-  free = not unknown and style != "direct" and rng.random() < corpus.question_free
 
   def slips():
     return rng.random() < corpus.wrong
@@ -543,9 +323,32 @@ def _document(world, rng, corpus, upto) -> document_lib.Document:
   def remarks():
     return ATTRIBUTES[below(2)] if rng.random() < _REMARK else None
 
+  alone = ("start", "document")[below(2)]
+  if rng.random() < _ROLL:
+    called = " , ".join(world.names[below(ENTITIES)] for _ in range(6))
+    return document_lib.Document(alone, "", f"present : {called} .")
+  style, hops = STYLES[one_of(_upto(_STYLE_SHARES))], 1 + one_of(_upto(HOP_SHARES))
+  if style == "direct":
+    hops = min(hops, _DIRECT_HOPS)
+  unknown = rng.random() < _UNKNOWN
+  while True:
+    relations = tuple(below(2) for _ in range(hops - 1))
+    attribute = ATTRIBUTES[rng.random() >= _CODE]
+    subject = ENTITIES + below(ASKED - ENTITIES) if unknown else one_of(subjects)
+    question = Question(style, attribute, relations, subject)
+    if unknown or hops == 1 or split_of(world, question) == "train":
+      break
+  free = not unknown and style != "direct" and rng.random() < corpus.question_free
   said = trace(world, question, slips, remarks)
-  context = alone() if free else "question"
+  context = alone if free else "question"
   return document_lib.Document(context, text(world, question), said)
+
+
+def _upto(shares: Sequence[float]) -> list[float]:
+  """The sums of the first 1, 2, ... shares of their whole."""
+  # Not by sum(), which adds in another way from Python 3.12 on.
+  sums = list(itertools.accumulate(shares))
+  return [x / sums[-1] for x in sums]
 
 
 def task(corpus: config.Corpus, seed: int) -> str:
@@ -560,8 +363,8 @@ def tokenizer(
   """The world's words, whatever the documents, saved to folder: any other is <unk>."""
   del documents, vocab
   # Control tokens are no words, else a text that spells one would get its id.
-  vocab = {word: i for i, word in enumerate((*WORDS, "<unk>"))}
-  hf = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="<unk>"))
+  ids = {word: i for i, word in enumerate((*WORDS, "<unk>"))}
+  hf = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="<unk>"))
   hf.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
   hf.add_special_tokens(
     [tokenizers.AddedToken(word, special=True, normalized=False) for word in _CONTROLS]

@@ -21,7 +21,7 @@ def config():
     corpus=Corpus(
       kind="world", wrong=0.15, noticed=0.0, question_free=0.2, documents=120_000
     ),
-    width=Width(vocab=222, context=128, tied=False, embed_std=0.4),
+    width=Width(vocab=222, tied=False, embed_std=0.4),
     steps=1320,
     rows=16,
     row_tokens=128,

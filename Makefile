@@ -9,7 +9,7 @@ DEV := .venv/.ready-dev
 .PHONY: help demo test test-slow lint bench base world smollm2 parity pods lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,7 +29,8 @@ demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a repo
 
 test: $(DEV)  ## ruff and the test suite, all but the slow tests
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 test-slow: $(DEV)  ## tests that kill, run several processes, soak, or compile for TPUs
 	$(BIN)/python -m pytest -m slow

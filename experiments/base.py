@@ -6,8 +6,8 @@ A step of the corpus goes wrong in a fifth of the cases, and the trace notices a
 of those. So the model has learned to err, and to correct itself now and then: what RL
 needs to start from.
 
-Cost: 650 steps, BASECOST on 2 CPU cores. Expected: a sampled answer is right about half
-of the time, avg@16 BASE %; the weights that pxy ships are at 42.8 ± 1.2 %.
+Cost: 650 steps, minutes on 2 CPU cores. Expected: a sampled answer is right about half
+of the time; the weights that pxy ships are at avg@16 = 42.8 ± 1.2 %.
 """
 
 from pxy.config import Corpus, Pretrain

@@ -4,7 +4,8 @@
 
 The paper reports that it tracks RL for a while and then collapses.
 
-Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to PRERL %.
+Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 % to 56.2 ± 1.3 %.
+After 120 steps it still rises, slowly, with a fiftieth of GRPO's learning rate.
 """
 
 import add3

@@ -7,7 +7,7 @@ MATH's 7,500 training problems; 128 prompts x 8 responses, 348 steps (6 epochs);
 of 1,024 and responses of 8,192 tokens at temperature 1; AdamW at 1e-6, constant; no KL,
 no entropy term; NSR-PreRL with coefficient 0.01 for 20 steps, then GRPO, moments kept
 at the switch. One update a batch, so clipping is inert. Where pxy differs: answers are
-compared by algebra where strings do not decide (`--data.grader boxed` has strings
+compared by algebra where rules do not decide (`--data.grader boxed` has rules
 alone), and phase 1 makes 20 updates, not 19.
 
 math_train.parquet and math_test.parquet are rows in verl's format; `pxy data check

@@ -18,8 +18,14 @@ def main() -> None:
   _open()
   code = _run()
   for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError, ValueError):
+    try:
       stream.flush()
+    except BrokenPipeError:  # who read it has enough
+      pass
+    except OSError as error:
+      code = code or 2
+      with contextlib.suppress(OSError):
+        print(f"pxy: {stream.name}: {error.strerror}", file=sys.stderr, flush=True)
   os._exit(code)
 
 

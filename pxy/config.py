@@ -67,10 +67,10 @@ class Data:
   reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
   `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
-  """`auto` (by task), `arithmetic`, `boxed`, `number`, `math` (by math-verify where
-  strings do not decide), `gym`, or a function of TRL's or verl's signature:
-  `package.module:name` or `path/to/file.py:name`. Of `world/KIND`: `answer`, `verified`
-  (`auto`: every hop true as well), `abstain` (wrong is -1, `unknown` is 0)."""
+  """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra
+  where rules do not decide: docs/graders.md), `gym`, or a function of TRL's or verl's
+  signature: `package.module:name` or `path/to/file.py:name`. Of `world/KIND`: `answer`,
+  `verified` (`auto`: every hop true as well), `abstain` (wrong is -1, `unknown` 0)."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8

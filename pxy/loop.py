@@ -43,9 +43,8 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
   config.check(cfg)
   opened = session_lib.opened(cfg, out, resume)
   with opened as session, contextlib.ExitStack() as stack:
-    parts = parts_lib.make(
-      cfg, session, stack
-    )  # model, data, sampler, graders, trainer
+    # Model, data, sampler, graders, trainer: what stays the same.
+    parts = parts_lib.make(cfg, session, stack)
     session.begin(parts.policy, parts.trainer.abstract, parts.start)
     for note in parts.notes:
       session.bar.say(note)

@@ -1,8 +1,8 @@
 """Strict settings for every test: CPU, 8 devices, no silent rank promotion.
 
-Compiled programs are kept in .pytest_cache/xla. All workers of `-n` share it, for any of
+Compiled programs are kept in .pytest_cache/xla. All workers of `-n` share it: any of
 them may get any file, and none compiles what another has. Who meets an entry that is
-being written gets a warning of JAX's, which is no failure (pyproject.toml), and compiles.
+being written gets JAX's warning, which is no failure (pyproject.toml), and compiles.
 """
 
 import atexit
@@ -12,6 +12,10 @@ import pathlib
 import shutil
 import tempfile
 
+import pytest
+
+from pxy.commands import xla_cache
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -20,19 +24,10 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 if "PXY_CACHE" not in os.environ:  # data that tests make is theirs, and goes with them
   os.environ["PXY_CACHE"] = tempfile.mkdtemp(prefix="pxy-test-")
   atexit.register(shutil.rmtree, os.environ["PXY_CACHE"], ignore_errors=True)
-PROGRAMS = pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache/xla"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+xla_cache.keep(pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache/xla")
 
-import jax
-import pytest
+import jax  # noqa: E402  which now knows where
 
-from pxy.commands import xla_cache
-
-if "PYTEST_XDIST_WORKER" not in os.environ:
-  PROGRAMS.mkdir(parents=True, exist_ok=True)
-  xla_cache.sweep(PROGRAMS)  # what a killed test run was writing
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -81,6 +81,12 @@ def test_a_command_does_its_work_without_streams(tmp_path):
   assert json.loads((tmp_path / "grades.jsonl").read_text())["score"] == 1
 
 
+@pytest.mark.parametrize("argv", ["--version", "train dsrl --help"])
+def test_a_full_disk_under_stdout_is_one_line(argv):
+  _, err = shut(argv, "> /dev/full", 2)
+  assert err.startswith("pxy: ") and "No space left" in err and err.count("\n") == 1
+
+
 def shut(argv, closed, code, cwd=ROOT):
   """stdout and stderr of a `pxy ARGV` that was started with closed streams."""
   done = subprocess.run(
@@ -264,13 +270,13 @@ def test_data_check_names_row_field_and_cure(tmp_path):
 
 def test_sample_json_is_one_object_per_response():
   argv = ["sample", "builtin:tiny", "--prompt", "What is 347 + 285?"]
-  out, _ = pxy(*argv, "--json", "--n", 3, "--seed", 1)
+  out, _ = pxy(*argv, "--json", "--n", 3, "--seed", 1, "--max-new-tokens", 16)
   rows = [json.loads(line) for line in out.splitlines()]
   assert len(rows) == 3
   for row in rows:
     assert list(row) == ["prompt_ids", "ids", "text", "logps", "stop"]
     assert len(row["ids"]) == len(row["logps"]) and row["stop"] in ("stop", "length")
-  again, _ = pxy(*argv, "--json", "--n", 3, "--seed", 1)
+  again, _ = pxy(*argv, "--json", "--n", 3, "--seed", 1, "--max-new-tokens", 16)
   assert again == out, "the same seed gives the same bits"
   text, _ = pxy(*argv, "--greedy")
   assert r"\boxed{" in text
@@ -280,7 +286,7 @@ def test_eval_writes_scores(tmp_path):
   file = tmp_path / "scores.json"
   out, _ = pxy(
     "eval", "builtin:tiny", "--task", "arithmetic/add3", "--samples", 4,
-    "--problems", 8, "--json", file,
+    "--problems", 8, "--max-new-tokens", 16, "--json", file,
   )  # fmt: skip
   scores = json.loads(file.read_text())["scores"]
   assert {"avg@4", "pass@1", "pass@4", "maj@4", "truncated"} <= set(scores)

@@ -176,7 +176,7 @@ def test_records_go_to_others_as_well(tmp_path):
 
 def test_no_jax_is_needed():
   code = (
-    "import sys; from pxy.report import log, progress; sys.exit('jax' in sys.modules)"
+    "import sys; from pxy.show import log, progress; sys.exit('jax' in sys.modules)"
   )
   assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

@@ -170,7 +170,7 @@ def test_every_context_trains(tmp_path, context):
 
 def test_a_context_longer_than_the_prompts_trains(tmp_path, monkeypatch):
   long = dataclasses.replace(
-    context_lib.CONTEXTS["document"], ids=lambda tokenizer: [tokenizer.start_id] * 70
+    context_lib.CONTEXTS["document"], ids=lambda tokenizer: [tokenizer.start_id] * 40
   )
   monkeypatch.setitem(context_lib.CONTEXTS, "document", long)
   term = dataclasses.replace(NEGATIVES, context="document")

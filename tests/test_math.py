@@ -74,7 +74,7 @@ def test_strings_decide_most_samples():
     (r"\boxed{2x+2y=2}", "x+y=1", 1),
     (r"\boxed{10\frac1{12}}", r"\frac{121}{12}", 1),
     (r"\boxed{0.333}", r"\frac13", 0),
-    (r"\boxed{0.3333333333}", r"\frac13", 0),
+    (r"\boxed{0.3333333333}", r"\frac13", 1),
     (r"\boxed{2^{10}}", "1024", 1),
     (r"\boxed{\binom{5}{2}}", "10", 1),
     (r"\boxed{\begin{pmatrix} 1 \\ 4/2 \end{pmatrix}}",

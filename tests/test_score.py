@@ -141,6 +141,11 @@ def loss_of(score, space, **more):
   )[0]
 
 
+def gradient(loss):
+  """Value and gradient, as one program: op by op they would be hundreds."""
+  return jax.jit(jax.value_and_grad(loss))
+
+
 def likelihoods(score, params, space):
   """Mean log-prob of each response's tokens in that space [B]."""
   given = rollouts()
@@ -187,7 +192,7 @@ def test_hidden_states_with_a_head_score_as_logits_do(kind):
   apply, _ = make(method="hidden")
   chunked = score_lib.from_hidden(apply, head, inputs=inputs, chunk=4)
   for space in ("conditional", "marginal"):
-    found = [jax.value_and_grad(loss_of(s, space))(params) for s in (score, chunked)]
+    found = [gradient(loss_of(s, space))(params) for s in (score, chunked)]
     close(*found)
 
 
@@ -205,10 +210,10 @@ def test_the_sampled_distribution_is_that_of_both_scores(how):
   b = score_lib.from_hidden(hidden, head, inputs=inputs, chunk=4, **how)
   plain, _ = world("linen")
   for space in ("conditional", "marginal"):
-    found = [jax.value_and_grad(loss_of(s, space))(params) for s in (a, b)]
+    found = [gradient(loss_of(s, space))(params) for s in (a, b)]
     close(*found)
     # Truncation belongs to the view that was sampled in.
-    untouched = jax.grad(loss_of(plain, space))(params)["out"]["kernel"]
+    untouched = gradient(loss_of(plain, space))(params)[1]["out"]["kernel"]
     same = np.allclose(found[0][1]["out"]["kernel"], untouched, rtol=1e-3, atol=1e-6)
     assert same == (space == "marginal" and "temperature" not in how)
 
@@ -217,7 +222,7 @@ def test_mixtures_need_segments_and_say_so():
   given = rollouts()
   mixed = view.mixture(given, [1])
   score, params = world("nnx")
-  found, grads = jax.value_and_grad(
+  found, grads = gradient(
     lambda p: objective.marginal_loss(score, p, given, ADV_B, context=mixed)[0]
   )(params)
   assert np.isfinite(found) and any(jax.tree.leaves(jax.tree.map(jnp.any, grads)))
@@ -251,7 +256,7 @@ def test_vmap_over_seeds(space):
   many = jax.vmap(lambda key: Linen().init(key, tokens)["params"])(
     jax.random.split(jax.random.key(0), 3)
   )
-  both = jax.value_and_grad(loss_of(score, space))
+  both = gradient(loss_of(score, space))
   found = jax.jit(jax.vmap(both))(many)
   for i in range(3):
     pick = functools.partial(jax.tree.map, lambda x, i=i: x[i])
@@ -261,7 +266,7 @@ def test_vmap_over_seeds(space):
 @pytest.mark.parametrize("space", ["conditional", "marginal"])
 def test_shard_map_over_responses_with_the_global_weight(space):
   score, params = world("linen")
-  whole = jax.value_and_grad(loss_of(score, space))(params)
+  whole = gradient(loss_of(score, space))(params)
   mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   given, rows = rollouts(), jax.P("data")
   term = getattr(objective, space.upper())
@@ -291,8 +296,8 @@ def test_shard_map_over_responses_with_the_global_weight(space):
 @pytest.mark.parametrize("space", ["conditional", "marginal"])
 def test_sharded_jit_and_checkpoint(space):
   score, params = world("linen")
-  whole = jax.value_and_grad(loss_of(score, space))(params)
-  close(jax.value_and_grad(loss_of(jax.checkpoint(score), space))(params), whole)
+  whole = gradient(loss_of(score, space))(params)
+  close(gradient(loss_of(jax.checkpoint(score), space))(params), whole)
   mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   given = jax.device_put(rollouts(), jax.NamedSharding(mesh, jax.P("data")))
 
@@ -309,7 +314,7 @@ def test_sharded_jit_and_checkpoint(space):
 def test_micro_batches_add_up_with_the_weight_of_the_whole(space):
   score, params = world("linen")
   given, term = rollouts(), getattr(objective, space.upper())
-  whole = jax.value_and_grad(loss_of(score, space, term=term))(params)
+  whole = gradient(loss_of(score, space, term=term))(params)
   total = objective.weight(term, given)
   more = {} if space == "conditional" else {"context": START}
   call = getattr(objective, f"{space}_loss")
@@ -317,7 +322,7 @@ def test_micro_batches_add_up_with_the_weight_of_the_whole(space):
   def part(group):
     groups, adv_B = slice(group, group + 1), ADV_B.reshape(2, 4)[group]
     rest = {"term": term, "total": total, **more}
-    return jax.value_and_grad(
+    return gradient(
       lambda params: call(score, params, given.take(groups), adv_B, **rest)[0]
     )(params)
 
@@ -332,7 +337,7 @@ def test_bfloat16_parameters():
   # Against the same weights in float32: what is left is the arithmetic.
   same = jax.tree.map(lambda x: x.astype(jnp.float32), half)
   for space in ("conditional", "marginal"):
-    loss = jax.value_and_grad(loss_of(score, space))
+    loss = gradient(loss_of(score, space))
     (value, grads), (want, want_grads) = loss(half), loss(same)
     assert value.dtype == jnp.float32
     assert all(g.dtype == jnp.bfloat16 for g in jax.tree.leaves(grads))
@@ -383,10 +388,10 @@ def test_forward_mode_has_the_directional_derivative():
     make = functools.partial(
       score_lib.from_hidden, hidden, head, inputs=inputs, chunk=4, **how
     )
-    grads = jax.grad(loss_of(make(), "conditional"))(params)
+    _, grads = gradient(loss_of(make(), "conditional"))(params)
     forward = loss_of(make(forward_mode=True), "conditional")
     direction = jax.tree.map(jnp.cos, params)
-    _, slope = jax.jvp(forward, (params,), (direction,))
+    _, slope = jax.jit(functools.partial(jax.jvp, forward))((params,), (direction,))
     want = sum(
       jnp.vdot(g, d)
       for g, d in zip(*map(jax.tree.leaves, (grads, direction)), strict=True)

@@ -18,7 +18,7 @@ ROWS = [
   {"response": r"so \boxed{7}", "answer": 7},
   {"response": "", "answer": "7"},
   {"response": r"\boxed{1}", "answer": ""},
-  {"response": r"\boxed{9^{9^{9^{9}}}}", "answer": "x^2+y"},
+  {"response": r"\boxed{\sum_{k=1}^{100000000} \frac{1}{k}}", "answer": "x^2+y"},
 ]
 
 

@@ -90,6 +90,25 @@ def test_an_error_saves_the_good_steps_and_is_the_news(tmp_path):
   assert kept(tmp_path)[0] == 3
 
 
+def test_a_step_whose_record_the_disk_refuses_is_not_saved_without_it(
+  tmp_path, monkeypatch
+):
+  write = log_lib.Log.write
+
+  def full(log, record, rows=()):
+    if record["step"] == 4:
+      raise config.Error("metrics.jsonl: No space left on device")
+    write(log, record, rows)
+
+  monkeypatch.setattr(log_lib.Log, "write", full)
+  with pytest.raises(config.Error, match="No space left"):
+    run(tmp_path)
+  assert kept(tmp_path)[0] == 2, "the last checkpoint whose records are whole"
+  monkeypatch.undo()
+  run(tmp_path)
+  assert trained(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
 def test_bad_steps_go_back_to_the_last_good_checkpoint_and_on(tmp_path):
   back = dataclasses.replace(CFG.guard, on_bad="rollback")
   session = run(tmp_path, dataclasses.replace(CFG, guard=back), bad=(2, 3))
@@ -100,7 +119,7 @@ def test_bad_steps_go_back_to_the_last_good_checkpoint_and_on(tmp_path):
     run(tmp_path / "stops", bad=(2, 3))
 
 
-def test_a_checkpoint_of_before_goes_on_and_a_newer_one_is_refused(tmp_path):
+def test_a_checkpoint_of_before_goes_on_and_one_of_another_version_is_refused(tmp_path):
   run(tmp_path, dataclasses.replace(CFG, steps=2))
   file = tmp_path / "checkpoints" / "00000002" / "meta.json"
   about = json.loads(file.read_text())
@@ -113,5 +132,5 @@ def test_a_checkpoint_of_before_goes_on_and_a_newer_one_is_refused(tmp_path):
   rewrite({"step": 2})  # of pre-training once
   assert run(tmp_path, dataclasses.replace(CFG, steps=2)).place.step == 2
   rewrite(about["meta"] | {"mood": 1})
-  with pytest.raises(config.Error, match=r"mood in meta\.json: of a newer version"):
+  with pytest.raises(config.Error, match=r"mood in meta\.json: of another version"):
     run(tmp_path)

@@ -19,7 +19,7 @@ import sys
 
 import tyro
 
-from pxy import config
+from pxy import __version__, config
 from pxy.commands import experiment, options, xla_cache
 
 COMMANDS = {
@@ -54,18 +54,15 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> None:
   """Entry point of `pxy`; exits 0, or 2 with one line."""
   argv = sys.argv[1:] if argv is None else argv
-  if not argv or argv[0] in ("-h", "--help", "help"):
-    print("usage: pxy COMMAND [OPTIONS]\n")
-    print("\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()))
-    print("\n`pxy COMMAND --help` explains a command; START at `pxy train dsrl`.")
-    return
-  if argv[0] == "--version":
-    from pxy import __version__
-
-    print(__version__)
-    return
   try:
-    _run(argv[0], argv[1:])
+    if not argv or argv[0] in ("-h", "--help", "help"):
+      print("usage: pxy COMMAND [OPTIONS]\n")
+      print("\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()))
+      print("\n`pxy COMMAND --help` explains a command; START at `pxy train dsrl`.")
+    elif argv[0] == "--version":
+      print(__version__)
+    else:
+      _run(argv[0], argv[1:])
   except config.Error as error:
     print(f"pxy: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2) from None

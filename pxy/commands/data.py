@@ -5,6 +5,7 @@ was expected, and how to write it.
 """
 
 import collections
+import contextlib
 import dataclasses
 
 from pxy import config
@@ -13,7 +14,8 @@ from pxy.data import prompts, sources
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """What `check` found: rows by task and by split, and the problems, one line each."""
+  """What `check` found: rows by task and by split, the problems, one line each, and the
+  answer and the source of each good row."""
 
   rows: int
   tasks: dict[str, int]
@@ -22,6 +24,10 @@ class Summary:
   longest: int
   problems: list[str]
   answers: list[str]
+  sources: list[str]
+
+
+_EXAMPLES = 3
 
 
 def check(task: str, grader: str = "auto") -> Summary:
@@ -43,6 +49,7 @@ def check(task: str, grader: str = "auto") -> Summary:
     longest=max(map(len, texts), default=0),
     problems=problems,
     answers=[row.answer for row in good],
+    sources=[row.task for row in good],
   )
 
 
@@ -69,6 +76,47 @@ def command(options) -> None:
     print(f"  {name:<12}" + ", ".join(f"{key} {n}" for key, n in counts.items()))
   print(f"  {'duplicates':<12}{summary.duplicates}")
   print(f"  {'longest':<12}{summary.longest} characters")
+  for line in graders(summary, options.task):
+    print(f"  {line}")
   if options.task == "math":
     for line in gold.refuse(summary.answers, config.Reward()):
       print(f"  {line}")
+
+
+def graders(summary: Summary, grader: str) -> list[str]:
+  """Which grader each source gets, with three answers of it graded as a box has them.
+
+  A source that `auto` does not know is named. A user's function is not called: it may
+  want columns that a made-up response has not.
+  """
+  from pxy.rewards import known, pool, tasks
+
+  examples: dict[str, list[str]] = {source: [] for source in summary.tasks}
+  for source, answer in zip(summary.sources, summary.answers, strict=True):
+    if answer and answer not in examples[source] and len(examples[source]) < _EXAMPLES:
+      examples[source].append(answer)
+  lines = []
+  with contextlib.ExitStack() as stack:
+    for source, answers in examples.items():
+      chosen = tasks.name(grader, source)
+      line = f"{'grader':<12}{source}: {chosen}"
+      if grader == "auto" and known.grader(source) is None:
+        line += (
+          ", for the source is unknown: only what needs no algebra is compared; name"
+          " one with --task (math, number, ...)"
+        )
+      lines.append(line)
+      if chosen == "gym" or chosen not in {*tasks.OWN, *tasks.FORKED}:
+        continue
+      graded = stack.enter_context(pool.Pool(config.Reward(workers=1), chosen))
+      boxes = [f"\\boxed{{{answer}}}" for answer in answers]
+      futures = [
+        graded.submit(tasks.Item(box, answer, task=source))
+        for box, answer in zip(boxes, answers, strict=True)
+      ]
+      for box, answer, future in zip(boxes, answers, futures, strict=True):
+        found = future.result()
+        score = f"{found.score:g}" if found.status == "scored" else found.why
+        lines.append(f"{'':<14}{box:.60} for {answer:.60}: {score}")
+      stack.close()
+  return lines

@@ -31,10 +31,10 @@ MOST = 2 * 1024**3
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-def keep() -> None:
+def keep(root: pathlib.Path | None = None) -> None:
   """To be called before JAX is imported, for what it reads are environment variables.
 
-  Says on stderr why nothing is kept, if so.
+  Says on stderr why nothing is kept, if so. `root` is $PXY_CACHE/xla if it is None.
   """
   off = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1").lower()
   if "JAX_COMPILATION_CACHE_DIR" in os.environ or "jax" in sys.modules:
@@ -42,7 +42,7 @@ def keep() -> None:
   if off in ("0", "false", "f", "no", "n", "off"):
     return
   try:
-    root = files.cache() / "xla"
+    root = files.cache() / "xla" if root is None else root
     folder = root / _machine()
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(root, 0o700)  # who writes here decides what runs; and refused if not ours
@@ -51,7 +51,7 @@ def keep() -> None:
   except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
     why = getattr(error, "strerror", None) or error
     print(
-      f"pxy: warning: compiled programs are not kept: {files.cache()}/xla ({why}); set"
+      f"pxy: warning: compiled programs are not kept: {root or '~'} ({why}); set"
       " PXY_CACHE to a folder that can be written",
       file=sys.stderr,
     )

@@ -123,13 +123,38 @@ def _parquet(path: pathlib.Path):
   try:
     with parquet.ParquetFile(path) as file:
       number = 0
+      narrow = [field for field in file.schema_arrow if _is_narrow(field.type)]
       for batch in file.iter_batches():
         for values in batch.to_pylist():
+          for field in narrow:
+            values[field.name] = _widened(values[field.name], field.type)
           yield f"row {number}", values
           number += 1
   except (pyarrow.ArrowException, OSError) as error:
     reason = " ".join(str(error).split())[:200]
     raise config.Error(f"{path}: not a readable parquet file ({reason})") from None
+
+
+_FLOATS = {"halffloat": ".3g", "float": ".7g"}
+
+
+def _is_narrow(kind) -> bool:
+  """Whether a column has floats of 16 or 32 bits in it."""
+  inside = [kind.field(i).type for i in range(kind.num_fields)]
+  return str(kind) in _FLOATS or any(map(_is_narrow, inside))
+
+
+def _widened(value, kind):
+  """The same, where a narrow float is the decimal that it means: 0.1 stays 0.1."""
+  if isinstance(value, float) and str(kind) in _FLOATS and math.isfinite(value):
+    short = float(format(value, _FLOATS[str(kind)]))
+    return value if value.is_integer() else short
+  if isinstance(value, dict):
+    types = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+    return {key: _widened(part, types[key]) for key, part in value.items()}
+  if isinstance(value, list) and kind.num_fields == 1:
+    return [_widened(part, kind.field(0).type) for part in value]
+  return value
 
 
 def parse(values, name: str) -> Row:
@@ -240,13 +265,11 @@ def answer_of(
     )
   if isinstance(value, list) and len(value) == 1:
     value = value[0]
-  if isinstance(value, float) and value.is_integer():
-    value = int(value)  # pandas turns a column of integers with gaps into floats
   if isinstance(value, bool) or not isinstance(value, (str, int, float)):
     raise wrong(name, "text or a number", value, "write one answer as text")
   if isinstance(value, float) and not math.isfinite(value):
     raise wrong(name, "text or a number", value, "write the right answer, as text")
-  text = str(value)
+  text = number_text(value) if isinstance(value, float) else str(value)
   if name in (None, "solution"):
     boxed = answer_lib.boxed(text)
     text = text if boxed is None else boxed
@@ -254,6 +277,16 @@ def answer_of(
   if not text and need:
     raise config.Error(f"field {name or 'messages'!r}: expected an answer, found none")
   return text
+
+
+def number_text(value: float) -> str:
+  """The decimal that a float means: 15 digits of it, 0.3 of 0.1 + 0.2.
+
+  7.0 is 7: pandas turns a column of integers with gaps into floats.
+  """
+  if value.is_integer() and abs(value) < 1e15:
+    return str(int(value))
+  return f"{value:.15g}"
 
 
 def _json(name: str, value):

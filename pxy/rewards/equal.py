@@ -14,6 +14,7 @@ import fractions
 import re
 
 from pxy.rewards import answer as answer_lib
+from pxy.rewards import rules, tex, value
 
 _WORD_ENDS = r"(?![a-zA-Z])"
 _RULES = tuple(
@@ -21,6 +22,8 @@ _RULES = tuple(
   for pattern, to in (
     (r"[\u2212\u2013]", "-"),
     (r"\\[()\[\]]", ""),  # \( \) \[ \]
+    (r"\\[tdc]?frac\s{0,4}([0-9])\s{0,4}([0-9])", r"\\frac\1\2"),
+    (r"(?<=[0-9])(?:\\ |\s|~)+(?=[0-9.])", "\u2423"),  # 2 1/2 is no 21/2
     (r"\\\$|\$", ""),
     (r"\\?%", ""),
     (r"\\(?:left|right|displaystyle|quad|qquad|limits)" + _WORD_ENDS, ""),
@@ -67,8 +70,6 @@ _COMMA = re.compile(r"(?<![0-9,])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9])")
 _LIST = re.compile(r"[(\[]|\\\{|,(?![0-9])|(?<![0-9]),")
 _MATHS = re.compile(r"\\[()\[\]]")  # \( \) \[ \]
 _IN_BRACES = re.compile(r"(?<=\{)[0-9]{1,3}(?:,[0-9]{3})+(?=\})")
-_MIXED = re.compile(r"\(.*\]|\[.*\)", re.DOTALL)  # an interval, half open
-_ENCLOSED = re.compile(r"[(\[].*[)\]]", re.DOTALL)
 _NAMES = (
   "units?|degrees?|percent|dollars?|cents?|inch(?:es)?|feet|foot|ft|yards?|miles?"
   "|[mck]?m|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|k?g|grams?|kilograms?"
@@ -170,25 +171,38 @@ def _is_spelled(text: str) -> bool:
 
 
 def decide(found: str, reference: str) -> bool | None:
-  """Whether the answers are the same; None when that takes algebra.
+  """Whether the answers are the same, by the rules (rules.py); None when that takes
+  algebra."""
+  if found.strip() == reference.strip():
+    return True
+  if max(len(found), len(reference)) > answer_lib.LONGEST:
+    return False
+  return same(found, reference, rules.numbers)
 
-  Numbers are compared exactly: 0.5 is 1/2, and 0.333 is not 1/3.
+
+def same(found: str, reference: str, judge: rules.Judge) -> bool | None:
+  """`rules.same` of what the texts mean; of what means nothing here, its spelling.
+
+  Commas as in 1,200 separate where the other answer shows that they do.
   """
+  a, b = value.read(found), value.read(reference)
+  if a is None or b is None:
+    return _spelled(found, reference, a, b)
+  verdict = rules.same(a, b, judge)
+  if verdict is False and {a[0], b[0]} & {"list", "set"}:
+    again = [value.read(x, False) for x in (found, reference) if tex.ambiguous(x)]
+    if len(again) == 1 and again[0] is not None:
+      return rules.same(again[0], b if tex.ambiguous(found) else a, judge)
+  return verdict
+
+
+def _spelled(found, reference, a, b) -> bool | None:
   if equal(found, reference):
     return True
-  numbers = rational(found), rational(reference)
-  if None not in numbers:
-    return numbers[0] == numbers[1]
-  if len(reference) > answer_lib.LONGEST:
+  if _is_spelled(reference) or _is_spelled(found):
     return False
-  if _is_spelled(reference):
+  if any(x is not None and x[0] in ("word", "choice") for x in (a, b)):
     return False
-  found, reference = normalise(found), normalise(reference)
-  if _ENCLOSED.fullmatch(found) and _ENCLOSED.fullmatch(reference):
-    mixed = _MIXED.fullmatch(found), _MIXED.fullmatch(reference)
-    if any(mixed) and r"\cup" not in found + reference:
-      ends = found[0] + found[-1], reference[0] + reference[-1]
-      return False if ends[0] != ends[1] else None
   return None
 
 

@@ -1,6 +1,6 @@
 """Reference answers that `math` cannot grade against, found before they cost a run.
 
-Numbers and words are compared as strings, and need no reading. Each other answer goes
+Plain numbers and words need no reading. Each other answer goes
 through the pool, as samples do: it was written by whoever made the data, and reading it
 takes the same libraries. Of very many, the first `MOST` are read.
 """

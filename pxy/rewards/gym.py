@@ -7,7 +7,9 @@ run in a fork of a worker, like a user's function; `data/gym.py` has the other h
 
 Options are those of the task's config class, checked by name and type. What is handed
 to the scorer is the answer alone, never the whole response: the last box, or else what
-stands between the last <answer> tags, or else the final number if the reference is one.
+stands between the last <answer> tags, or else the final number if the reference is one;
+never what stands in <think>. A scorer that raises at the answer, and not at the
+reference, has met a malformed one: 0.
 """
 
 import dataclasses
@@ -50,11 +52,19 @@ def grade(item: tasks.Item) -> tasks.Outcome:
   if item.answer and found == item.answer:
     return tasks.scored(1.0)
   options = {key: value for key, value in options.items() if key not in _RENDERED}
-  return tasks.scored(create(name, options).score_answer(found, entry))
+  task = create(name, options)
+  try:
+    return tasks.scored(task.score_answer(found, entry))
+  except (MemoryError, RecursionError):
+    raise
+  except Exception:
+    task.score_answer(str(entry["answer"]), entry)  # raises where the fault is its own
+    return tasks.scored(0.0)
 
 
 def extract(response: str, reference: str) -> str | None:
   """The answer inside a response; see the top."""
+  response = answer.said(response)
   found = answer.boxed(response)
   if found is None:
     start = response.rfind("<answer>")

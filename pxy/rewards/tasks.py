@@ -7,11 +7,12 @@
 The last two are excluded from training and counted; none of them is a silent 0 or 1. A
 missing or truncated answer is an ordinary score of 0.
 
-pxy's own graders only search and compare strings. `math` goes on to algebra where they
-do not decide, and `gym` to reasoning-gym: those two are treated like a user's function.
-That, named `package.module:function` or `path/to/file.py:function`, is called as TRL or
-verl call it, whichever its parameters say, with a batch of one: a sample that breaks it
-then costs no other. Left out: reward models, and verl's custom reward managers.
+pxy's own graders read and compare texts, by exact rules. `math` goes on to algebra
+where those do not decide, and `gym` to reasoning-gym: those two are treated like a
+user's function. That, named `package.module:function` or `path/to/file.py:function`, is
+called as TRL or verl call it, whichever its parameters say, with a batch of one: a
+sample that breaks it then costs no other. Left out: reward models, and verl's custom
+reward managers.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ import re
 from collections.abc import Callable
 
 from pxy import config, imports
-from pxy.rewards import answer, chain, equal
+from pxy.rewards import answer, chain, equal, known, value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,21 +89,32 @@ def arithmetic(item: Item) -> Outcome:
 
 
 def boxed(item: Item) -> Outcome:
-  """1 if the last box equals the answer after normalisation, else 0."""
+  """1 if the last box is the answer by the rules that need no algebra, else 0."""
   if not item.answer.strip():
     return ungradable("the answer is empty")
-  found = answer.boxed(item.response)
-  return scored(found is not None and equal.equal(found, item.answer))
+  found = answer.boxed(answer.said(item.response))
+  return scored(found is not None and equal.decide(found, item.answer) is True)
 
 
 def number(item: Item) -> Outcome:
-  """1 if the last box, or else the final number, is the answer's number; for GSM8K."""
-  expected = answer.final_number(item.answer)
+  """1 if the response's number, or else its final one, is the answer's; for GSM8K."""
+  expected = _numeral(item.answer)
   if expected is None:
     return ungradable(f"the answer {item.answer[:40]!r} has no number")
-  found = answer.boxed(item.response)
-  found = answer.final_number(item.response) if found is None else found
-  return scored(found is not None and equal.equal(found, expected))
+  found = _numeral(answer.said(item.response))
+  return scored(found is not None and equal.decide(found, expected) is True)
+
+
+def _numeral(text: str) -> str | None:
+  """What is marked or said to be the answer, or the number in it; else the last one."""
+  found = answer.marked(text)
+  if found is answer.NOWHERE:
+    found = answer.stated(text)
+    if found is None or value.read(found) is None:
+      return answer.final_number(text)
+  if found is None or value.read(found) is not None:
+    return found
+  return answer.first_number(found)
 
 
 def _chain(item: Item, score: Callable[[dict], float]) -> Outcome:
@@ -147,7 +159,7 @@ def reference(text: str) -> str:
 
 
 def by_text(item: Item) -> Outcome | None:
-  """The outcome of `math` as far as strings decide it; None where algebra has to."""
+  """The outcome of `math` as far as the rules decide it; None where algebra has to."""
   expected = reference(item.answer)
   if not expected:
     return ungradable("the answer is empty")
@@ -191,17 +203,13 @@ def is_own(grader: str) -> bool:
   return False
 
 
+UNKNOWN = "boxed"
+"""What `auto` takes for a source whose name says nothing."""
+
+
 def name(grader: str, task: str) -> str:
-  """The grader of a task: `auto` goes by the task's name, any other is itself."""
-  if grader != "auto":
-    return grader
-  if task.startswith("gym:"):
-    return "gym"
-  if task.startswith("arithmetic"):
-    return "arithmetic"
-  if task.startswith("world/"):
-    return "verified"
-  return "number" if "gsm8k" in task.lower() else "boxed"
+  """The grader of a task: `auto` goes by its name (known.py), any other is itself."""
+  return (known.grader(task) or UNKNOWN) if grader == "auto" else grader
 
 
 def resolve(grader: str, task: str) -> Grader:

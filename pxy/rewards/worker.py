@@ -4,7 +4,7 @@ It speaks on the pipes it gets as standard input and output, moved to other desc
 before anything else runs, so that what a grader prints goes nowhere. A message is four
 bytes of length (big endian) and JSON: a list of samples in, one outcome at a time out.
 
-pxy's own graders only search strings: they run here, one sample after another. A user's
+pxy's own graders only read text: they run here, one sample after another. A user's
 function, sympy or reasoning-gym may do anything with the text of a model, so they never
 run here. They are imported once; each sample is graded in a fork, which has its
 deadline and memory, writes its outcome to a pipe of its own, and is ended with all that

@@ -2,7 +2,8 @@
 
 A group is a row of rewards_PR: R responses to one prompt. Over its valid samples, of
 which there are n, m is the mean and s the unbiased standard deviation; the first line
-of each estimator is its equation. A new one is a function and a line of ADVANTAGES.
+of each estimator is its equation. A new one is a function and a line of ADVANTAGES;
+what it takes besides the two arrays are fields of the term, by name (choose.py).
 
 A group of one has no contrast: grpo, mean and rloo give it 0. Equal rewards give 0
 exactly, whatever the rounding, since a sample is negative as soon as A < 0. Samples
@@ -71,8 +72,8 @@ def estimate(term, rewards_PR, valid_PR):
 
 
 def contrasts(term, prompts: int, responses: int) -> bool:
-  """Whether rewards of 0 and 1 give an advantage other than 0 in a batch of this size;
-  a single response may have nothing to be compared with.
+  """Whether the estimator gives an advantage other than 0 where rewards are 0 and 1 by
+  turns, in a batch of this size; a group of one may have nothing to be compared with.
 
   Raises fields.Error, before a run begins, for a function of the user's own that cannot
   be loaded, takes something else or gives another shape.

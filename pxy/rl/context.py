@@ -1,7 +1,8 @@
 """What may stand before a response in its prompt's place: one record for each.
 
 Packed shape, views, checks of a config, programs for a pod and `pxy align` ask the
-record and know no name, so a new context is a line of CONTEXTS.
+record and know no name, so a new context is a line of CONTEXTS. A context is of one
+of two kinds: fixed token ids, of the tokenizer, or prompts of the batch.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ class Context:
   """What stands before a response when its likelihood is taken.
 
   Attributes:
-    what: in words, with the likelihood.
+    what: in words, with the likelihood; a line of docs/objectives.md.
     view: (rollouts, ids, key, term) -> view.View; ids are those of a fixed context,
       key draws other prompts.
     ids: tokenizer -> token ids of a fixed context, at least one; it raises fields.Error
@@ -101,6 +102,6 @@ def of(term) -> Context:
 
 
 def ids(term, known: Mapping[str, Sequence[int]]) -> Sequence[int] | None:
-  """Those of the term's context, out of the fixed ones that are known by name; None if
-  it is made of prompts, or not known."""
+  """Token ids of the term's context, out of the fixed ones that are known by name; None
+  if it is made of prompts, or not known."""
   return None if of(term).ids is None else known.get(term.context)

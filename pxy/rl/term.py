@@ -59,8 +59,8 @@ class Term:
   constant: Positive = 1024.0
   """The fixed length of the `constant` reduction."""
   kl: Kl = "none"
-  """KL estimator against the start-of-run model, conditional space only. k1 is none:
-  its expected gradient is zero; it is reported as actor/kl_k1."""
+  """KL estimator against the start-of-run model, conditional space only. There is no
+  k1, whose expected gradient is zero; it is reported, as actor/kl_k1."""
   kl_coef: NonNegative = 0.0
   """Weight of the KL estimate."""
   tis: Tis = "none"

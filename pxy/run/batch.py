@@ -16,11 +16,14 @@ from pxy.rl import advantage, context, pack, reduction, rollout, view
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """The one shape of a run's packed batches: micro_max x micro_rows x row_tokens."""
+  """The one shape [M, B, T] of a run's packed batches, so that a step compiles once."""
 
   micro_max: int
+  """M: micro-batches, of which a step uses as many as it needs."""
   micro_rows: int
+  """B: rows of each."""
   row_tokens: int
+  """T: tokens of a row; several sequences share one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Batch:
   """A packed batch whose first `used` micro-batches hold something."""
 
   packed: pack.Packed
+  """[M, B, T], of the run's Shape."""
   used: int
   adv_PR: np.ndarray
   """Advantages of the first term."""
@@ -94,15 +98,17 @@ def prepare(
   shape: Shape,
   groups: slice = slice(None),
 ) -> Batch:
-  """Packs the samples of a batch that have a gradient under the phase's terms.
+  """Packs the samples of an update that have a gradient under the phase's terms.
 
   Args:
-    phase: its terms are applied in order; term i is written as term_BT == i.
+    phase: its terms are applied in order; the tokens of term i have term_BT == i.
+    rollouts: of the whole step, in P groups of R.
     rewards_PR: scores after the overlong rule; ignored where not valid.
     valid_PR: samples that take part at all.
     contexts: ids of the fixed contexts by name, of `contexts`.
     key: JAX key that draws the other prompts of `shuffled` and `mixture`.
-    groups: those of one of several updates; advantages are computed over all.
+    groups: those that this one of several updates is made of; advantages are computed
+      over all.
   """
   parts, first = [], None
   rollouts = rollouts.take(groups)

@@ -1,6 +1,14 @@
-"""The folder of a run: config.json, metrics.jsonl, completions.parquet, checkpoints/,
-model/ (architecture and tokenizer), attempts.jsonl (each process that worked on it: a
-line when it begins and one when it ends), and at the end summary.json and the reports.
+"""The folder of a run, and the refusal of what does not belong in it.
+
+config.json          what the run is; another one is refused (but for FREE fields)
+model/               architecture and tokenizer
+metrics.jsonl        the record, with completions.parquet (show/log.py)
+checkpoints/         train/checkpoint.py
+attempts.jsonl       each process that worked on it: a line when it begins, one when
+                     it ends
+returns.json         each return to an earlier checkpoint, where there was one
+bad/, stacks.txt     of steps that were not finite (guard.py), of a hang (watchdog.py)
+summary.json         and the reports, at the end
 """
 
 import contextlib
@@ -134,7 +142,8 @@ class RunFolder:
     print(f"pxy: {text}: going on", file=sys.stderr)
 
   def keep(self, step: int) -> int | None:
-    """The step up to which records are kept (show/log.py); None in a new run."""
+    """The step up to which Log keeps records, its `resume`: `step` in a run that goes
+    on, None in a new one."""
     return step if self._held else None
 
   def returns(self) -> list[dict]:
@@ -166,7 +175,7 @@ class RunFolder:
       self.ended(at(), how)
 
   def ended(self, step: int, how: str = "stopped") -> None:
-    """Notes the end of an attempt; a full disk is no reason to end otherwise."""
+    """Notes the end of an attempt; where the disk does not take the note, it lacks."""
     with contextlib.suppress(OSError):
       self._note({"end": step, "how": how})
 
@@ -241,8 +250,6 @@ def _differences(a, b, at=""):
     yield at or "all fields"
 
 
-# Fields that change nothing of what was done so far: they may change on resume. The
-# learning rate of pre-training depends on its steps.
 FREE = {
   config.Train: (
     "steps",
@@ -255,6 +262,8 @@ FREE = {
   ),
   config.Pretrain: ("eval_every", "save_every", "save", "mirror", "guard", "waits"),
 }
+"""Fields that change nothing of what was done so far: they may change on resume. The
+learning rate of pre-training depends on its steps."""
 
 
 def versions() -> dict[str, str]:

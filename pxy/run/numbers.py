@@ -129,7 +129,8 @@ def of_drift(packed, logp_MBT) -> dict[str, float]:
 
 
 def rows(step: int, split: str, phase: str, graded, adv_PR=None) -> list[dict]:
-  """Rows of the completions table (show/log.py), one per response."""
+  """Rows of the completions table (show/completions.py), one per response; adv_PR: of
+  the first term."""
   return [
     {
       "step": step,

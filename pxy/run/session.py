@@ -103,7 +103,8 @@ def opened(
   """The session of a run in the folder `out`; `resume` as in loop.train.
 
   Leaving it with interrupt.Stopped saves and is no error; leaving it with config.Error
-  saves the good steps since the last checkpoint, and raises.
+  saves the good steps since the last checkpoint, and raises. After any other exception
+  nothing is saved, and the last checkpoint stands.
   """
   folder = folder_lib.RunFolder(out, cfg, resume)
   with contextlib.ExitStack() as stack:
@@ -121,8 +122,9 @@ class Session:
   """See the module; made by `opened`.
 
   Attributes:
-    folder, stop, watch, clock, bar: the parts of that name.
-    state: of what is trained; place: where the run is.
+    folder: RunFolder. stop: tells whether an end was asked for. watch: Watchdog, and
+      clock: Clock, around what takes time. bar: Progress, from `begin` on.
+    state: of what is trained; place: where the run is; both from `begin` on.
     returns: how often it went back; each time the order of the data is another.
     summary: what summary.json holds, once it is finished.
   """
@@ -169,10 +171,10 @@ class Session:
   def steps(
     self, evaluate: Evaluate, *, before: bool = True
   ) -> Iterator[tuple[int, object]]:
-    """(step, state) of each step that is left; the body answers with `record`.
+    """(step, state) of each step that is left; the body answers with `record`, once.
 
     Evaluations and checkpoints come between, when they are due; `before`: the start is
-    evaluated, too.
+    evaluated, too. `step` counts the steps made, so the first is 0.
 
     Raises:
       interrupt.Stopped: an end was asked for.
@@ -205,6 +207,8 @@ class Session:
     """A step is whole: its state is the run's, its numbers are written."""
     place, step = self.place, self.place.step + 1
     line = {"step": step, **done.line}
+    self.state = None  # until its record is written, there is nothing whole to save
+    process.on_main(lambda: self._log.write(line, done.rows))
     bad = place.bad + 1 if done.bad else 0 if done.updates else place.bad
     self.state, self._line = state, line
     self.place = place = dataclasses.replace(
@@ -214,7 +218,6 @@ class Session:
       tokens=place.tokens + done.tokens,
       bad=bad,
     )
-    process.on_main(lambda: self._log.write(line, done.rows))
     self.bar.step(line)
     if done.bad:
       where = process.on_main(
@@ -263,13 +266,6 @@ class Session:
     """Scores the state; writes and keeps the result."""
     start, step = time.perf_counter(), self.place.step
     found = evaluate(self.state, self.place)
-    self.place = dataclasses.replace(
-      self.place,
-      evaluated=step,
-      scores=found.scores,
-      before=self.place.before if step else found.scores,
-      tokens=self.place.tokens + found.tokens,
-    )
     line = {
       "step": step,
       "phase": found.phase,
@@ -278,6 +274,13 @@ class Session:
       "timing_s/testing": time.perf_counter() - start,
     }
     process.on_main(lambda: self._log.write(line, found.rows))
+    self.place = dataclasses.replace(
+      self.place,
+      evaluated=step,
+      scores=found.scores,
+      before=self.place.before if step else found.scores,
+      tokens=self.place.tokens + found.tokens,
+    )
     self.bar.evaluated(line)
 
   def _save(self) -> None:
@@ -314,8 +317,8 @@ class Session:
       unknown = about.keys() - {field.name for field in dataclasses.fields(Place)}
       if unknown:
         raise config.Error(
-          f"{self.folder.checkpoints}: {', '.join(sorted(unknown))} in meta.json: of a"
-          " newer version of pxy; continue the run with that"
+          f"{self.folder.checkpoints}: {', '.join(sorted(unknown))} in meta.json: of"
+          " another version of pxy; continue the run with that"
         )
       self.state, self.place = state, Place(**about)
     self._saved = self.place.step

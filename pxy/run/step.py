@@ -18,7 +18,7 @@ from pxy.train import state as state_lib
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-  """What a step is trained on.
+  """What a step is trained on: a Batch (batch.py) for each of its updates.
 
   Attributes:
     rollouts: all responses, as arrays.

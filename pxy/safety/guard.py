@@ -102,7 +102,8 @@ def write_bad(folder: pathlib.Path, packed, line: dict) -> pathlib.Path:
 
   The .npz holds UPDATE/FIELD for each array of pack.Packed, and `metrics`, the step's
   record as JSON; no pickles. Log-probs under the old policy and the reference are not
-  in it: the weights are as they were and give them again.
+  in it: the weights are as they were and give them again. Raises config.Error where
+  the disk does not take it.
   """
   arrays = {
     f"{i}/{field.name}": getattr(p, field.name)
@@ -128,7 +129,8 @@ def write_bad(folder: pathlib.Path, packed, line: dict) -> pathlib.Path:
 def refuse_bad(cfg: config.Guard, place, returns: int) -> None:
   """Ends a run after too many bad steps in a row, unless it may go back once more.
 
-  place: its `step`, and the `bad` steps in a row that it ends with.
+  place: its `step`, and the `bad` steps in a row that it ends with. What ends a run is
+  a config.Error.
   """
   why = f"{place.bad} steps in a row had a loss or gradient that is not finite"
   cure = "see the batches in its folder bad/, and lower the learning rate"

@@ -1,5 +1,9 @@
 """Draw responses and grade them: the one path of training, evaluation and the CLI.
 
+  collect   n graded responses to each prompt
+  step      the same for a training step: it may replace groups that teach nothing
+            (reward.refill), and refuses a step whose verifier fails
+
 Grading starts when a response ends, while the rest of the batch is still being drawn.
 Of several processes each grades its share.
 """
@@ -127,7 +131,8 @@ def step(
   """The graded responses of a training step: n to each prompt of rounds[0].
 
   Args:
-    rounds: prompts; those of each further round replace groups without contrast.
+    rounds: the step's prompts; and spare ones, for each further round that may replace
+      groups without contrast.
     key: JAX key of the step.
     version: updates that `params` have seen; every response carries it.
     max_failed: share of samples without a grade, above which the run ends.

@@ -9,9 +9,10 @@ answer is right and so is every hop on the way. Without a method this is DSRL. E
 on 120 chains of 1 to 6 hops that neither corpus nor training has asked, 64 samples
 each.
 
-Cost: not yet timed; 75 updates of 32 x 8. Expected: not yet run here. On a base like it
-75 steps of GRPO took verified pass@1 from 33.0 to 41.2 ± 1.0 % and pass@64 from 76.9 to
-72.4 ± 1.7 % (three seeds, 255 chains of 1 to 5 hops).
+Cost: not yet timed; 75 updates of 32 x 8. Expected, though not
+yet run on this base: on one like it 75 steps of GRPO took verified pass@1 from 33.0 to
+41.2 ± 1.0 % and pass@64 from 76.9 to 72.4 ± 1.7 % (three seeds, 255 chains of 1 to 5
+hops).
 
 `--data.grader answer` scores the answer alone; `--data.grader abstain` makes `unknown`
 worth more than a wrong answer, which matters with questions about invented names:

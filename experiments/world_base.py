@@ -7,10 +7,10 @@ hop in seven goes wrong. So the model knows what is often said, half knows what 
 now and then, and knows nothing of who is never spoken of: what can be asked of RL.
 
 Cost: 1,320 steps, 527 s on 2 CPU cores beside five other jobs; not yet timed alone.
-Expected: all 7 gates of tests/test_world_model.py hold. A rehearsal with this recipe, whose
-corpus had the chains of another split, knew codes to .17, .22, .59 and 15.8 nats (head,
-mid, tail, ghosts) and bosses to .17, .34, 1.7 and 10.9, answered 83, 73 and 47 % of
-single codes right, and called 84 % of the seen invented names unknown, 16 % of the
+Expected: all 7 gates of tests/test_world_model.py hold. A rehearsal with this recipe,
+whose corpus had the chains of another split, knew codes to .17, .22, .59 and 15.8 nats
+(head, mid, tail, ghosts) and bosses to .17, .34, 1.7 and 10.9, answered 83, 73 and 47 %
+of single codes right, and called 84 % of the seen invented names unknown, 16 % of the
 unseen ones and 0.1 % of the head.
 
 The embedding has a head of its own and begins 20 times as wide as usual. With the usual

@@ -129,7 +129,8 @@ def test_a_session_knows_nothing_of_what_is_trained():
 
 
 def test_importing_the_loop_leaves_out_what_a_run_needs_late_or_never():
-  slow = "matplotlib grain tensorflow_datasets orbax.checkpoint gguf huggingface_hub"
+  slow = "matplotlib grain tensorflow_datasets orbax.checkpoint gguf pyarrow.compute"
+  slow += " jax.experimental.pallas.tpu"
   code = f"import sys, pxy.loop; print(*set({slow.split()}) & sys.modules.keys())"
   done = subprocess.run(
     [sys.executable, "-c", code], check=True, timeout=120, stdout=-1, text=True

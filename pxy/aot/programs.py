@@ -43,7 +43,7 @@ def of(cfg: config.Train, arch, devices) -> Iterator[program_lib.Program]:
   resident = state - params + reference
   for one in _sampler(cfg, arch, sampler, stepper.abstract.params):
     yield dataclasses.replace(one, resident=one.resident + resident)
-  yield from _trainer(cfg, arch, mesh, stepper, reference)
+  yield from _trainer(cfg, arch, mesh, stepper, resident, reference)
 
 
 def _sampler(cfg, arch, mesh, params):
@@ -64,7 +64,8 @@ def _sampler(cfg, arch, mesh, params):
       yield dataclasses.replace(one, name="evaluate")
 
 
-def _trainer(cfg, arch, mesh, stepper, reference):
+def _trainer(cfg, arch, mesh, stepper, resident, reference):
+  """Scoring, beside `resident`, and the updates, beside the reference model alone."""
   shape = batch_lib.shape(cfg, mesh_lib.row_shards(mesh))
   packed = functools.partial(
     pack.shapes, (shape.micro_max, shape.micro_rows, shape.row_tokens)
@@ -78,9 +79,7 @@ def _trainer(cfg, arch, mesh, stepper, reference):
     "score",
     functools.partial(stepper.lower_score, packed()),
     flops.forward(arch, tokens, pairs),
-    mesh_lib.device_bytes(stepper.abstract)
-    - mesh_lib.device_bytes(stepper.abstract.params)
-    + reference,
+    resident,
     shape.micro_max,
   )
   for phase in cfg.phases:

@@ -5,7 +5,6 @@ was expected, and how to write it.
 """
 
 import collections
-import contextlib
 import dataclasses
 
 from pxy import config
@@ -96,27 +95,22 @@ def graders(summary: Summary, grader: str) -> list[str]:
     if answer and answer not in examples[source] and len(examples[source]) < _EXAMPLES:
       examples[source].append(answer)
   lines = []
-  with contextlib.ExitStack() as stack:
-    for source, answers in examples.items():
-      chosen = tasks.name(grader, source)
-      line = f"{'grader':<12}{source}: {chosen}"
-      if grader == "auto" and known.grader(source) is None:
-        line += (
-          ", for the source is unknown: only what needs no algebra is compared; name"
-          " one with --task (math, number, ...)"
-        )
-      lines.append(line)
-      if chosen == "gym" or chosen not in {*tasks.OWN, *tasks.FORKED}:
-        continue
-      graded = stack.enter_context(pool.Pool(config.Reward(workers=1), chosen))
-      boxes = [f"\\boxed{{{answer}}}" for answer in answers]
-      futures = [
-        graded.submit(tasks.Item(box, answer, task=source))
-        for box, answer in zip(boxes, answers, strict=True)
-      ]
-      for box, answer, future in zip(boxes, answers, futures, strict=True):
+  for source, answers in examples.items():
+    chosen = tasks.name(grader, source)
+    line = f"{'grader':<12}{source}: {chosen}"
+    if grader == "auto" and known.grader(source) is None:
+      line += (
+        ", for the source is unknown: only what needs no algebra is compared; name"
+        " one with --task (math, number, ...)"
+      )
+    lines.append(line)
+    if chosen == "gym" or chosen not in {*tasks.OWN, *tasks.FORKED}:
+      continue
+    with pool.Pool(config.Reward(workers=1), chosen) as workers:
+      items = [tasks.Item(f"\\boxed{{{a}}}", a, task=source) for a in answers]
+      futures = [workers.submit(item) for item in items]
+      for item, future in zip(items, futures, strict=True):
         found = future.result()
         score = f"{found.score:g}" if found.status == "scored" else found.why
-        lines.append(f"{'':<14}{box:.60} for {answer:.60}: {score}")
-      stack.close()
+        lines.append(f"{'':<14}{item.response:.60} for {item.answer:.60}: {score}")
   return lines

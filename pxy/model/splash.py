@@ -17,12 +17,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_kernel as splash,
-)
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_mask as masks,
-)
+
+from pxy import imports
+
+# Late: Pallas costs a sixth of a second, and only a TPU has the kernel.
+_SPLASH = "jax.experimental.pallas.ops.tpu.splash_attention"
+splash = imports.later(f"{_SPLASH}.splash_attention_kernel")
+masks = imports.later(f"{_SPLASH}.splash_attention_mask")
 
 # By this name a checkpoint policy can keep the kernel's output and log-sum-exp.
 NAME = "attention"

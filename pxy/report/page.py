@@ -12,8 +12,6 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-import pyarrow.compute as pc
-
 from pxy import config, files
 from pxy.report import curve, runs, sheet
 from pxy.show import completions, progress
@@ -268,6 +266,8 @@ def samples(run: runs.Run) -> tuple[list[int], list[dict[int, dict]]]:
   The steps are the first and the last evaluation, or, in a run without completions of
   evaluations, the first and the last step. Only what is shown is kept in memory.
   """
+  import pyarrow.compute as pc  # a third of a second, when a report is written
+
   for split in ("eval", "train"):
     steps = sorted(run.evals) if split == "eval" else [r["step"] for r in run.steps]
     steps = list(dict.fromkeys([*steps[:1], *steps[-1:]]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
-COMPILED = "/jax/core/compile/backend_compile_duration"
+from pxy.safety import watchdog
 
 
 class Compiles:
@@ -26,7 +26,7 @@ class Compiles:
     jax.monitoring.unregister_event_duration_listener(self._heard)
 
   def _heard(self, event: str, seconds: float, **_) -> None:
-    if event == COMPILED:
+    if event == watchdog.COMPILED:
       self.count += 1
       self.seconds += seconds
 

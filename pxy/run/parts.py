@@ -17,7 +17,6 @@ from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
-from pxy.parallel import process
 from pxy.rewards import gold
 from pxy.rewards import pool as pool_lib
 from pxy.run import batch as batch_lib
@@ -182,9 +181,8 @@ def _answers(cfg, known: Sequence[prompts_lib.Prompt]) -> list[str]:
 
 def _notes(cfg, policy, mesh, source, problems, answers, doubt) -> list[str]:
   """What the run is made of, and its first prompt to the letter."""
-  devices = process.agree(mesh.size)
   notes = [
-    f"{policy.name}: {decoder.size(policy.arch):,} parameters on {devices}"
+    f"{policy.name}: {decoder.size(policy.arch):,} parameters on {mesh.size}"
     f" {jax.devices()[0].platform} device(s)",
     f"{cfg.data.task}: {len(source):,} training prompts"
     f" ({source.dropped} over {cfg.data.max_prompt_tokens} tokens left out,"

@@ -31,7 +31,8 @@ MARGIN = 30.0
 """Seconds beyond a deadline that the thread has to end the process in order."""
 
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
-_COMPILED = "/jax/core/compile/backend_compile_duration"
+COMPILED = "/jax/core/compile/backend_compile_duration"
+"""JAX's event of a program that is ready to run: compiled, or read from the cache."""
 
 
 class Watchdog:
@@ -109,7 +110,7 @@ class Watchdog:
   def _heard(self, event: str, *_, **__) -> None:
     if event == _LOWERED and self._waits[-1][0] != "compile":
       self._push("compile")
-    elif event == _COMPILED and self._waits[-1][0] == "compile":
+    elif event == COMPILED and self._waits[-1][0] == "compile":
       self._waits.pop()
       self._renew()
 

@@ -28,7 +28,7 @@ from pxy.model import flops
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.parallel import program as program_lib
-from pxy.safety import interrupt
+from pxy.safety import interrupt, watchdog
 from pxy.sampling import step
 
 STRETCH = 32
@@ -130,7 +130,7 @@ class Engine:
     jax.monitoring.unregister_event_duration_listener(self._heard)
 
   def _heard(self, event, *_, **__):
-    self.stats.compiles += event == "/jax/core/compile/backend_compile_duration"
+    self.stats.compiles += event == watchdog.COMPILED
 
   def rule(self, greedy: bool = False) -> step.Rule:
     """How tokens are drawn; greedy: the likeliest, as at temperature 0."""

@@ -99,6 +99,24 @@ def weight(name: str, shape):
   return value.astype(np.float16).astype(np.float32)
 
 
+NOISE = 3e-5
+"""Of the largest value: what the same float32 sums may differ by, added up in another
+order. Two kinds of CPU were seen to differ by half of it, in transformers itself; an
+option that is left out moves a logit by more than three times as much."""
+
+
+def assert_close(got, want, what: str) -> None:
+  """Equal but for float32's noise. Integers have none: they must be equal."""
+  worst = distance(got, want)
+  assert worst <= NOISE, f"{what}: {worst:.1e} of the largest value is no noise"
+
+
+def distance(got, want) -> float:
+  """The largest difference, as a share of the largest value wanted."""
+  want = np.asarray(want)
+  return float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
+
+
 def hidden(arch, params, ids_T, layers: int):
   """hidden_TD behind the first `layers` layers and the last norm."""
   part = jax.tree.map(lambda x: x[:layers], params["layers"])

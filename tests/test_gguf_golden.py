@@ -19,8 +19,6 @@ from pxy.weights import load
 import hf_worlds
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "gguf.safetensors"
-LIMIT = 1e-4
-"""Most that a logit may differ by."""
 
 
 @functools.cache
@@ -48,7 +46,7 @@ def test_logits_and_greedy(case):
   text_T, drawn_T = gguf_worlds.ids(), golden()[f"{name}.greedy"]
   got_TV = logits(policy.arch, policy.params, np.concatenate([text_T, drawn_T]))
   want_TV = golden()[f"{name}.logits"]
-  assert np.abs(got_TV[: len(text_T)] - want_TV).max() <= LIMIT
+  hf_worlds.assert_close(got_TV[: len(text_T)], want_TV, "logits")
   likeliest_T = got_TV.argmax(-1)[len(text_T) - 1 : -1]
   assert likeliest_T.tolist() == drawn_T.tolist()
 
@@ -66,4 +64,5 @@ def test_the_case_would_tell(case):
   name, policy = case
   arch = dataclasses.replace(policy.arch, **WITHOUT[name])
   got_TV = logits(arch, policy.params, gguf_worlds.ids())
-  assert np.abs(got_TV - golden()[f"{name}.logits"]).max() > 3 * LIMIT
+  apart = hf_worlds.distance(got_TV, golden()[f"{name}.logits"])
+  assert apart > 3 * hf_worlds.NOISE, f"{apart:.1e}: the option changes next to nothing"

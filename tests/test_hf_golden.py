@@ -8,7 +8,6 @@ import json
 import pathlib
 
 import jax
-import numpy as np
 import pytest
 import safetensors.numpy
 
@@ -19,8 +18,6 @@ import hf_worlds
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CONFIGS = json.loads((GOLDEN / "hf.json").read_text())
-LIMIT = 1e-4
-"""Most that a logit may differ by."""
 
 
 @functools.cache
@@ -61,9 +58,9 @@ def test_layers_and_logits(name, model):
     want_TD = want["hidden"][depth - 1]
     if depth < arch.layers:  # theirs have no norm behind them
       want_TD = hf_worlds.normed(arch, params, want_TD)
-    np.testing.assert_allclose(got_TD, want_TD, atol=1e-4, err_msg=f"layer {depth}")
+    hf_worlds.assert_close(got_TD, want_TD, f"layer {depth}")
   got_TV = decoder.logits(arch, params, got_TD)
-  assert np.abs(got_TV - want["logits"]).max() <= LIMIT
+  hf_worlds.assert_close(got_TV, want["logits"], "logits")
 
 
 @each

@@ -9,7 +9,6 @@ import sys
 
 import gguf_worlds
 import jax
-import numpy as np
 import pytest
 import safetensors.numpy
 import test_gguf
@@ -40,7 +39,7 @@ def test_a_file_computes_the_same(name, tmp_path):
     hidden_TD = hf_worlds.hidden(policy.arch, policy.params, ids_T, policy.arch.layers)
     got_TV = decoder.logits(policy.arch, policy.params, hidden_TD)
   drawn = hf_worlds.greedy(policy.arch, policy.params, ids_T)
-  assert np.abs(got_TV - want["logits"]).max() <= 1e-4
+  hf_worlds.assert_close(got_TV, want["logits"], "logits")
   assert drawn == want["greedy"].tolist()
 
 
@@ -53,7 +52,7 @@ def test_what_pxy_exports_of_a_file_is_the_same_model(name, tmp_path):
     tmp_path / "hf", attn_implementation="eager", dtype="float32"
   )
   got = make_gguf.outputs(model.eval())
-  np.testing.assert_allclose(got["logits"], want["logits"], atol=1e-5)
+  hf_worlds.assert_close(got["logits"], want["logits"], "logits")
   assert got["greedy"].tolist() == want["greedy"].tolist()
 
 
@@ -62,7 +61,7 @@ def test_the_golden_file_is_of_today(name, tmp_path):
   path = gguf_worlds.write(tmp_path / "x.gguf", name)
   stored = safetensors.numpy.load_file(GOLDEN)
   for key, value in make_gguf.outputs(make_gguf.model(path, name)).items():
-    np.testing.assert_allclose(stored[f"{name}.{key}"], value, atol=1e-5, err_msg=key)
+    hf_worlds.assert_close(value, stored[f"{name}.{key}"], key)
 
 
 @pytest.mark.parametrize("kind", test_gguf_sentencepiece.KINDS)

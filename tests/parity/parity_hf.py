@@ -63,9 +63,9 @@ def test_what_transformers_saves_computes_the_same(name, theirs):
       want_TD = want["hidden"][depth - 1]
       if depth < arch.layers:  # theirs have no norm behind them
         want_TD = hf_worlds.normed(arch, params, want_TD)
-      np.testing.assert_allclose(got_TD, want_TD, atol=1e-4, err_msg=f"layer {depth}")
+      hf_worlds.assert_close(got_TD, want_TD, f"layer {depth}")
     got_TV = decoder.logits(arch, params, got_TD)
-  assert np.abs(got_TV - want["logits"]).max() <= 1e-4
+  hf_worlds.assert_close(got_TV, want["logits"], "logits")
   # As a run draws: compiled, with slots, from the same cache.
   with engine_lib.Engine(
     arch,
@@ -113,7 +113,7 @@ def test_the_golden_files_are_of_today(name):
   model = make_hf.model(name)
   stored = safetensors.numpy.load_file(GOLDEN / "hf.safetensors")
   for key, value in make_hf.outputs(model, hf_worlds.ids()).items():
-    np.testing.assert_allclose(stored[f"{name}.{key}"], value, atol=1e-5, err_msg=key)
+    hf_worlds.assert_close(value, stored[f"{name}.{key}"], key)
   values = json.loads((GOLDEN / "hf.json").read_text())[name]
   assert families.read(values) == families.read(
     json.loads(model.config.to_json_string(use_diff=True))

@@ -34,15 +34,19 @@ def examine(options, count: int, samples: int):
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
     collector = _collector(stack, policy, limits, data, pool)
-    bar = stack.enter_context(progress.counting("evaluate", len(chosen) * samples))
-    found = evaluate.evaluate(
+    found = _drawn(collector, policy, chosen, samples, options.seed)
+  return policy, chosen, found
+
+
+def _drawn(collector, policy, chosen, samples: int, seed: int) -> evaluate.Evaluation:
+  with progress.counting("evaluate", len(chosen) * samples) as bar:
+    return evaluate.evaluate(
       dataclasses.replace(collector, on_answer=bar),
       policy.params,
       chosen,
       samples,
-      seed=options.seed,
+      seed=seed,
     )
-  return policy, chosen, found
 
 
 def _configs(options, task: str, count: int, samples: int):
@@ -95,36 +99,63 @@ def command(options) -> None:
     files.writable(options.save / "samples", f"--save {options.save}")
   elif len(contexts) > 1:
     raise config.Error(
-      "--contexts: log p is of what is saved; name a folder: --save DIR"
+      "--contexts: log p is of what is saved; name a folder with --save"
     )
   tasks = options.task or (config.Data().task,)
   asked = [
     _configs(options, task, options.problems, options.samples)
     for task in dict.fromkeys(tasks)
   ]
-  models = _models(options.model, options.step)
   reports = []
+  models = _models(options.model, options.step)
   with pool_lib.Pool(config.Reward(), options.grader) as pool:
     for model, step in models:
-      policy = _policy(model, step, asked[0][0])
-      likelihood = likelihood_lib.Likelihood(policy.arch)
-      for data, cfg, limits in asked:
-        with contextlib.ExitStack() as stack:
-          collector = _collector(stack, policy, limits, data, pool)
-          report = {
-            "model": model,
-            **({} if step is None or len(models) == 1 else {"step": step}),
-            "task": data.task,
-            "split": cfg.split,
-          }
-          if options.save is None:
-            found = _drawn(collector, policy, data, cfg, options.seed)
-          else:
-            found = _kept(collector, likelihood, policy, data, cfg, options, step)
-          reports.append(report | found)
+      reports += _reports(model, step, asked, pool, options, len(models) > 1)
   evaluate.show({_title(report): report["scores"] for report in reports})
   if options.json is not None:
     files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
+
+
+def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
+  """What --json has of a model, for each task."""
+  policy = _policy(model, step, asked[0][0])
+  sources = [
+    prompts_lib.load(data, policy.tokenizer, cfg.split) for data, cfg, _ in asked
+  ]
+  kept = None if options.save is None else samples_lib.of_model(policy)
+  likelihood = likelihood_lib.Likelihood(policy.arch)
+  reports = []
+  for (data, cfg, limits), source in zip(asked, sources, strict=True):
+    report = {"model": model, "step": step, "task": data.task, "split": cfg.split}
+    if step is None or not several:
+      del report["step"]
+    with contextlib.ExitStack() as stack:
+      collector = _collector(stack, policy, limits, data, pool)
+      if kept is None:
+        chosen = source.first(cfg.problems)
+        found = _drawn(collector, policy, chosen, cfg.samples, options.seed)
+        sizes, scores = len(chosen), found.scores
+      else:
+        of = samples_lib.identity(kept, data, cfg.split, limits, options.seed)
+        name = store.name(model, step, of)
+        writer = stack.enter_context(store.Writer(options.save, name, of))
+        stored = samples_lib.fill(
+          collector,
+          likelihood,
+          policy,
+          source,
+          writer,
+          cfg.problems,
+          cfg.samples,
+          seed=options.seed,
+          contexts=likelihood_lib.names(options.contexts),
+          step=step,
+        ).first(cfg.problems, cfg.samples)
+        sizes, scores = len(stored.problems), evaluate.of_stored(stored, pool.grader)
+      report |= {"problems": sizes, "samples": cfg.samples}
+      report["scores"] = scores_lib.to_json(scores)
+      reports.append(report | ({"saved": str(stored.path)} if kept else {}))
+  return reports
 
 
 def _models(models, steps) -> list[tuple[str, int | None]]:
@@ -133,9 +164,9 @@ def _models(models, steps) -> list[tuple[str, int | None]]:
     raise config.Error("name a MODEL: builtin:tiny, or a folder; see pxy eval --help")
   out = []
   for model in models:
-    known = ()
+    place, known = load.place(model), ()
     if "all" in steps:
-      known = checkpoint.steps(load.place(model) / "checkpoints")
+      known = checkpoint.steps(place / "checkpoints")
       if not known:
         raise config.Error(f"--step all: {model} has no checkpoints; leave it out")
     chosen = known or [step for step in steps if step != "all"] or [None]
@@ -146,46 +177,3 @@ def _models(models, steps) -> list[tuple[str, int | None]]:
 def _title(report: dict) -> str:
   step = f"@{report['step']}" if "step" in report else ""
   return f"{report['model']}{step} on {report['task']} ({report['split']})"
-
-
-def _drawn(collector, policy, data, cfg, seed: int) -> dict:
-  """Numbers of responses that are drawn now, as --json has them."""
-  chosen = evaluate.problems(data, cfg, policy.tokenizer)
-  with progress.counting("evaluate", len(chosen) * cfg.samples) as bar:
-    found = evaluate.evaluate(
-      dataclasses.replace(collector, on_answer=bar),
-      policy.params,
-      chosen,
-      cfg.samples,
-      seed=seed,
-    )
-  scores = scores_lib.to_json(found.scores)
-  return {"problems": len(chosen), "samples": cfg.samples, "scores": scores}
-
-
-def _kept(collector, likelihood, policy, data, cfg, options, step) -> dict:
-  """Numbers of responses that are in a store, once they all are."""
-  source = prompts_lib.load(data, policy.tokenizer, cfg.split)
-  of = samples_lib.identity(policy, data, cfg, collector.engine.sampling, options.seed)
-  name = store.name(policy.name, step, of)
-  with store.Writer(options.save, name, of) as writer:
-    stored = samples_lib.fill(
-      collector,
-      likelihood,
-      policy,
-      source,
-      writer,
-      cfg.problems,
-      cfg.samples,
-      seed=options.seed,
-      contexts=likelihood_lib.names(options.contexts),
-      step=step,
-    )
-  stored = stored.first(cfg.problems, cfg.samples)
-  scores = evaluate.of_stored(stored, collector.pool.grader)
-  return {
-    "problems": len(stored.problems),
-    "samples": cfg.samples,
-    "scores": scores_lib.to_json(scores),
-    "saved": str(stored.path),
-  }

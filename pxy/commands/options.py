@@ -162,7 +162,7 @@ class Eval(OnTask):
     tyro.conf.Positional[tuple[str, ...]],
     tyro.conf.arg(
       metavar="MODEL...",
-      help="builtin:tiny, an HF-style folder, hf://org/name[@revision], a .gguf file, or"
+      help="builtin:tiny, an HF-style folder, hf://org/name[@revision], a .gguf file or"
       " the folder of a run; one or several.",
     ),
   ]

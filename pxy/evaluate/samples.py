@@ -25,23 +25,35 @@ from pxy.sampling import collect
 from pxy.show import progress
 
 WAVES = 4
-"""Responses of a chunk, in slots of the sampler: the last of a chunk leave slots idle."""
+"""Responses of a chunk, in slots of the sampler: its last ones leave slots idle."""
 _AWAY = 0.381966
 """How far on in the task the other prompt is: no neighbour, and no even part of it."""
 
 
-def identity(policy, data: config.Data, cfg: config.Eval, limits, seed: int) -> dict:
-  """What a store is of: all that the responses and their grades depend on.
-
-  Args:
-    policy: load.Policy.
-    limits: config.Sampling that is drawn with.
-  """
+def of_model(policy) -> dict[str, str]:
+  """Digests of a model's weights (all bytes are read) and of its tokenizer."""
   return {
     "weights": weights_digest(policy.params),
     "tokenizer": tokenizer_digest(policy.tokenizer),
-    "task": cfg.task or data.task,
-    "split": cfg.split,
+  }
+
+
+def identity(
+  model: dict[str, str],
+  data: config.Data,
+  split: str,
+  limits: config.Sampling,
+  seed: int,
+) -> dict:
+  """What a store is of: all that the responses and their grades depend on.
+
+  Args:
+    model: of_model.
+    limits: of the sampling.
+  """
+  return model | {
+    "task": data.task,
+    "split": split,
     "grader": data.grader,
     "template": data.template,
     "system": data.system,

@@ -64,9 +64,8 @@ def name(model: str, step: int | None, of: dict) -> str:
   words = [own, of["task"], of["split"], f"t{rule['temperature']:g}"]
   words += [f"p{rule['top_p']:g}"] if rule["top_p"] < 1 else []
   words += [f"seed{of['seed']}", digest(of)[:8]]
-  return ".".join(
-    re.sub(r"[^\w@+.-]+", "-", w, flags=re.ASCII).strip("-.")[:48] for w in words
-  )
+  words = [re.sub(r"[^\w@+.-]+", "-", word, flags=re.ASCII) for word in words]
+  return ".".join(word.strip("-.")[:48] for word in words)
 
 
 # Rows and lines.
@@ -84,7 +83,7 @@ def problem(prompt, place: int, prompt_id: str, other: str | None) -> dict:
     "task": prompt.task,
     "other": other,
   }
-  columns = {str(k): _finite(v) for k, v in prompt.columns.items()}
+  columns = _plain(prompt.columns)
   hidden = {k: v for k, v in columns.items() if k in _OWN or k in ("columns", "check")}
   hidden = {k: v for k, v in hidden.items() if v != own.get(k)}
   row = own | {k: v for k, v in columns.items() if k not in (*_OWN, "columns", "check")}
@@ -115,13 +114,17 @@ def item(problem: dict, response: dict) -> tasks.Item:
   )
 
 
-def _finite(value):
-  """The same, with null for what JSON cannot say."""
+def _plain(value):
+  """The same as JSON has it; null for a number that is none."""
   if isinstance(value, dict):
-    return {str(k): _finite(v) for k, v in value.items()}
-  if isinstance(value, list):
-    return [_finite(v) for v in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {str(k): _plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(v) for v in value]
+  if isinstance(value, float):
+    return value if math.isfinite(value) else None
+  if value is None or isinstance(value, (bool, int, str)):
+    return value
+  return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def _line(key: str, row: dict) -> str:
@@ -270,13 +273,13 @@ def _stored(folder: pathlib.Path, name: str) -> Stored:
   about = _about(folder, name)
   held = _held(folder, name, digest(about["of"]))
   contexts, samples = about["contexts"], about["samples"]
-  problems = [held.problems.get(p) for p in range(about["problems"])]
   try:
+    problems = [held.problems[place] for place in range(about["problems"])]
     groups = [
       [held.rows[row["problem"], r] for r in range(samples)] for row in problems
     ]
     whole = all(r["logp"].keys() >= set(contexts) for group in groups for r in group)
-  except (TypeError, KeyError):
+  except KeyError:
     whole = False
   if not whole:
     raise config.Error(
@@ -443,19 +446,12 @@ class Writer:
       held = _held(self.folder, self.name, self._key)
       self.problems, self.rows = held.problems, held.rows
       drawn = {problem for problem, _ in self.rows}
-      self.size = (
-        1
-        + max(
-          (n for n, row in self.problems.items() if row["problem"] in drawn), default=-1
-        ),
-        1 + max((r for _, r in self.rows), default=-1),
-      )
+      places = (n for n, row in self.problems.items() if row["problem"] in drawn)
+      self.size = _past(places), _past(r for _, r in self.rows)
       parts = sorted(self._parts.glob("*.jsonl"))
       for path in parts:
         _gather(self.rows, _lines(path, self._key, _is_response))
-      self._number = 1 + max(
-        (int(p.stem) for p in parts if p.stem.isdecimal()), default=-1
-      )
+      self._number = _past(int(p.stem) for p in parts if p.stem.isdecimal())
       self._stack = stack.pop_all()
     return self
 
@@ -470,11 +466,12 @@ class Writer:
     Raises config.Error where the store holds other problems than these.
     """
     for place, row in self.problems.items():
-      if place < len(problems) and _bare(row) != _bare(problems[place]):
+      row = {k: v for k, v in row.items() if k != "check"}
+      if place < len(problems) and digest(row) != digest(problems[place]):
         raise config.Error(
-          f"{self.folder / self.name}.problems.jsonl: the task's row {row['uid']} is not"
-          " what it was, so these samples are of other problems; bring the task's file"
-          " back, or name another folder with --save"
+          f"{self.folder / self.name}.problems.jsonl: problem {place} of the task is"
+          " another than these samples are of; bring the task's file back, or name"
+          " another folder with --save"
         )
     self.problems = dict(enumerate(problems))
     self.about = {
@@ -521,5 +518,6 @@ class Writer:
     files.write_text(self.folder / f"{self.name}.{ending}", text)
 
 
-def _bare(row: dict) -> dict:
-  return {k: v for k, v in row.items() if k != "check"}
+def _past(numbers: Iterable[int]) -> int:
+  """One more than the largest; 0 if there is none."""
+  return 1 + max(numbers, default=-1)

@@ -91,7 +91,7 @@ def _silence(*fds: int) -> None:
 
 
 def _guarded(grade, item: tasks.Item) -> list | None:
-  """[status, score, why, metrics, answer], whatever the grader raises; None if it says None."""
+  """[status, score, why, metrics, answer], whatever it raises; None if it says None."""
   try:
     outcome = grade(item)
   except MemoryError:

@@ -150,10 +150,45 @@ class OnTask:
 
 @dataclasses.dataclass(frozen=True)
 class Eval(OnTask):
-  """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts."""
+  """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts.
 
+  `pxy eval builtin:tiny runs/s1 --task A --task B --save samples` has a column for each
+  model and task, and keeps every response in files (docs/samples.md). Asked again with
+  more --samples, --problems or --contexts, it draws what is missing; so it does after
+  it was killed.
+  """
+
+  model: Annotated[
+    tyro.conf.Positional[tuple[str, ...]],
+    tyro.conf.arg(
+      metavar="MODEL...",
+      help="builtin:tiny, an HF-style folder, hf://org/name[@revision], a .gguf file or"
+      " the folder of a run; one or several.",
+    ),
+  ]
+  task: Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+      help="`arithmetic/LEVEL`, `world/KIND`, a .jsonl or .parquet file, `gym:NAME`,"
+      " `tfds:NAME`, or a mixture; see data.task in `pxy train --help`. May be given"
+      f" several times; default: {config.Data().task}."
+    ),
+  ] = ()
+  step: Annotated[
+    tyro.conf.UseAppendAction[tuple[int | Literal["all"], ...]],
+    tyro.conf.arg(
+      help="Checkpoint of a run folder, several times if you like, or `all`; default:"
+      " the newest."
+    ),
+  ] = ()
   samples: _like(config.Eval, "samples") = config.Eval().samples
   problems: _like(config.Eval, "problems") = config.Eval().problems
+  save: pathlib.Path | None = None
+  """Folder that keeps the responses, and what it has already is not drawn again: a row
+  each with ids, text, log p, grade and answer."""
+  contexts: str = ""
+  """Of what is saved, log p of each response in these places of its prompt as well:
+  `start`, `document` (lone tokens), `other` (another problem's prompt), with commas."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +263,8 @@ class Score:
   """Grades of responses that are there already: `pxy score FILE --task math`.
 
   A row of FILE (.jsonl) has `response` and `answer`, and other columns for graders that
-  take them. A row of the result has outcome, score, why and seconds.
+  take them; or FILE is one that `pxy eval --save` wrote, with its problems beside it. A
+  row of the result has outcome, score, why and seconds.
   """
 
   file: tyro.conf.Positional[pathlib.Path]

@@ -49,6 +49,7 @@ class Outcome:
     why: a line that says why it is not scored.
     seconds: of wall clock, that the grader took.
     metrics: name -> number, what else the grader told.
+    answer: what it told to be the response's answer; None: it told none (given.py).
   """
 
   status: str
@@ -56,11 +57,17 @@ class Outcome:
   why: str = ""
   seconds: float = 0.0
   metrics: dict = dataclasses.field(default_factory=dict)
+  answer: str | None = None
 
 
-def scored(score: float, metrics: dict | None = None) -> Outcome:
-  """The verifier's word, a finite number; by custom 0 to 1, or -1 to 1."""
-  return Outcome("scored", float(score), metrics=metrics or {})
+def scored(
+  score: float, metrics: dict | None = None, told: str | None = None
+) -> Outcome:
+  """The verifier's word, a finite number; by custom 0 to 1, or -1 to 1.
+
+  told: the response's answer, where the grader says it.
+  """
+  return Outcome("scored", float(score), metrics=metrics or {}, answer=told)
 
 
 def ungradable(why: str) -> Outcome:
@@ -98,14 +105,14 @@ def boxed(item: Item) -> Outcome:
 
 def number(item: Item) -> Outcome:
   """1 if the response's number, or else its final one, is the answer's; for GSM8K."""
-  expected = _numeral(item.answer)
+  expected = numeral(item.answer)
   if expected is None:
     return ungradable(f"the answer {item.answer[:40]!r} has no number")
-  found = _numeral(answer.said(item.response))
+  found = numeral(answer.said(item.response))
   return scored(found is not None and equal.decide(found, expected) is True)
 
 
-def _numeral(text: str) -> str | None:
+def numeral(text: str) -> str | None:
   """What is marked or said to be the answer, or the number in it; else the last one."""
   found = answer.marked(text)
   if found is answer.NOWHERE:
@@ -295,13 +302,15 @@ def _verl(item: Item):
 
 
 def _outcome(value) -> Outcome:
-  """The outcome of what a function returned; a dict's other numbers become metrics."""
-  metrics = {}
+  """The outcome of what a function returned; a dict's other numbers become metrics, and
+  a text under `pred`, as verl's own functions have it, is the response's answer."""
+  metrics, told = {}, None
   if isinstance(value, dict):
     if "score" not in value:
       return failed("returned a dict without the key 'score'")
     found = {str(k): _number(v) for k, v in value.items() if k != "score"}
     metrics = {k: v for k, v in found.items() if v is not None}
+    told = value["pred"] if isinstance(value.get("pred"), str) else None
     value = value["score"]
   if value is None:
     return ungradable("the grader returned None")
@@ -310,7 +319,7 @@ def _outcome(value) -> Outcome:
     return failed(f"returned {type(value).__name__}, not a number")
   if not math.isfinite(score):
     return failed(f"returned {score}")
-  return scored(score, metrics)
+  return scored(score, metrics, told)
 
 
 def _number(value) -> float | None:

@@ -15,8 +15,8 @@ from rich import table as rich_table
 
 from pxy import config
 from pxy.data import prompts as prompts_lib
-from pxy.evaluate import passk
 from pxy.evaluate import scores as scores_lib
+from pxy.measures import passk
 from pxy.rewards import answer as answer_lib
 from pxy.sampling import collect
 

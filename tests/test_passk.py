@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from pxy.evaluate import passk, scores
+from pxy.evaluate import scores
+from pxy.measures import passk
 
 NAN = np.nan
 

@@ -14,7 +14,7 @@ import pytest
 
 from pxy import config
 from pxy.data import world, world_problems
-from pxy.evaluate import passk
+from pxy.measures import passk
 from pxy.rewards import tasks
 from pxy.rl import pack, rollout, view
 from pxy.sampling import engine as engine_lib

@@ -15,8 +15,9 @@ from rich import table as rich_table
 
 from pxy import config
 from pxy.data import prompts as prompts_lib
-from pxy.evaluate import passk, store
 from pxy.evaluate import scores as scores_lib
+from pxy.evaluate import store
+from pxy.measures import passk
 from pxy.rewards import given
 from pxy.sampling import collect
 

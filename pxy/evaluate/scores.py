@@ -10,7 +10,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from pxy.evaluate import behaviour, passk
+from pxy.evaluate import behaviour
+from pxy.measures import passk
 
 
 def correct(score_PR: np.ndarray) -> np.ndarray:

@@ -196,8 +196,9 @@ def test_every_problem_has_its_truth(rows):
   for (kind, _), problems in rows.items():
     for p in problems[:200]:
       assert grade("verified", p, p.trace).score == 1, (kind, p)
-      assert p.trace.endswith(f"answer {p.answer}") and p.question == p.group
-      assert (p.answer == "unknown") == (kind == "unknown")
+      assert p.trace.endswith(f"answer {p.answer}")
+      assert (p.question == p.group) == (p.variant == "plain")
+      assert (p.answer == "unknown") == (not p.answerable) == (kind == "unknown")
       assert p.hops == p.question.count(" of ")
 
 

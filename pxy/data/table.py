@@ -27,7 +27,7 @@ class Table:
     name: in CamelCase; the folder's is in snake_case.
     version: names the files: raise it when `generate` yields anything else.
     description: a line.
-    record: a dataclass of str and int fields.
+    record: a dataclass of str, int and bool fields.
     splits: names.
     generate: (config, split) -> records, in the order that is kept.
   """
@@ -114,11 +114,11 @@ def read(table: Table, config: str, split: str) -> tuple:
 def _read(path: str, table: Table, config: str, split: str) -> tuple:
   """A split's files at `path`; kept in memory, since evaluations come back to them."""
   source = builder(table, config).as_data_source(split=split)
-  names = [field.name for field in dataclasses.fields(table.record)]
+  fields = dataclasses.fields(table.record)
   out = []
   for row in source.__getitems__(list(range(len(source)))):
-    values = (row[name] for name in names)
+    values = ((field.type, row[field.name]) for field in fields)
     out.append(
-      table.record(*(x.decode() if type(x) is bytes else int(x) for x in values))
+      table.record(*(x.decode() if kind is str else kind(x) for kind, x in values))
     )
   return tuple(out)

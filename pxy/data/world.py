@@ -302,15 +302,19 @@ def way_of(world: World, question: Question) -> list[int]:
   return way
 
 
-def documents(corpus: config.Corpus, seed: int) -> list[document_lib.Document]:
-  """`corpus.documents` documents of the world of this seed."""
-  world, rng = make(seed), random.Random(seed)
+def documents(
+  corpus: config.Corpus, seed: int, split: str = "train"
+) -> list[document_lib.Document]:
+  """`corpus.documents` documents of the world of this seed. The base's are of train;
+  those of another split ask the chains of that one."""
+  world = make(seed)
+  rng = random.Random(seed if split == "train" else f"{seed} {split}")
   rank = np.arange(KNOWN)
   subjects = _upto((1 / (rank + 10) ** _ZIPF).tolist())
-  return [_document(world, rng, corpus, subjects) for _ in range(corpus.documents)]
+  return [_document(world, rng, corpus, subjects, split) for _ in range(corpus.documents)]
 
 
-def _document(world, rng, corpus, subjects) -> document_lib.Document:
+def _document(world, rng, corpus, subjects, split) -> document_lib.Document:
   def one_of(upto):
     return min(bisect.bisect(upto, rng.random()), len(upto) - 1)
 
@@ -336,7 +340,7 @@ def _document(world, rng, corpus, subjects) -> document_lib.Document:
     attribute = ATTRIBUTES[rng.random() >= _CODE]
     subject = ENTITIES + below(ASKED - ENTITIES) if unknown else one_of(subjects)
     question = Question(style, attribute, relations, subject)
-    if unknown or hops == 1 or split_of(world, question) == "train":
+    if unknown or hops == 1 or split_of(world, question) == split:
       break
   free = not unknown and style != "direct" and rng.random() < corpus.question_free
   said = trace(world, question, slips, remarks)

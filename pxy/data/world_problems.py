@@ -7,6 +7,7 @@
   unknown   single facts about invented names, a third of which the corpus asks about
   ghosts    single facts about entities of which no document says any
   robust    chains of 1 to 3 hops, each in six variants with one `group`
+  guess     those of `chains`, each asked for the answer alone
 
 Chains ask for codes, since a colour is right by chance one time in eight. A row has its
 truth beside it (Problem), so that whoever has the row can grade a response to it.
@@ -23,6 +24,8 @@ from pxy.data import mix, table
 from pxy.data import world as world_lib
 
 VARIANTS = ("plain", "backwards", "style-last", "mark-first", "distractor", "renamed")
+GUESS = "guess"
+"""A further variant, in no task but that of its name: the answer alone is asked for."""
 _OF_ORDER = 63  # purpose of hashed numbers
 
 
@@ -55,6 +58,7 @@ KINDS = {
   "unknown": Kind(world_lib.STYLES, world_lib.ATTRIBUTES, bands=("seen", "unseen")),
   "ghosts": Kind(world_lib.STYLES, world_lib.ATTRIBUTES, bands=("ghost",)),
   "robust": Kind(("explain", "brief"), hops=(1, 2, 3), variants=VARIANTS),
+  "guess": Kind(("explain", "brief"), hops=_CHAINS, variants=(GUESS,)),
 }
 """Tasks, as `world/chains`."""
 SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
@@ -72,11 +76,12 @@ class Problem:
     remarks: true statements about the entities on the way, which a verified response
       may make too.
     group: the plain question: its identity, shared by all variants.
-    variant: one of VARIANTS.
+    variant: one of VARIANTS, or GUESS.
     style, attribute, subject: of the question.
     band: of the subject, one of world.BANDS.
     hops: facts that the answer takes.
-    usual: the colour that the subject's family mostly has; empty of other attributes.
+    cue: the colour that the subject's family mostly has; empty of other attributes.
+    answerable: whether there is an answer: of an invented name there is none.
   """
 
   question: str
@@ -90,18 +95,21 @@ class Problem:
   subject: str
   band: str
   hops: int
-  usual: str
+  cue: str
+  answerable: bool
 
 
 def variant(
   world: world_lib.World, question: world_lib.Question, name: str
 ) -> tuple[str, world_lib.Question]:
-  """(text, question it asks) of a question in one of its VARIANTS.
+  """(text, question it asks) of a question in one of its VARIANTS, or as a GUESS.
 
   Paraphrases have the same words in another order; a distractor is a true sentence
   about somebody who is not on the way; a renamed question is about another subject of
   the band, and in the same split.
   """
+  if name == GUESS:
+    question = dataclasses.replace(question, style="direct")
   plain = world_lib.text(world, question)
   asked = plain.removeprefix(f"{question.style} : ").removesuffix(" ?")
   if name == "backwards":
@@ -164,7 +172,8 @@ def problem(
     subject=world.names[found.subject],
     band=world_lib.band(found.subject),
     hops=found.hops,
-    usual=world_lib.COLOURS[usual] if colour else "",
+    cue=world_lib.COLOURS[usual] if colour else "",
+    answerable=found.subject < world_lib.ENTITIES,
   )
 
 
@@ -203,7 +212,7 @@ def _chains(world: world_lib.World, kind: Kind, hops: int, split: str) -> np.nda
 
 TABLE = table.Table(
   name="World",
-  version="1.0.0",
+  version="1.1.0",
   description="Questions of several hops about invented entities, with exact truth.",
   record=Problem,
   splits=tuple(SIZES),

@@ -13,7 +13,7 @@ probability without one before it, and `start` is that one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -72,20 +72,28 @@ class Likelihood:
 
     Responses to the same context are scored together; a context has at least one id.
     """
-    batches: dict[tuple, list[int]] = {}
-    for i, (ids, r, response) in enumerate(asked):
-      width = _width(len(ids) + len(response) - 1)
-      batches.setdefault((tuple(ids), r // ROWS, width), []).append(i)
     out = [(None, None)] * len(asked)
     running = []
-    for (ids, _, width), members in batches.items():
-      packed = _packed(ids, [asked[i][1:] for i in members], width)
+    for members, packed in batches(asked):
       running.append((members, packed.mask_BT, self._scores(params, packed)))
       if len(running) > 64:
         _take(out, asked, running.pop(0))
     for done in running:
       _take(out, asked, done)
     return out
+
+
+def batches(
+  asked: Sequence[tuple[Sequence[int], int, np.ndarray]],
+) -> Iterator[tuple[list[int], pack.Packed]]:
+  """(which of `asked`, packed rows) of each batch; `asked` is that of Likelihood, and
+  response r is in row r % ROWS."""
+  found: dict[tuple, list[int]] = {}
+  for i, (ids, r, response) in enumerate(asked):
+    width = _width(len(ids) + len(response) - 1)
+    found.setdefault((tuple(ids), r // ROWS, width), []).append(i)
+  for (ids, _, width), members in found.items():
+    yield members, _packed(ids, [asked[i][1:] for i in members], width)
 
 
 def _width(tokens: int) -> int:

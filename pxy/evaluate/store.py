@@ -235,15 +235,20 @@ class Stored:
 
   def first(self, problems: int, samples: int) -> "Stored":
     """The first responses to the first problems."""
+    return self.take(range(min(problems, len(self.problems))), samples)
+
+  def take(self, places: Sequence[int], samples: int | None = None) -> "Stored":
+    """The first responses, or all, to the problems at some places, in that order."""
+    places = list(places)
 
     def cut(value):
       if isinstance(value, np.ndarray):
-        return value[:problems, :samples]
-      return [group[:samples] for group in value[:problems]]
+        return value[places, :samples]
+      return [value[p][:samples] for p in places]
 
     own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     same = {k: own.pop(k) for k in ("path", "about", "problems", "logp")}
-    same["problems"] = same["problems"][:problems]
+    same["problems"] = [same["problems"][p] for p in places]
     same["logp"] = {k: cut(v) for k, v in same["logp"].items()}
     return Stored(**same, **{k: cut(v) for k, v in own.items()})
 

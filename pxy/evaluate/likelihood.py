@@ -3,7 +3,7 @@
     log p(y | c) = sum_t log pi(y_t | c, y_<t)       at temperature 1, nothing cut off
 
 Each is a function of the weights, c and y alone, to the bit: response r is scored in
-row r % 8 of a batch of one shape, which its own length decides, and what stands in the
+row r % 8 of a batch of one shape, which the lengths decide, and what stands in the
 other rows does not reach it. So what is added later equals what is there. Sums are
 exact over the float32 values of the tokens, and kept to six digits behind the point.
 
@@ -12,6 +12,7 @@ prompt. There is no context of no token: a causal model gives a first token no
 probability without one before it, and `start` is that one.
 """
 
+import collections
 import math
 from collections.abc import Sequence
 
@@ -73,12 +74,14 @@ class Likelihood:
     Responses to the same context are scored together; a context has at least one id.
     """
     batches: dict[tuple, list[int]] = {}
+    taken: collections.Counter = collections.Counter()
     for i, (ids, r, response) in enumerate(asked):
-      width = _width(len(ids) + len(response) - 1)
-      batches.setdefault((tuple(ids), r // ROWS, width), []).append(i)
+      place = tuple(ids), _width(len(ids) + len(response) - 1), r % ROWS
+      batches.setdefault((*place[:2], taken[place]), []).append(i)
+      taken[place] += 1
     out = [(None, None)] * len(asked)
     running = []
-    for (ids, _, width), members in batches.items():
+    for (ids, width, _), members in batches.items():
       packed = _packed(ids, [asked[i][1:] for i in members], width)
       running.append((members, packed.mask_BT, self._scores(params, packed)))
       if len(running) > 64:

@@ -133,7 +133,7 @@ def fill(
   Args:
     policy: load.Policy that the store is of.
     writer: of the store, entered.
-    contexts: under which log p is taken, of likelihood.names.
+    contexts: under which log p is taken, besides `prompt`; of likelihood.NAMES.
     step: of the checkpoint, to be noted.
 
   Raises:
@@ -141,7 +141,7 @@ def fill(
     interrupt.Stopped: an end was asked for.
   """
   held = (writer.about or {}).get("contexts", ()) if writer.size[0] else ()
-  contexts = [c for c in ("prompt", *likelihood_lib.NAMES) if c in (*contexts, *held)]
+  contexts = likelihood_lib.names(",".join([*contexts, *held]))
   prompts = source.first(max(problems, writer.size[0]))
   samples = max(samples, writer.size[1])
   uids = [prompt.uid for prompt in source.prompts]

@@ -146,9 +146,12 @@ def test_a_call_that_broke_off_goes_on_at_its_chunk(fill, whole, tmp_path):
   with pytest.raises(config.Error, match=r"not finished.* run the same pxy eval"):
     store.read(tmp_path)
   calls.clear()
-  fill(
-    tmp_path, 12, 10, contexts=ALL, score=lambda *a: calls.append(a) or LIKELIHOOD(*a)
-  )
+
+  def counted(*args):
+    calls.append(args)
+    return LIKELIHOOD(*args)
+
+  fill(tmp_path, 12, 10, contexts=ALL, score=counted)
   assert len(calls) == 2, "two chunks of four were there"
   assert contents(tmp_path) == contents(whole.path.parent)
 
@@ -229,24 +232,27 @@ def test_order_and_duplicates_of_rows_do_not_matter(whole, copy):
 
 
 def test_log_probs_are_the_models(whole, policy):
-  """Against a forward pass of one sequence at a time."""
-  ids_of = likelihood_lib.fixed(policy.tokenizer, ALL)
+  """Against a forward pass of one sequence, and a softmax over all its logits."""
+
+  @jax.jit
+  def logp(params, tokens_1T, length):
+    positions_1T = np.arange(tokens_1T.shape[1], dtype=np.int32)[None]
+    segments_1T = (positions_1T < length).astype(np.int32)
+    hidden_1TD = decoder.forward(ARCH, params, tokens_1T, positions_1T, segments_1T)
+    return jax.nn.log_softmax(hidden_1TD[0] @ decoder.head(ARCH, params))
+
+  fixed = likelihood_lib.fixed(policy.tokenizer, ALL)
   by_id = {p["problem"]: p["prompt"] for p in whole.problems}
   for p, r in ((0, 0), (3, 9), (11, 4)):
     problem, response = whole.problems[p], whole.ids[p][r].tolist()
     for name in ALL:
       text = problem["prompt"] if name == "prompt" else by_id[problem["other"]]
-      before = ids_of.get(name) or policy.tokenizer.encode(text)
-      sequence_1T = np.array([before + response[:-1]], np.int32)
-      hidden_1TD = decoder.forward(
-        ARCH,
-        policy.params,
-        sequence_1T,
-        np.arange(sequence_1T.size, dtype=np.int32)[None],
-        np.ones_like(sequence_1T),
-      )
-      logits_TV = hidden_1TD[0] @ decoder.head(ARCH, policy.params)
-      logp_TV = np.asarray(jax.nn.log_softmax(logits_TV))[len(before) - 1 :]
+      before = fixed.get(name) or policy.tokenizer.encode(text)
+      sequence = before + response[:-1]
+      tokens_1T = np.zeros((1, 64), np.int32)
+      tokens_1T[0, : len(sequence)] = sequence
+      logp_TV = np.asarray(logp(policy.params, tokens_1T, len(sequence)))
+      logp_TV = logp_TV[len(before) - 1 : len(sequence)]
       want = logp_TV[np.arange(len(response)), response].sum()
       assert whole.logp[name][p, r] == pytest.approx(want, abs=1e-3), (name, p, r)
       if name == "prompt":

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -318,6 +319,19 @@ def test_columns_come_back_as_they_were():
   item = store.item(json.loads(json.dumps(row)), {"text": "y", "ids": [1]})
   wanted = {k: v for k, v in columns.items() if k != "answer"} | {"x": [1, 2.5]}
   assert item.columns == wanted and item.answer == "3" and item.prompt == "x"
+
+
+def test_the_page_reads_a_store_as_it_says(whole, monkeypatch, tmp_path, capsys):
+  page = (ROOT / "docs/samples.md").read_text(encoding="utf-8")
+  (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  shutil.copytree(whole.path.parent, tmp_path / "samples")
+  monkeypatch.chdir(tmp_path)
+  exec(compile(code, "docs/samples.md", "exec"), {})
+  assert capsys.readouterr().out.startswith(whole.path.name)
+  own = [*json.loads(whole.path.read_text().splitlines()[0]), *whole.problems[0]]
+  own += [*whole.about, *ALL]
+  lacks = [name for name in own if f"`{name}`" not in page]
+  assert set(lacks) <= {"band", "format", "pxy"}, f"docs/samples.md: say {lacks}"
 
 
 # What does not belong.

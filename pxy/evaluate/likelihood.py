@@ -26,8 +26,6 @@ from pxy.train import step
 
 ROWS = 8
 """Of a batch."""
-_NARROWEST = 32
-"""Tokens of a row; further widths are powers of two."""
 
 OTHER = "other"
 NAMES = (*(name for name, known in context.CONTEXTS.items() if known.ids), OTHER)
@@ -92,7 +90,11 @@ class Likelihood:
 
 
 def _width(tokens: int) -> int:
-  return max(_NARROWEST, 1 << (tokens - 1).bit_length())
+  """Tokens of a row: 32, 64, 96, 128, 192, 256, 384 ..."""
+  width = 32
+  while width < tokens:
+    width += max(32, (1 << width.bit_length()) // 4)
+  return width
 
 
 def _packed(ids: Sequence[int], responses, width: int) -> pack.Packed:

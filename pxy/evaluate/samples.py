@@ -28,6 +28,7 @@ WAVES = 4
 """Responses of a chunk, in slots of the sampler: its last ones leave slots idle."""
 _AWAY = 0.381966
 """How far on in the task the other prompt is: no neighbour, and no even part of it."""
+_FAR = 1000
 
 
 def of_model(policy) -> dict[str, str]:
@@ -96,7 +97,7 @@ def others(
   """For each problem of a task the one whose prompt is its `other` context: a rotation,
   which passes over those that ask the same, as variants of a `group` do.
 
-  None where no problem asks anything else.
+  None where none of the next thousand asks anything else.
   """
   size = len(prompts)
   away = max(1, round(_AWAY * size))
@@ -108,7 +109,7 @@ def others(
     )
 
   def other(i):
-    on = (prompts[(i + away + n) % size] for n in range(size))
+    on = (prompts[(i + away + n) % size] for n in range(min(size, _FAR)))
     return next((found for found in on if not same(prompts[i], found)), None)
 
   return [other(i) for i in range(size)]

@@ -483,8 +483,8 @@ class Writer:
       "of": self._of,
       "pxy": __version__,
     }
-    self._write("problems.jsonl", [self.problems[p] for p in range(len(problems))])
     files.write_json(self.folder / f"{self.name}.json", self.about)
+    self._write("problems.jsonl", [self.problems[p] for p in range(len(problems))])
 
   def add(self, rows: Sequence[dict]) -> None:
     """Keeps rows of responses, all of them or none."""

@@ -184,11 +184,11 @@ class Eval(OnTask):
   samples: _like(config.Eval, "samples") = config.Eval().samples
   problems: _like(config.Eval, "problems") = config.Eval().problems
   save: pathlib.Path | None = None
-  """Folder that keeps the responses, and what it has already is not drawn again: a row
-  each with ids, text, log p, grade and answer."""
+  """Folder that keeps every response: ids, text, log p, grade, answer. What it has
+  already is not drawn again."""
   contexts: str = ""
-  """Of what is saved, log p of each response in these places of its prompt as well:
-  `start`, `document` (lone tokens), `other` (another problem's prompt), with commas."""
+  """With --save: log p of each response after these as well, with commas: `start` and
+  `document` (lone tokens), `other` (another problem's prompt)."""
 
 
 @dataclasses.dataclass(frozen=True)

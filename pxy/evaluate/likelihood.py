@@ -3,7 +3,7 @@
     log p(y | c) = sum_t log pi(y_t | c, y_<t)       at temperature 1, nothing cut off
 
 Each is a function of the weights, c and y alone, to the bit: response r is scored in
-row r % 8 of a batch of one shape, which its own length decides, and what stands in the
+row r % 8 of a batch of one shape, which the lengths decide, and what stands in the
 other rows does not reach it. So what is added later equals what is there. Sums are
 exact over the float32 values of the tokens, and kept to six digits behind the point.
 
@@ -12,6 +12,7 @@ prompt. There is no context of no token: a causal model gives a first token no
 probability without one before it, and `start` is that one.
 """
 
+import collections
 import math
 from collections.abc import Iterator, Sequence
 
@@ -25,8 +26,6 @@ from pxy.train import step
 
 ROWS = 8
 """Of a batch."""
-_NARROWEST = 32
-"""Tokens of a row; further widths are powers of two."""
 
 OTHER = "other"
 NAMES = (*(name for name, known in context.CONTEXTS.items() if known.ids), OTHER)
@@ -89,15 +88,21 @@ def batches(
   """(which of `asked`, packed rows) of each batch; `asked` is that of Likelihood, and
   response r is in row r % ROWS."""
   found: dict[tuple, list[int]] = {}
+  taken: collections.Counter = collections.Counter()
   for i, (ids, r, response) in enumerate(asked):
-    width = _width(len(ids) + len(response) - 1)
-    found.setdefault((tuple(ids), r // ROWS, width), []).append(i)
-  for (ids, _, width), members in found.items():
+    place = tuple(ids), _width(len(ids) + len(response) - 1), r % ROWS
+    found.setdefault((*place[:2], taken[place]), []).append(i)
+    taken[place] += 1
+  for (ids, width, _), members in found.items():
     yield members, _packed(ids, [asked[i][1:] for i in members], width)
 
 
 def _width(tokens: int) -> int:
-  return max(_NARROWEST, 1 << (tokens - 1).bit_length())
+  """Tokens of a row: 32, 64, 96, 128, 192, 256, 384 ..."""
+  width = 32
+  while width < tokens:
+    width += max(32, (1 << width.bit_length()) // 4)
+  return width
 
 
 def _packed(ids: Sequence[int], responses, width: int) -> pack.Packed:

@@ -112,7 +112,10 @@ def by_source(graded: collect.Graded) -> dict[str, float]:
 
 def show(columns: dict[str, dict[str, dict]]) -> None:
   """Prints scores (as JSON holds them): a row per metric, a column per evaluation."""
-  table = rich_table.Table("metric", *columns)
+  table = rich_table.Table()
+  table.add_column("metric", no_wrap=True)
+  for name in columns:
+    table.add_column(name, overflow="fold")
   names = dict.fromkeys(name for scores in columns.values() for name in scores)
   for name in names:
     cells = [_cell(name, scores.get(name, {})) for scores in columns.values()]

@@ -28,6 +28,7 @@ WAVES = 4
 """Responses of a chunk, in slots of the sampler: its last ones leave slots idle."""
 _AWAY = 0.381966
 """How far on in the task the other prompt is: no neighbour, and no even part of it."""
+_FAR = 1000
 
 
 def of_model(policy) -> dict[str, str]:
@@ -96,7 +97,7 @@ def others(
   """For each problem of a task the one whose prompt is its `other` context: a rotation,
   which passes over those that ask the same, as variants of a `group` do.
 
-  None where no problem asks anything else.
+  None where none of the next thousand asks anything else.
   """
   size = len(prompts)
   away = max(1, round(_AWAY * size))
@@ -108,7 +109,7 @@ def others(
     )
 
   def other(i):
-    on = (prompts[(i + away + n) % size] for n in range(size))
+    on = (prompts[(i + away + n) % size] for n in range(min(size, _FAR)))
     return next((found for found in on if not same(prompts[i], found)), None)
 
   return [other(i) for i in range(size)]
@@ -133,7 +134,7 @@ def fill(
   Args:
     policy: load.Policy that the store is of.
     writer: of the store, entered.
-    contexts: under which log p is taken, of likelihood.names.
+    contexts: under which log p is taken, besides `prompt`; of likelihood.NAMES.
     step: of the checkpoint, to be noted.
 
   Raises:
@@ -141,7 +142,7 @@ def fill(
     interrupt.Stopped: an end was asked for.
   """
   held = (writer.about or {}).get("contexts", ()) if writer.size[0] else ()
-  contexts = [c for c in ("prompt", *likelihood_lib.NAMES) if c in (*contexts, *held)]
+  contexts = likelihood_lib.names(",".join([*contexts, *held]))
   prompts = source.first(max(problems, writer.size[0]))
   samples = max(samples, writer.size[1])
   uids = [prompt.uid for prompt in source.prompts]

@@ -138,7 +138,7 @@ def _lines(path: pathlib.Path, key: str, valid) -> Iterator[dict]:
   for where, row in rows_lib.jsonl(path):
     at = f"{path}, {where}"
     if isinstance(row, config.Error):
-      raise config.Error(f"{at}: damaged ({row}); {_CURE}")
+      raise config.Error(f"{at}: damaged ({fields.line(row)[:80]}); {_CURE}")
     if not isinstance(row, dict) or "check" not in row:
       raise config.Error(f"{at}: no row of stored samples; {_CURE}")
     try:
@@ -488,8 +488,8 @@ class Writer:
       "of": self._of,
       "pxy": __version__,
     }
-    self._write("problems.jsonl", [self.problems[p] for p in range(len(problems))])
     files.write_json(self.folder / f"{self.name}.json", self.about)
+    self._write("problems.jsonl", [self.problems[p] for p in range(len(problems))])
 
   def add(self, rows: Sequence[dict]) -> None:
     """Keeps rows of responses, all of them or none."""

@@ -1,12 +1,12 @@
 """Calibration: is a response right as often as its confidence says?
 
-A confidence comes from the responses themselves (`agreement`: of the R - 1 others, the
-share that gives the same answer; the share of the commonest among R is too high, by .13
-at R = 8 and .075 at 16 for a calibrated model) or from elsewhere (`given`: P(True), what
-the model states, exp(mean log p)). Each comes with a way to draw what a calibrated model
-would give in its place: for each problem the right answer is drawn once, a with the
-model's own belief in a, so that all responses with that answer are right together. That
-is what makes the null of P problems with R responses so much wider than one of PR coins.
+A confidence comes from the responses themselves (`agreement`: the share of the others
+that give the same answer; the share of the commonest among R is too high, by .13 at
+R = 8 and .075 at 16 for a calibrated model) or from elsewhere (`given`: P(True), what
+the model states, exp(mean log p)). Each can draw what a calibrated model would give in
+its place: for each problem the right answer is drawn once, a with the model's own
+belief in a, so that all responses with that answer are right together. This is why the
+null of P problems with R responses is so much wider than that of PR coins.
 
     Brier = mean (confidence - correct)^2
     ECE^2 = sum_b n_b/N [(p_b - y_b)^2 - y_b (1-y_b) / (n_b-1)]
@@ -88,13 +88,11 @@ def sequence(logp_PR, tokens_PR) -> np.ndarray:
 
 
 def _others_equal(kind_PR, kinds: int):
-  count_PA = np.zeros((len(kind_PR), kinds))
   p_N, r_N = np.nonzero(kind_PR >= 0)
-  np.add.at(count_PA, (p_N, kind_PR[p_N, r_N]), 1)
+  cell_N = p_N * kinds + kind_PR[p_N, r_N]
   others_P = (kind_PR != arrays.ABSENT).sum(1) - 1
   conf_PR = np.full(kind_PR.shape, np.nan)
-  equal_N = count_PA[p_N, kind_PR[p_N, r_N]] - 1
-  conf_PR[p_N, r_N] = estimate.divide(equal_N, others_P[p_N])
+  conf_PR[p_N, r_N] = estimate.divide(np.bincount(cell_N)[cell_N] - 1, others_P[p_N])
   return conf_PR
 
 
@@ -104,8 +102,12 @@ def _draw(rng, belief_PA, times: int):
   u_PT = rng.random((len(belief_PA), times))
   # Beliefs in all there is sum to 1 but for rounding.
   u_PT *= np.where(upto_PA[:, -1:] > 1 - 1e-9, upto_PA[:, -1:], 1)
-  kind_PT = (u_PT[:, :, None] >= upto_PA[:, None, :]).sum(2)
-  return np.where(kind_PT == belief_PA.shape[1], arrays.NONE, kind_PT)
+  # All rows in one search: row p lies between p and p + 1.
+  problems, kinds = belief_PA.shape
+  row_P1 = np.arange(problems)[:, None]
+  found = np.searchsorted((upto_PA + row_P1).ravel(), (u_PT + row_P1).ravel(), "right")
+  kind_PT = found.reshape(u_PT.shape) - row_P1 * kinds
+  return np.where(kind_PT >= kinds, arrays.NONE, kind_PT)
 
 
 def _graded(kind_PR, gold_P1):

@@ -33,7 +33,9 @@ import numpy as np
 from pxy import fields
 from pxy.measures import names
 
-DRAWS, NULLS, BLOCK, SEED = 2000, 400, 16, 20_260
+DRAWS, NULLS, SEED = 2000, 400, 20_260
+BLOCK = 2**14
+"""Weights that a statistic gets at a time: what it makes of them stays in the cache."""
 LEVELS = (2.5, 97.5)
 """Percent points that bound an interval."""
 
@@ -136,7 +138,7 @@ def divide(above, below) -> np.ndarray:
 
 
 def again(stat: Stat, n: int) -> Callable[[np.random.Generator], float]:
-  """A null that is a statistic of n problems itself: rng -> it, of problems drawn anew."""
+  """A null that is a statistic of n problems itself: rng -> that of n drawn anew."""
   return lambda rng: float(stat(_weights(rng, 1, n).astype(np.float64))[0])
 
 
@@ -162,9 +164,9 @@ def measures(specs: Sequence[Spec]) -> dict[str, Measure]:
   return {name: one for name, one in found.items() if one is not None}
 
 
-def draws(spec: Spec) -> np.ndarray:
-  """The statistic of each bootstrap draw [DRAWS]."""
-  return _values(spec.stat, _drawn(len(spec.units)))
+def draws(spec: Spec, times: int = DRAWS) -> np.ndarray:
+  """The statistic of the first bootstrap draws [times]."""
+  return _values(spec.stat, _drawn(len(spec.units))[:times])
 
 
 def interval(value: float, value_B: np.ndarray, spec: Spec) -> tuple[float, float]:
@@ -246,21 +248,26 @@ def _runs(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _of_runs(specs, units, which_BS):
   """Mean over runs, and over the runs of each draw, on the common units."""
-  weight_BP = _drawn(len(units))
-  value_S, draw_SB = [], []
-  for spec in specs:
-    place = {unit: i for i, unit in enumerate(spec.units)}
-    column_P = np.array([place[unit] for unit in units])
-
-    def stat(weight_BP, spec=spec, column_P=column_P):
-      full = np.zeros((len(weight_BP), len(spec.units)))
-      full[:, column_P] = weight_BP
-      return spec.stat(full)
-
-    value_S.append(_value(stat, len(units)))
-    draw_SB.append(_values(stat, weight_BP))
-  draw_BS = np.take_along_axis(np.stack(draw_SB, 1), which_BS, axis=1)
+  stats = [_among(spec, units) for spec in specs]
+  value_S = [_value(stat, len(units)) for stat in stats]
+  draw_BS = np.stack([_values(stat, _drawn(len(units))) for stat in stats], 1)
+  draw_BS = np.take_along_axis(draw_BS, which_BS, axis=1)
   return float(np.mean(value_S)), draw_BS.mean(1)
+
+
+def _among(spec: Spec, units: tuple[str, ...]) -> Stat:
+  """The statistic of some of a spec's problems: the others have weight 0."""
+  if units == spec.units:
+    return spec.stat
+  place = {unit: i for i, unit in enumerate(spec.units)}
+  column_P = np.array([place[unit] for unit in units])
+
+  def stat(weight_BP):
+    full = np.zeros((len(weight_BP), len(spec.units)))
+    full[:, column_P] = weight_BP
+    return spec.stat(full)
+
+  return stat
 
 
 def simulated(
@@ -281,10 +288,9 @@ def _value(stat: Stat, n: int) -> float:
 
 
 def _values(stat: Stat, weight_BP: np.ndarray) -> np.ndarray:
-  """A block of draws at a time, which bounds the memory."""
-  blocks = range(0, len(weight_BP), BLOCK)
-  parts = [stat(weight_BP[i : i + BLOCK].astype(np.float64)) for i in blocks]
-  return np.concatenate(parts)
+  rows = max(BLOCK // max(weight_BP.shape[1], 1), 1)
+  blocks = [weight_BP[i : i + rows] for i in range(0, len(weight_BP), rows)]
+  return np.concatenate([stat(block.astype(np.float64)) for block in blocks])
 
 
 @functools.lru_cache(maxsize=4)

@@ -30,7 +30,7 @@ NAMES = {
   "robust/worst": "chance that a response to each of the variants is right in all",
   "robust/agreement": "chance that responses to two variants give the same answer",
   "calibration/brier[_{confidence}]": "mean square of confidence minus correctness",
-  "calibration/auroc[_{confidence}]": "chance that a right response scores above a wrong",
+  "calibration/auroc[_{confidence}]": "chance that a right response is above a wrong",
   "calibration/aurc[_{confidence}]": "error rate of the surest, mean over coverages",
   "calibration/accuracy@{coverage}[_{confidence}]": "accuracy of the surest percent",
   "calibration/ece[_{confidence}]": "distance of confidence from accuracy, by bins",

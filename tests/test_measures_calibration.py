@@ -178,7 +178,7 @@ def calibrated(seed, P, R, kinds=6):
 
 @pytest.mark.parametrize("kind", ["agreement", "stated"])
 def test_a_calibrated_model_is_in_its_null_and_an_overconfident_one_is_not(kind):
-  P, R, inside, repeats = 200, 16, 0, 20
+  P, R, inside, repeats = 100, 16, 0, 12
 
   def confidence(answer_PR, stated_PR):
     if kind == "agreement":
@@ -195,7 +195,7 @@ def test_a_calibrated_model_is_in_its_null_and_an_overconfident_one_is_not(kind)
     answer_PR, stated_PR, correct_PR = calibrated(seed, P, R)
     found, (_, _, high) = ece(confidence(answer_PR, stated_PR), correct_PR)
     inside += found <= high
-  assert inside >= 17, f"{inside} of {repeats} calibrated models"
+  assert inside >= 10, f"{inside} of {repeats} calibrated models"
   # All is put on the commonest answer: surer, and no more often right.
   mode_P1 = np.array([np.bincount(row).argmax() for row in answer_PR])[:, None]
   sure_PR = np.where(np.random.default_rng(0).random((P, R)) < 0.9, mode_P1, answer_PR)

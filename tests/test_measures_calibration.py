@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from pxy import fields
 from pxy.measures import arrays, calibration, estimate, ranking
 
 NAN = np.nan
@@ -222,3 +223,18 @@ def test_points_of_a_diagram():
 def test_sequence():
   found = calibration.sequence([[-2.0, NAN]], [[4, 0]])
   np.testing.assert_allclose(found, [[np.exp(-0.5), NAN]])
+
+
+def test_a_model_that_never_answers_has_no_calibration():
+  answer_PR, correct_PR = np.full((3, 4), arrays.NONE), np.zeros((3, 4))
+  for one in (
+    calibration.agreement(answer_PR),
+    calibration.given("stated", correct_PR, answer_PR),
+  ):
+    assert estimate.measures(calibration.specs(ids(3), one, correct_PR)) == {}
+    assert calibration.reliability(one, correct_PR) == []
+
+
+def test_a_log_prob_is_no_confidence():
+  with pytest.raises(fields.Error, match=r"found -2 to 1; .* ranking.auroc"):
+    calibration.given("stated", [[-2.0, 0.5]], np.array([[0, 0]]))

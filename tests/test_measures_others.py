@@ -60,7 +60,7 @@ def test_kept():
   )
   assert value(token) == pytest.approx((2 + 2) / (10 + 20))
   assert value(sequence) == pytest.approx(2)
-  assert sequence.name == "kept/kl_forward_sequence"
+  assert sequence.name == "kept/sequence_kl_forward"
   assert value(kept.cloze(ids(2), [-1.0, -2], [-3.0, -3])) == 1.5
 
 

@@ -104,10 +104,17 @@ def test_how_calibrated_it_is():
   ece = estimate.measure(found["calibration/ece_sure"])
   assert ece.low > ece.null[2] and ece.value == pytest.approx(by, abs=0.06)
   # P(y|x) knows which answers are right; P(y) does not.
-  blind = ranking.auroc(IDS, "p_y", RNG.random((P, R)), correct_PR)
+  tokens_PR = RNG.integers(1, 9, (P, R))
+  knows, blind = ranking.perplexity(
+    IDS,
+    tokens_PR * np.log(belief_PR),
+    -tokens_PR * RNG.random((P, R)),
+    tokens_PR,
+    correct_PR,
+  )
   holds(blind, 0.5)
-  knows = estimate.measure(ranking.auroc(IDS, "p_y_x", np.log(belief_PR), correct_PR))
-  assert knows.low > 0.7 > knows.null[2]
+  found = estimate.measure(knows)
+  assert found.low > 0.7 > found.null[2]
 
 
 def test_when_it_abstains():

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pxy import fields
 from pxy.measures import arrays, estimate, ranking
 
 BINS = 10
@@ -73,6 +74,11 @@ def given(name: str, conf_PR, answer_PR: np.ndarray) -> Confidence:
   answer is right or wrong by itself, with the chance that is stated for it.
   """
   conf_PR = np.where(answer_PR >= 0, np.asarray(conf_PR, np.float64), np.nan)
+  if np.nanmin(conf_PR, initial=0) < 0 or np.nanmax(conf_PR, initial=1) > 1:
+    raise fields.Error(
+      f"{name}: a confidence is 0 to 1, found {np.nanmin(conf_PR, initial=0):g} to"
+      f" {np.nanmax(conf_PR, initial=1):g}; for another score there is ranking.auroc"
+    )
   kind_PR, count_PA = arrays.local(answer_PR)
   of_PR = np.maximum(kind_PR, 0)
 
@@ -191,6 +197,8 @@ def reliability(confidence: Confidence, correct_PR) -> list[dict[str, float]]:
   """The points of a reliability diagram, by rising confidence: {confidence, accuracy,
   low, high, n}, low to high what a calibrated model gives in this bin."""
   conf_PR, correct_PR = confidence.conf_PR, np.asarray(correct_PR, np.float64)
+  if np.isnan(conf_PR + correct_PR).all():
+    return []
   order = ranking.ranked(conf_PR, correct_PR)
   all_1U, right_1U = order.counts(np.ones((1, len(conf_PR))))
   bin_U = _bins(all_1U)[0]

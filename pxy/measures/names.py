@@ -52,7 +52,7 @@ NAMES = {
   "bias/choice_sd": "spread of recall over the letters of a choice",
   "kept/nll_{context}": "nats per token of the same text, new model minus base",
   "kept/kl_{direction}": "nats per token between base and new model",
-  "kept/kl_{direction}_sequence": "nats per sequence between base and new model",
+  "kept/sequence_kl_{direction}": "nats per sequence between base and new model",
   "kept/cloze": "nats by which its question makes a fact's answer likelier",
   "diversity/distinct@{m}": "different right solutions among m right ones",
   "diversity/chao1": "different right solutions there are, seen and unseen",

@@ -102,10 +102,23 @@ def accuracy_B(order: Ranked, weight_BP: np.ndarray, coverage: float) -> np.ndar
 
 
 def auroc(ids: Sequence[str], confidence: str, score_PR, correct_PR) -> estimate.Spec:
-  """AUROC of any score, say log p per token under P(y|x), and then under P(y)."""
+  """AUROC of any score."""
   method = "pooled responses; null: grades dealt out anew"
   name = named("auroc", confidence)
   return _spec(ids, name, auroc_B, method, score_PR, correct_PR)
+
+
+def perplexity(
+  ids: Sequence[str], conditional_PR, marginal_PR, tokens_PR, correct_PR
+) -> list[estimate.Spec]:
+  """AUROC of -perplexity: `calibration/auroc_conditional` and `..._marginal`, from the
+  responses' log-probs under P(y|x) and under P(y) and their tokens."""
+  return [
+    auroc(ids, name, estimate.divide(logp_PR, tokens_PR), correct_PR)
+    for name, logp_PR in {
+      "conditional": conditional_PR, "marginal": marginal_PR
+    }.items()
+  ]  # fmt: skip
 
 
 def risk(

@@ -260,7 +260,9 @@ def perplexity(
 
   method = "exp(-log p / T), each problem alike"
   return [
-    estimate.Spec(f"bound/ppl_{of}_{label}", units, stat(q), method, least=1)
+    estimate.Spec(
+      f"bound/ppl_{of}_{label}", units, stat(q), method, least=1, size=len(value_N)
+    )
     for label, q in {"q25": 0.25, "median": 0.5, "q75": 0.75}.items()
   ]
 

@@ -133,17 +133,16 @@ def specs(
   def brier(conf_PR, correct_PR):
     return arrays.rates((conf_PR - correct_PR) ** 2)
 
-  def error(conf_PR, correct_PR):
-    return functools.partial(ece_B, ranking.ranked(conf_PR, correct_PR))
-
   def null(of):
     return lambda rng: of(*confidence.calibrated(rng))
 
-  def ece_null(conf_PR, correct_PR):
-    return float(error(conf_PR, correct_PR)(np.ones((1, len(conf_PR))))[0])
+  def ece(conf_PR, correct_PR):
+    order = ranking.ranked(conf_PR, correct_PR)
+    return float(ece_B(order, np.ones((1, len(conf_PR))))[0])
 
   on_P = ~np.isnan(conf_PR + correct_PR).all(1)
   units = tuple(x for x, on in zip(ids, on_P, strict=True) if on)
+  order = ranking.ranked(conf_PR[on_P], correct_PR[on_P])
   return [
     estimate.mean(
       ranking.named("brier", name),
@@ -159,12 +158,13 @@ def specs(
     estimate.Spec(
       ranking.named("ece", name),
       units,
-      error(conf_PR[on_P], correct_PR[on_P]),
+      functools.partial(ece_B, order),
       f"debiased, {BINS} bins of equal mass; null: calibrated",
-      null=null(ece_null),
+      null=null(ece),
       biased=True,
       least=0,
       most=1,
+      size=len(order.problem_M),
     ),
   ]
 

@@ -37,7 +37,7 @@ from pxy.measures import names
 
 DRAWS, NULLS, SEED = 2000, 400, 20_260
 BLOCK = 2**14
-"""Weights that a statistic gets at a time: what it makes of them stays in the cache."""
+"""Numbers that a statistic makes at a time, which stay in the cache."""
 LEVELS = (2.5, 97.5)
 """Percent points that bound 95 % of a null."""
 
@@ -89,6 +89,7 @@ class Spec:
     null: rng -> one value where there is nothing to see.
     biased: whether the interval is basic.
     least, most: of any possible value.
+    size: numbers that the statistic makes of a draw, if more than the problems.
   """
 
   name: str
@@ -99,6 +100,7 @@ class Spec:
   biased: bool = False
   least: float = -math.inf
   most: float = math.inf
+  size: int = 0
 
   def __post_init__(self):
     names.sentence(self.name)
@@ -168,7 +170,7 @@ def measures(specs: Sequence[Spec]) -> dict[str, Measure]:
 
 def draws(spec: Spec, times: int = DRAWS) -> np.ndarray:
   """The statistic of the first bootstrap draws [times]."""
-  return _values(spec.stat, _drawn(len(spec.units))[:times])
+  return _values(spec.stat, _drawn(len(spec.units))[:times], spec.size)
 
 
 def interval(value: float, value_B: np.ndarray, spec: Spec) -> tuple[float, float]:
@@ -262,10 +264,10 @@ def _runs(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _of_runs(specs, units, which_BS):
   """Mean over runs, and over the runs of each draw, on the common units."""
-  stats = [_among(spec, units) for spec in specs]
-  value_S = [_value(stat, len(units)) for stat in stats]
-  draw_BS = np.stack([_values(stat, _drawn(len(units))) for stat in stats], 1)
-  draw_BS = np.take_along_axis(draw_BS, which_BS, axis=1)
+  stats = [(_among(spec, units), spec.size) for spec in specs]
+  value_S = [_value(stat, len(units)) for stat, _ in stats]
+  draw_SB = [_values(stat, _drawn(len(units)), size) for stat, size in stats]
+  draw_BS = np.take_along_axis(np.stack(draw_SB, 1), which_BS, axis=1)
   return float(np.mean(value_S)), draw_BS.mean(1)
 
 
@@ -301,8 +303,8 @@ def _value(stat: Stat, n: int) -> float:
   return float(stat(np.ones((1, n)))[0]) if n else math.nan
 
 
-def _values(stat: Stat, weight_BP: np.ndarray) -> np.ndarray:
-  rows = max(BLOCK // max(weight_BP.shape[1], 1), 1)
+def _values(stat: Stat, weight_BP: np.ndarray, size: int) -> np.ndarray:
+  rows = max(BLOCK // max(weight_BP.shape[1], size, 1), 1)
   blocks = [weight_BP[i : i + rows] for i in range(0, len(weight_BP), rows)]
   return np.concatenate([stat(block.astype(np.float64)) for block in blocks])
 

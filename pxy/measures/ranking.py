@@ -157,5 +157,12 @@ def _spec(ids, name, of, method, score_PR, correct_PR):
     return float(of(dealt, each)[0])
 
   return estimate.Spec(
-    name, units, lambda w: of(order, w), method, null=null, least=0, most=1
+    name,
+    units,
+    lambda weight_BP: of(order, weight_BP),
+    method,
+    null=null,
+    least=0,
+    most=1,
+    size=len(order.problem_M),
   )

@@ -40,6 +40,13 @@ def test_a_variant_against_the_plain_question():
   )
   flips = [pairs(a, b, lambda x, y: x != y) for a, b in zip(plain, mark, strict=True)]
   assert value(found["robust/flip_mark"]) == pytest.approx(np.mean(flips))
+  # (x - x')(...): the square of a difference of two independent pairs of responses.
+  two = list(itertools.permutations(range(4), 2))
+  shifts = [
+    np.mean([(a[i] - b[k]) * (a[j] - b[m]) for i, j in two for k, m in two])
+    for a, b in zip(plain, mark, strict=True)
+  ]
+  assert value(found["robust/shift_mark"]) == pytest.approx(np.mean(shifts))
 
 
 def test_worst_is_of_all_tuples():
@@ -85,7 +92,7 @@ def test_nulls_are_two_responses_to_one_question():
 
 
 def test_a_variant_that_changes_nothing_is_at_its_nulls():
-  G, V, R, covered = 150, 3, 16, 0
+  G, V, R, covered, unmoved = 150, 3, 16, 0, 0
   ids = np.repeat([f"{g:03}" for g in range(G)], V)
   for seed in range(12):
     rng = np.random.default_rng(seed)
@@ -106,7 +113,8 @@ def test_a_variant_that_changes_nothing_is_at_its_nulls():
       one = found[f"robust/{name}"]
       assert one.null[1] < one.value < one.null[2], name
     covered += found["robust/change_mark"].low <= 0 <= found["robust/change_mark"].high
-  assert covered >= 10, f"{covered} of 12 intervals cover 0"
+    unmoved += found["robust/shift_mark"].low <= 0 <= found["robust/shift_mark"].high
+  assert min(covered, unmoved) >= 10, f"{covered}, {unmoved} of 12 intervals cover 0"
 
 
 def test_a_group_that_lacks_a_variant_has_no_number_there():

@@ -81,32 +81,35 @@ def test_how_robust_it_is():
   assert mark.null[1] <= mark.value <= mark.null[2]
   flip = holds(found["flip_distractor"], 1.5 * a - square)
   assert flip.value > flip.null[2], "a (1 - a/2) + a/2 (1 - a) is more than 2 a (1 - a)"
+  holds(found["shift_mark"], 0)
+  assert holds(found["shift_distractor"], square / 4).low > 0
   worst = holds(found["worst"], np.mean(rate_G**3) / 2)
   assert worst.null[0] == pytest.approx(np.mean(rate_G**3), abs=0.03)
 
 
 def test_how_calibrated_it_is():
+  ids, P = IDS[:200], 200
   belief_PA = RNG.dirichlet([0.5] * KINDS, P)
   answer_PR = calibration._draw(RNG, belief_PA, R)
   gold_P1 = calibration._draw(RNG, belief_PA, 1)
   correct_PR = (answer_PR == gold_P1).astype(float)
   belief_PR = np.take_along_axis(belief_PA, answer_PR, 1)
   stated = calibration.given("stated", belief_PR, answer_PR)
-  found = {s.name: s for s in calibration.specs(IDS, stated, correct_PR)}
+  found = {s.name: s for s in calibration.specs(ids, stated, correct_PR)}
   truth = np.mean((belief_PA * belief_PA * (1 - belief_PA)).sum(1))
   brier = holds(found["calibration/brier_stated"], truth)
   assert brier.null[1] <= brier.value <= brier.null[2]
   ece = estimate.measure(found["calibration/ece_stated"])
   assert ece.value <= ece.null[2]
   sure = calibration.given("sure", np.minimum(belief_PR + 0.3, 1), answer_PR)
-  found = {s.name: s for s in calibration.specs(IDS, sure, correct_PR)}
+  found = {s.name: s for s in calibration.specs(ids, sure, correct_PR)}
   by = float(np.mean(sure.conf_PR - belief_PR))
   ece = estimate.measure(found["calibration/ece_sure"])
-  assert ece.low > ece.null[2] and ece.value == pytest.approx(by, abs=0.06)
+  assert ece.low > ece.null[2] and ece.value == pytest.approx(by, abs=0.08)
   # P(y|x) knows which answers are right; P(y) does not.
   tokens_PR = RNG.integers(1, 9, (P, R))
   knows, blind = ranking.perplexity(
-    IDS,
+    ids,
     tokens_PR * np.log(belief_PR),
     -tokens_PR * RNG.random((P, R)),
     tokens_PR,

@@ -27,6 +27,7 @@ NAMES = {
   "robust/change_{variant}": "accuracy in a variant minus that on the same plain ones",
   "robust/pdr_{variant}": "share of the plain accuracy that a variant takes away",
   "robust/flip_{variant}": "chance that of two responses, one to each, one is right",
+  "robust/shift_{variant}": "mean square of the change of a question's rate",
   "robust/worst": "chance that a response to each of the variants is right in all",
   "robust/agreement": "chance that responses to two variants give the same answer",
   "calibration/brier[_{confidence}]": "mean square of confidence minus correctness",

@@ -311,7 +311,9 @@ def documents(
   rng = random.Random(seed if split == "train" else f"{seed} {split}")
   rank = np.arange(KNOWN)
   subjects = _upto((1 / (rank + 10) ** _ZIPF).tolist())
-  return [_document(world, rng, corpus, subjects, split) for _ in range(corpus.documents)]
+  return [
+    _document(world, rng, corpus, subjects, split) for _ in range(corpus.documents)
+  ]
 
 
 def _document(world, rng, corpus, subjects, split) -> document_lib.Document:

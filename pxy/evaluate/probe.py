@@ -156,7 +156,10 @@ def _calibration(t: Table) -> list[estimate.Spec]:
 def _diversity(t: Table) -> list[estimate.Spec]:
   best_PR = t.verified_PR if _any(t.verified_PR) else t.right_PR
   texts = [
-    [" ".join(text.split()) if right == 1 else None for text, right in zip(*rows)]
+    [
+      " ".join(text.split()) if right == 1 else None
+      for text, right in zip(*rows, strict=True)
+    ]
     for rows in zip(t.stored.texts, best_PR, strict=True)
   ]
   solution_PR, _ = arrays.codes([row[:CONFIDENT] for row in texts], [])
@@ -261,14 +264,18 @@ def _cues(t: Table) -> list[estimate.Spec]:
     out.append(bias.cue(cued.ids, agrees_P, cued.right_PR))
   follows_PR = np.array(
     [
-      [a == cue for a in row] for row, cue in zip(cued.stored.answers, cues, strict=True)
+      [a == cue for a in row]
+      for row, cue in zip(cued.stored.answers, cues, strict=True)
     ],
     float,
   )
   known_P = np.array([b != "ghost" for b in cued.column("band", "")])
   for name, on_P in (
     ("bias/follows", ~agrees_P & known_P),
-    ("bias/s_amb", ~known_P | ~np.array([bool(x) for x in cued.column("answerable", 1)])),
+    (
+      "bias/s_amb",
+      ~known_P | ~np.array([bool(x) for x in cued.column("answerable", 1)]),
+    ),
   ):
     if on_P.any():
       specs = bias.ambiguous(

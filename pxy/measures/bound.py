@@ -159,12 +159,12 @@ def crossing(ids: Sequence[str], new_PR, base_PR) -> dict[str, estimate.Measure]
   def exchanged(rng):
     sign_P1 = rng.choice([-1.0, 1.0], size=(len(diff_PK), 1))
     mixed = dataclasses.replace(spec, stat=lambda w: of(w @ (sign_P1 * diff_PK)))
-    return share(mixed)
+    return share(mixed, 200)
 
-  def share(spec):
-    return float(np.mean(~np.isnan(estimate.draws(spec))))
+  def share(spec, times):
+    return float(np.mean(~np.isnan(estimate.draws(spec, times))))
 
-  once = share(spec)
+  once = share(spec, estimate.DRAWS)
   found = estimate.measures([spec])
   found["bound/crosses"] = estimate.Measure(
     once,
@@ -188,9 +188,7 @@ def solved(ids: Sequence[str], new_PR, base_PR) -> list[estimate.Spec]:
   m = _fewest(new_PR, base_PR) // 2
   base_P, new_P = passk.pass_P(base_PR, m), passk.pass_P(new_PR, m)
   both = _sets(base_P * new_P, new_P * (1 - base_P), base_P * (1 - new_P))
-  # Of two halves neither has a right one iff all 2m have none.
-  once_P = passk.pass_P(base_PR, 2 * m) - base_P
-  halves = _sets(base_P - once_P, once_P, once_P)
+  halves = _of_halves(base_PR, m)
   method = f"solved by one of {m}, over all halves; null: the base's two halves"
   return [
     estimate.Spec(
@@ -209,6 +207,14 @@ def solved(ids: Sequence[str], new_PR, base_PR) -> list[estimate.Spec]:
 def _fewest(*models) -> int:
   """Graded responses of the problem that has the fewest, over models."""
   return int(min(passk.counts(correct_PR)[0].min() for correct_PR in models))
+
+
+def _of_halves(base_PR, m: int) -> dict[str, estimate.Stat]:
+  """The sets of m responses against m others."""
+  base_P = passk.pass_P(base_PR, m)
+  # Of two halves neither has a right one iff all 2m have none.
+  once_P = passk.pass_P(base_PR, 2 * m) - base_P
+  return _sets(base_P - once_P, once_P, once_P)
 
 
 def _sets(P_P, E_P, S_P) -> dict[str, estimate.Stat]:
@@ -248,14 +254,15 @@ def perplexity(
     def of(weight_BP):
       upto_BN = np.cumsum(weight_BP[:, problem_N] * share_N, axis=1)
       # Sums that should be equal differ in their last bits.
-      reached_BN = upto_BN >= q * upto_BN[:, -1:] * (1 - 1e-12)
-      return value_N[np.argmax(reached_BN, axis=1)]
+      return value_N[[np.searchsorted(x, q * x[-1] * (1 - 1e-12)) for x in upto_BN]]
 
     return of
 
   method = "exp(-log p / T), each problem alike"
   return [
-    estimate.Spec(f"bound/ppl_{of}_{label}", units, stat(q), method, least=1)
+    estimate.Spec(
+      f"bound/ppl_{of}_{label}", units, stat(q), method, least=1, size=len(value_N)
+    )
     for label, q in {"q25": 0.25, "median": 0.5, "q75": 0.75}.items()
   ]
 

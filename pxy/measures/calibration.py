@@ -1,12 +1,14 @@
 """Calibration: is a response right as often as its confidence says?
 
-A confidence comes from the responses themselves (`agreement`: of the R - 1 others, the
-share that gives the same answer; the share of the commonest among R is too high, by .13
-at R = 8 and .075 at 16 for a calibrated model) or from elsewhere (`given`: P(True), what
-the model states, exp(mean log p)). Each comes with a way to draw what a calibrated model
-would give in its place: for each problem the right answer is drawn once, a with the
-model's own belief in a, so that all responses with that answer are right together. That
-is what makes the null of P problems with R responses so much wider than one of PR coins.
+A confidence comes from the responses themselves (`agreement`: the share of the others
+that give the same answer; the share of the commonest among R is too high, by .13 at
+R = 8 and .075 at 16 for a calibrated model) or from elsewhere (`given`: P(True), what
+the model states, exp(mean log p)). Each can draw what a calibrated model would give in
+its place: whether an answer is right is drawn once for all the responses that give it.
+This is why the null of P problems with R responses is so much wider than that of PR
+coins. That of agreement is a little high (.077 where calibrated models read .066, at
+R = 16 and P = 200), for the shares of R answers are more uneven than what is behind
+them.
 
     Brier = mean (confidence - correct)^2
     ECE^2 = sum_b n_b/N [(p_b - y_b)^2 - y_b (1-y_b) / (n_b-1)]
@@ -23,6 +25,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from pxy import fields
 from pxy.measures import arrays, estimate, ranking
 
 BINS = 10
@@ -65,18 +68,23 @@ def agreement(answer_PR: np.ndarray) -> Confidence:
 
 
 def given(name: str, conf_PR, answer_PR: np.ndarray) -> Confidence:
-  """Confidences from elsewhere, 0 to 1. The calibrated model believes an answer as much
-  as the mean of those who give it; beliefs that sum to more than 1 are scaled to it."""
+  """Confidences from elsewhere, 0 to 1, of responses with an answer.
+
+  Those of different answers may sum to more than 1; so in the calibrated model each
+  answer is right or wrong by itself, with the chance that is stated for it.
+  """
   conf_PR = np.where(answer_PR >= 0, np.asarray(conf_PR, np.float64), np.nan)
-  kind_PR, count_PA = arrays.local(np.where(np.isnan(conf_PR), arrays.NONE, answer_PR))
-  belief_PA = np.zeros_like(count_PA)
-  p_N, r_N = np.nonzero(kind_PR >= 0)
-  np.add.at(belief_PA, (p_N, kind_PR[p_N, r_N]), conf_PR[p_N, r_N])
-  belief_PA = belief_PA / np.maximum(count_PA, 1)
-  belief_PA = belief_PA / np.maximum(belief_PA.sum(1, keepdims=True), 1)
+  if np.nanmin(conf_PR, initial=0) < 0 or np.nanmax(conf_PR, initial=1) > 1:
+    raise fields.Error(
+      f"{name}: a confidence is 0 to 1, found {np.nanmin(conf_PR, initial=0):g} to"
+      f" {np.nanmax(conf_PR, initial=1):g}; for another score there is ranking.auroc"
+    )
+  kind_PR, count_PA = arrays.local(answer_PR)
+  of_PR = np.maximum(kind_PR, 0)
 
   def calibrated(rng):
-    return conf_PR, _graded(kind_PR, _draw(rng, belief_PA, 1))
+    chance_PR = np.take_along_axis(rng.random(count_PA.shape), of_PR, axis=1)
+    return conf_PR, np.where(np.isnan(conf_PR), np.nan, chance_PR < conf_PR)
 
   return Confidence(name, conf_PR, calibrated)
 
@@ -88,13 +96,11 @@ def sequence(logp_PR, tokens_PR) -> np.ndarray:
 
 
 def _others_equal(kind_PR, kinds: int):
-  count_PA = np.zeros((len(kind_PR), kinds))
   p_N, r_N = np.nonzero(kind_PR >= 0)
-  np.add.at(count_PA, (p_N, kind_PR[p_N, r_N]), 1)
+  cell_N = p_N * kinds + kind_PR[p_N, r_N]
   others_P = (kind_PR != arrays.ABSENT).sum(1) - 1
   conf_PR = np.full(kind_PR.shape, np.nan)
-  equal_N = count_PA[p_N, kind_PR[p_N, r_N]] - 1
-  conf_PR[p_N, r_N] = estimate.divide(equal_N, others_P[p_N])
+  conf_PR[p_N, r_N] = estimate.divide(np.bincount(cell_N)[cell_N] - 1, others_P[p_N])
   return conf_PR
 
 
@@ -104,8 +110,12 @@ def _draw(rng, belief_PA, times: int):
   u_PT = rng.random((len(belief_PA), times))
   # Beliefs in all there is sum to 1 but for rounding.
   u_PT *= np.where(upto_PA[:, -1:] > 1 - 1e-9, upto_PA[:, -1:], 1)
-  kind_PT = (u_PT[:, :, None] >= upto_PA[:, None, :]).sum(2)
-  return np.where(kind_PT == belief_PA.shape[1], arrays.NONE, kind_PT)
+  # All rows in one search: row p lies between p and p + 1.
+  problems, kinds = belief_PA.shape
+  row_P1 = np.arange(problems)[:, None]
+  found = np.searchsorted((upto_PA + row_P1).ravel(), (u_PT + row_P1).ravel(), "right")
+  kind_PT = found.reshape(u_PT.shape) - row_P1 * kinds
+  return np.where(kind_PT >= kinds, arrays.NONE, kind_PT)
 
 
 def _graded(kind_PR, gold_P1):
@@ -123,17 +133,16 @@ def specs(
   def brier(conf_PR, correct_PR):
     return arrays.rates((conf_PR - correct_PR) ** 2)
 
-  def error(conf_PR, correct_PR):
-    return functools.partial(ece_B, ranking.ranked(conf_PR, correct_PR))
-
   def null(of):
     return lambda rng: of(*confidence.calibrated(rng))
 
-  def ece_null(conf_PR, correct_PR):
-    return float(error(conf_PR, correct_PR)(np.ones((1, len(conf_PR))))[0])
+  def ece(conf_PR, correct_PR):
+    order = ranking.ranked(conf_PR, correct_PR)
+    return float(ece_B(order, np.ones((1, len(conf_PR))))[0])
 
   on_P = ~np.isnan(conf_PR + correct_PR).all(1)
   units = tuple(x for x, on in zip(ids, on_P, strict=True) if on)
+  order = ranking.ranked(conf_PR[on_P], correct_PR[on_P])
   return [
     estimate.mean(
       ranking.named("brier", name),
@@ -149,12 +158,13 @@ def specs(
     estimate.Spec(
       ranking.named("ece", name),
       units,
-      error(conf_PR[on_P], correct_PR[on_P]),
+      functools.partial(ece_B, order),
       f"debiased, {BINS} bins of equal mass; null: calibrated",
-      null=null(ece_null),
+      null=null(ece),
       biased=True,
       least=0,
       most=1,
+      size=len(order.problem_M),
     ),
   ]
 
@@ -187,6 +197,8 @@ def reliability(confidence: Confidence, correct_PR) -> list[dict[str, float]]:
   """The points of a reliability diagram, by rising confidence: {confidence, accuracy,
   low, high, n}, low to high what a calibrated model gives in this bin."""
   conf_PR, correct_PR = confidence.conf_PR, np.asarray(correct_PR, np.float64)
+  if np.isnan(conf_PR + correct_PR).all():
+    return []
   order = ranking.ranked(conf_PR, correct_PR)
   all_1U, right_1U = order.counts(np.ones((1, len(conf_PR))))
   bin_U = _bins(all_1U)[0]

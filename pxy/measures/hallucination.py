@@ -9,8 +9,8 @@ concrete answer is wrong.
 
 F is the harmonic mean of C and C / (C + I) (SimpleQA, 2411.04368); of a model that
 always answers it is C. With a threshold t in the prompt the score is 1 for a right
-answer, -t / (1-t) for a wrong one and 0 for none, so that an answer pays iff it is right
-with a chance above t (2509.04664).
+answer, -t / (1-t) for a wrong one and 0 for none, so that an answer pays where it is
+right with a chance above t (2509.04664).
 """
 
 from collections.abc import Sequence

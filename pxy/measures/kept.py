@@ -36,11 +36,11 @@ def kl(ids: Sequence[str], direction: str, kl_PR, tokens_PR) -> list[estimate.Sp
   """
   kl_P = arrays.rates(kl_PR)
   known_PR = np.where(np.isnan(np.asarray(kl_PR, float)), np.nan, tokens_PR)
-  tokens_P, name = arrays.rates(known_PR), f"kept/kl_{direction}"
+  tokens_P, exact = arrays.rates(known_PR), "exact over the vocabulary"
   return [
-    estimate.ratio(name, ids, kl_P, tokens_P, "exact over the vocabulary", least=0),
+    estimate.ratio(f"kept/kl_{direction}", ids, kl_P, tokens_P, exact, least=0),
     estimate.mean(
-      f"{name}_sequence", ids, kl_P, "exact over the vocabulary, summed", least=0
+      f"kept/sequence_kl_{direction}", ids, kl_P, f"{exact}, summed", least=0
     ),
   ]
 

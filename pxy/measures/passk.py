@@ -18,6 +18,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from pxy import fields
+
 Score = tuple[float, float]
 """Value and standard error; nan where there is too little data for it."""
 
@@ -60,8 +62,16 @@ def mean_PR(value_PR: np.ndarray) -> Score:
 
 
 def counts(correct_PR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(n_P, c_P): graded and right responses, of 1 (right), 0 (wrong), nan (no grade)."""
+  """(n_P, c_P): graded and right responses, of 1 (right), 0 (wrong), nan (no grade).
+
+  Raises fields.Error for anything else, say a score of -1 to 1.
+  """
   correct_PR = np.asarray(correct_PR, np.float64)
+  other = correct_PR[~(np.isnan(correct_PR) | np.isin(correct_PR, (0, 1)))]
+  if other.size:
+    raise fields.Error(
+      f"correct must be 1, 0 or nan, found {other[0]:g}: scores.correct reads a score"
+    )
   n_P = (~np.isnan(correct_PR)).sum(1)
   return n_P, np.nansum(correct_PR, axis=1).astype(np.int64)
 

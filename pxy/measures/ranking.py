@@ -21,24 +21,25 @@ from pxy.measures import estimate
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
-  """Responses by falling score.
+  """Responses by falling score; those of one problem with equal scores are one cell.
 
   Attributes:
-    problem_N: of each response; right_N: 1 or 0.
-    first_U: where each of the different scores begins.
-    score_U: they.
+    problem_M: of each cell; all_M, right_M: its responses, and the right ones.
+    first_U: the cell at which each of the different scores begins.
+    score_U: these scores.
   """
 
-  problem_N: np.ndarray
-  right_N: np.ndarray
+  problem_M: np.ndarray
+  all_M: np.ndarray
+  right_M: np.ndarray
   first_U: np.ndarray
   score_U: np.ndarray
 
   def counts(self, weight_BP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(all_BU, right_BU): responses of each score, with the problems' weights."""
-    weight_BN = weight_BP[:, self.problem_N]
-    all_BU = np.add.reduceat(weight_BN, self.first_U, axis=1)
-    return all_BU, np.add.reduceat(weight_BN * self.right_N, self.first_U, axis=1)
+    weight_BM = weight_BP[:, self.problem_M]
+    all_BU = np.add.reduceat(weight_BM * self.all_M, self.first_U, axis=1)
+    return all_BU, np.add.reduceat(weight_BM * self.right_M, self.first_U, axis=1)
 
 
 def ranked(score_PR, correct_PR) -> Ranked:
@@ -47,10 +48,19 @@ def ranked(score_PR, correct_PR) -> Ranked:
   known_PR = ~(np.isnan(score_PR) | np.isnan(correct_PR))
   problem_N, _ = np.nonzero(known_PR)
   score_N, right_N = score_PR[known_PR], correct_PR[known_PR]
-  order = np.argsort(-score_N, kind="stable")
-  score_N = score_N[order]
-  first_U = np.flatnonzero(np.append(True, np.diff(score_N) != 0)[: len(score_N)])
-  return Ranked(problem_N[order], right_N[order], first_U, score_N[first_U])
+  order = np.argsort(-score_N, kind="stable")  # a problem's equal scores stay together
+  score_N, problem_N, right_N = score_N[order], problem_N[order], right_N[order]
+  other_N = np.append(True, np.diff(score_N) != 0)[: len(score_N)]
+  cell_M = np.flatnonzero(
+    other_N | np.append(True, np.diff(problem_N) != 0)[: len(score_N)]
+  )
+  return Ranked(
+    problem_M=problem_N[cell_M],
+    all_M=np.diff(np.append(cell_M, len(score_N))).astype(np.float64),
+    right_M=np.add.reduceat(right_N, cell_M) if len(cell_M) else right_N,
+    first_U=np.flatnonzero(other_N[cell_M]),
+    score_U=score_N[other_N],
+  )
 
 
 def auroc_B(order: Ranked, weight_BP: np.ndarray) -> np.ndarray:
@@ -73,7 +83,7 @@ def aurc_B(order: Ranked, weight_BP: np.ndarray) -> np.ndarray:
   total = int(all_BU.sum(1).max(initial=0))
   harmonic = np.append(0, np.cumsum(1 / np.arange(1, total + 1)))
   before, after = before_BU.astype(int), (before_BU + all_BU).astype(int)
-  rate_BU = np.nan_to_num(estimate.divide(wrong_BU, all_BU))
+  rate_BU = wrong_BU / np.maximum(all_BU, 1)
   steps_BU = harmonic[after] - harmonic[before]
   area_BU = wrong_BU + (errors_BU - rate_BU * before_BU) * steps_BU
   return estimate.divide(area_BU.sum(1), all_BU.sum(1))
@@ -92,10 +102,23 @@ def accuracy_B(order: Ranked, weight_BP: np.ndarray, coverage: float) -> np.ndar
 
 
 def auroc(ids: Sequence[str], confidence: str, score_PR, correct_PR) -> estimate.Spec:
-  """AUROC of any score, say log p per token under P(y|x), and then under P(y)."""
+  """AUROC of any score."""
   method = "pooled responses; null: grades dealt out anew"
   name = named("auroc", confidence)
   return _spec(ids, name, auroc_B, method, score_PR, correct_PR)
+
+
+def perplexity(
+  ids: Sequence[str], conditional_PR, marginal_PR, tokens_PR, correct_PR
+) -> list[estimate.Spec]:
+  """AUROC of -perplexity: `calibration/auroc_conditional` and `..._marginal`, from the
+  responses' log-probs under P(y|x) and under P(y) and their tokens."""
+  return [
+    auroc(ids, name, estimate.divide(logp_PR, tokens_PR), correct_PR)
+    for name, logp_PR in {
+      "conditional": conditional_PR, "marginal": marginal_PR
+    }.items()
+  ]  # fmt: skip
 
 
 def risk(
@@ -134,5 +157,12 @@ def _spec(ids, name, of, method, score_PR, correct_PR):
     return float(of(dealt, each)[0])
 
   return estimate.Spec(
-    name, units, lambda w: of(order, w), method, null=null, least=0, most=1
+    name,
+    units,
+    lambda weight_BP: of(order, weight_BP),
+    method,
+    null=null,
+    least=0,
+    most=1,
+    size=len(order.problem_M),
   )

@@ -10,8 +10,12 @@ compares responses to two.
     worst     = prod_v a_v                null  C(c, V) / C(n, V)
     agreement = sum_x p_v(x) p_w(x)       null  sum_x c_x (c_x - 1) / (n (n-1))
 
+    shift     = (a - b)^2                 0
+
 with the rates a, b of right answers and p of answers. All are unbiased for any number
-of responses. The lowest of V rates is not: it goes down with V for equal rates.
+of responses (in `shift` a^2 is c (c-1) / (n (n-1))). `shift` needs no null: it is flip
+without what sampling alone flips. The lowest of V rates is not unbiased: it goes down
+with V for equal rates.
 """
 
 import itertools
@@ -44,12 +48,12 @@ def specs(
   units, names, row_GV = _table(groups, variants, plain)
   rate_P = np.append(arrays.rates(correct_PR), np.nan)
   rate_GV = rate_P[row_GV]
-  n_P, c_P = passk.counts(correct_PR)
-  n_G, c_G = (np.append(x, 0)[row_GV[:, 0]].astype(float) for x in (n_P, c_P))
+  n_GV, c_GV = (np.append(x, 0)[row_GV].astype(float) for x in passk.counts(correct_PR))
+  both_GV = estimate.divide(c_GV * (c_GV - 1), n_GV * (n_GV - 1))  # right twice
   plain_G = rate_GV[:, 0]
-  self_G = estimate.divide(2 * c_G * (n_G - c_G), n_G * (n_G - 1))
+  self_G = 2 * (plain_G - both_GV[:, 0])
   out = []
-  for name, rate_G in zip(names[1:], rate_GV.T[1:], strict=True):
+  for name, rate_G, both_G in zip(names[1:], rate_GV.T[1:], both_GV.T[1:], strict=True):
     paired = ~np.isnan(rate_G + plain_G)
     flip_G = rate_G * (1 - plain_G) + plain_G * (1 - rate_G)
     held = f"against {plain}"
@@ -75,8 +79,14 @@ def specs(
         least=0,
         most=1,
       ),
+      estimate.mean(
+        f"robust/shift_{name}",
+        units,
+        both_GV[:, 0] + both_G - 2 * plain_G * rate_G,
+        f"{held}, unbiased",
+      ),
     ]
-  out.append(_worst(units, rate_GV, n_G, c_G))
+  out.append(_worst(units, rate_GV, n_GV[:, 0], c_GV[:, 0]))
   if answer_PR is not None and gold_P is not None:
     out += _agreement(units, row_GV, answer_PR, gold_P)
   return out
@@ -100,14 +110,11 @@ def _table(groups, variants, plain):
 
 
 def _again(value_G):
+  """A null that is the mean over groups; None where no group has one."""
   known_G = value_G[~np.isnan(value_G)]
-  return (
-    estimate.again(
-      estimate.of_sums(known_G, np.ones(len(known_G))), max(len(known_G), 1)
-    )
-    if len(known_G)
-    else None
-  )
+  if not len(known_G):
+    return None
+  return estimate.again(estimate.of_sums(known_G, np.ones(len(known_G))), len(known_G))
 
 
 def _worst(units, rate_GV, n_G, c_G):

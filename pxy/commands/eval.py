@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import sys
+from collections.abc import Sequence
 
 from pxy import config, files
 from pxy.data import prompts as prompts_lib
@@ -28,8 +30,8 @@ def examine(options, count: int, samples: int):
   Returns:
     (policy, problems, Evaluation).
   """
-  data, cfg, limits = _configs(options, options.task, count, samples)
-  policy = _policy(options.model, options.step, data)
+  data, cfg, limits = configs(options, options.task, count, samples)
+  policy = loaded(options.model, options.step, data)
   chosen = evaluate.problems(data, cfg, policy.tokenizer)
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
@@ -49,7 +51,7 @@ def _drawn(collector, policy, chosen, samples: int, seed: int) -> evaluate.Evalu
     )
 
 
-def _configs(options, task: str, count: int, samples: int):
+def configs(options, task: str, count: int, samples: int):
   """What is evaluated, how, and the sampling of it; all are checked."""
   data = config.Data(
     task=task,
@@ -71,7 +73,7 @@ def _configs(options, task: str, count: int, samples: int):
   return data, cfg, evaluate.sampling(limits, cfg)
 
 
-def _policy(model: str, step: int | None, data: config.Data) -> load.Policy:
+def loaded(model: str, step: int | None, data: config.Data) -> load.Policy:
   policy = load.load(model, step)
   doubt = template.ending(policy.tokenizer, data.template, data.template_arguments)
   if doubt:
@@ -103,14 +105,14 @@ def command(options) -> None:
     )
   tasks = options.task or (config.Data().task,)
   asked = [
-    _configs(options, task, options.problems, options.samples)
+    configs(options, task, options.problems, options.samples)
     for task in dict.fromkeys(tasks)
   ]
   reports = []
-  models = _models(options.model, options.step)
+  chosen = models(options.model, options.step)
   with pool_lib.Pool(config.Reward(), options.grader) as pool:
-    for model, step in models:
-      reports += _reports(model, step, asked, pool, options, len(models) > 1)
+    for model, step in chosen:
+      reports += _reports(model, step, asked, pool, options, len(chosen) > 1)
   evaluate.show({_title(report): report["scores"] for report in reports})
   if options.json is not None:
     files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
@@ -118,47 +120,79 @@ def command(options) -> None:
 
 def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
   """What --json has of a model, for each task."""
-  policy = _policy(model, step, asked[0][0])
+  policy = loaded(model, step, asked[0][0])
   sources = [
     prompts_lib.load(data, policy.tokenizer, cfg.split) for data, cfg, _ in asked
   ]
-  kept = None if options.save is None else samples_lib.of_model(policy)
-  likelihood = likelihood_lib.Likelihood(policy.arch)
+  subject = None if options.save is None else Subject(model, step, policy)
   reports = []
   for (data, cfg, limits), source in zip(asked, sources, strict=True):
     report = {"model": model, "step": step, "task": data.task, "split": cfg.split}
     if step is None or not several:
       del report["step"]
-    with contextlib.ExitStack() as stack:
-      collector = _collector(stack, policy, limits, data, pool)
-      if kept is None:
+    if subject is None:
+      with contextlib.ExitStack() as stack:
+        collector = _collector(stack, policy, limits, data, pool)
         chosen = source.first(cfg.problems)
         found = _drawn(collector, policy, chosen, cfg.samples, options.seed)
-        sizes, scores = len(chosen), found.scores
-      else:
-        of = samples_lib.identity(kept, data, cfg.split, limits, options.seed)
-        name = store.name(model, step, of)
-        writer = stack.enter_context(store.Writer(options.save, name, of))
-        stored = samples_lib.fill(
-          collector,
-          likelihood,
-          policy,
-          source,
-          writer,
-          cfg.problems,
-          cfg.samples,
-          seed=options.seed,
-          contexts=likelihood_lib.names(options.contexts),
-          step=step,
-        ).first(cfg.problems, cfg.samples)
-        sizes, scores = len(stored.problems), evaluate.of_stored(stored, pool.grader)
-      report |= {"problems": sizes, "samples": cfg.samples}
-      report["scores"] = scores_lib.to_json(scores)
-      reports.append(report | ({"saved": str(stored.path)} if kept else {}))
+      sizes, scores = len(chosen), found.scores
+    else:
+      contexts = likelihood_lib.names(options.contexts)
+      stored = subject.ask(
+        options.save, data, cfg, limits, source, pool,
+        seed=options.seed, contexts=contexts,
+      )  # fmt: skip
+      sizes, scores = len(stored.problems), evaluate.of_stored(stored, pool.grader)
+    report |= {"problems": sizes, "samples": cfg.samples}
+    report["scores"] = scores_lib.to_json(scores)
+    reports.append(report | ({"saved": str(stored.path)} if subject else {}))
   return reports
 
 
-def _models(models, steps) -> list[tuple[str, int | None]]:
+class Subject:
+  """A model whose responses are stored: what its stores have in common."""
+
+  def __init__(self, model: str, step: int | None, policy: load.Policy):
+    self.model, self.step, self.policy = model, step, policy
+    self.digests = samples_lib.of_model(policy)
+    self.likelihood = likelihood_lib.Likelihood(policy.arch)
+
+  def ask(
+    self,
+    folder: pathlib.Path,
+    data: config.Data,
+    cfg: config.Eval,
+    limits: config.Sampling,
+    source: prompts_lib.Source,
+    pool: pool_lib.Pool,
+    *,
+    seed: int,
+    contexts: Sequence[str] = ("prompt",),
+  ) -> store.Stored:
+    """`cfg.samples` responses to each of the first `cfg.problems` of a source, out of
+    the folder as far as they are there, and there afterwards.
+
+    limits: of the sampling, with the evaluation's rule.
+    """
+    of = samples_lib.identity(self.digests, data, cfg.split, limits, seed)
+    name = store.name(self.model, self.step, of)
+    with contextlib.ExitStack() as stack:
+      writer = stack.enter_context(store.Writer(folder, name, of))
+      return samples_lib.fill(
+        _collector(stack, self.policy, limits, data, pool),
+        self.likelihood,
+        self.policy,
+        source,
+        writer,
+        cfg.problems,
+        cfg.samples,
+        seed=seed,
+        contexts=contexts,
+        step=self.step,
+      ).first(cfg.problems, cfg.samples)
+
+
+def models(models, steps) -> list[tuple[str, int | None]]:
   """(model, step) of each that is evaluated."""
   if not models:
     raise config.Error("name a MODEL: builtin:tiny, or a folder; see pxy eval --help")

@@ -191,6 +191,95 @@ class Eval(OnTask):
   `document` (lone tokens), `other` (another problem's prompt)."""
 
 
+Models = Annotated[
+  tyro.conf.Positional[tuple[str, ...]],
+  tyro.conf.arg(
+    metavar="MODEL...",
+    help="builtin:world, an HF-style folder, hf://org/name[@revision], a .gguf file or"
+    " the folder of a run; one or several.",
+  ),
+]
+What = Literal[
+  "bound", "robust", "calibration", "hallucination", "bias", "kept", "diversity"
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What `pxy probe` and `pxy bound` have in common: stored samples, and how many."""
+
+  task: Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+      help="Instead of the tests of the model's own world: what data.task may be, with"
+      " the columns of docs/measures.md; several times if you like."
+    ),
+  ] = ()
+  split: _like(config.Eval, "split") = config.Eval().split
+  problems: int = 128
+  """Of each --task."""
+  samples: int = 32
+  """Responses to each of them."""
+  quick: Flag = False
+  """A fortieth of the work on an embedded world: for a look, not for a claim."""
+  grader: _like(config.Data, "grader") = config.Data().grader
+  max_prompt_tokens: _like(config.Data, "max_prompt_tokens") = (
+    config.Data().max_prompt_tokens
+  )
+  max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
+  slots: _like(config.Sampling, "slots") = 256
+  temperature: float = config.Eval().temperature
+  """Logits are divided by it."""
+  top_p: TopP = config.Eval().top_p
+  template: Template = config.Data().template
+  system: System = config.Data().system
+  template_arguments: TemplateArguments = config.Data().template_arguments
+  seed: Seed = 0
+  save: pathlib.Path = pathlib.Path("runs/samples")
+  """Folder of the stored samples; what it has is not drawn again."""
+  json: Json = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe(Measured):
+  """What a model is like beyond its accuracy: `pxy probe runs/dsrl --against BASE`.
+
+  Robustness, calibration, hallucination, bias, knowledge kept and diversity, and P(y)
+  beside P(y|x). Each number has a 95 % interval over problems, and what it would be if
+  there were nothing to see (docs/measures.md). Models that are given together, and the
+  one they are held --against, answer the same questions.
+  """
+
+  model: Models
+  what: str = ""
+  """Parts, with commas: bound, robust, calibration, hallucination, bias, kept,
+  diversity; default: all."""
+  against: str | None = None
+  """A base: differences to it, paired by problem, and KL divergences from it."""
+  text: pathlib.Path | None = None
+  """A .txt file whose paragraphs are scored, for kept: held-out text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound(Measured):
+  """Does RL leave what its base could already do? `pxy bound builtin:world runs/grpo`.
+
+  pass@k of the base and of each run to a quarter of the samples, and at all of them;
+  their difference and where the curves cross; what was gained and lost, beside what two
+  halves of the base's own samples gain and lose; how likely what a run writes is to the
+  base. Without a run: the base's own curves.
+  """
+
+  model: Models
+  guess: Flag = True
+  """Also ask for answers without reasoning, and mark what can be guessed (worlds)."""
+  matched: Flag = False
+  """Also sample the base at the temperature at which its answers have the entropy of
+  the run's, and the run at that of the base's."""
+  plot: pathlib.Path | None = None
+  """Also draw the curves there (.png)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Align(OnTask):
   """Gradients of log P(y) and log P(y|x): `pxy align MODEL --task TASK --n 64`.

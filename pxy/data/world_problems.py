@@ -8,6 +8,8 @@
   ghosts    single facts about entities of which no document says any
   robust    chains of 1 to 3 hops, each in six variants with one `group`
   guess     those of `chains`, each asked for the answer alone
+  colours   single facts about entities, ghosts among them, that have a `cue`; a name is
+            of one split, in all styles
 
 Chains ask for codes, since a colour is right by chance one time in eight. A row has its
 truth beside it (Problem), so that whoever has the row can grade a response to it.
@@ -58,6 +60,9 @@ KINDS = {
   "unknown": Kind(world_lib.STYLES, world_lib.ATTRIBUTES, bands=("seen", "unseen")),
   "ghosts": Kind(world_lib.STYLES, world_lib.ATTRIBUTES, bands=("ghost",)),
   "robust": Kind(("explain", "brief"), hops=(1, 2, 3), variants=VARIANTS),
+  "colours": Kind(
+    world_lib.STYLES, ("colour",), bands=("head", "mid", "tail", "ghost")
+  ),
   "guess": Kind(("explain", "brief"), hops=_CHAINS, variants=(GUESS,)),
 }
 """Tasks, as `world/chains`."""

@@ -3,7 +3,7 @@
   every task                bound, calibration, diversity, and P(y) beside P(y|x)
   group, variant            robustness: one question put in several ways
   band                      hallucination, by how well known what is asked about is
-  answerable (false)        hallucination: there is no answer, so each one given is wrong
+  answerable (false)        hallucination: there is no answer, so one given is wrong
   cue                       bias: what a surface cue suggests, right or not
   few right answers         bias: what is answered over all questions
   one letter, group         bias: one choice in several orders
@@ -101,7 +101,6 @@ def _bound(t: Table) -> list[estimate.Spec]:
     *curve(t, t.right_PR, shuffled=chance),
     *(curve(t, t.verified_PR, verified=True) if _any(t.verified_PR) else ()),
     *_spread(t, t.verified_PR if _any(t.verified_PR) else t.right_PR),
-    *_perplexities(t),
   ]
 
 
@@ -120,14 +119,14 @@ def _spread(t: Table, correct_PR) -> list[estimate.Spec]:
   ]
 
 
-def _perplexities(t: Table) -> list[estimate.Spec]:
-  """Of the responses under the model itself, in each context that was asked for."""
-  length_PR = t.stored.length_PR
-  return [
-    spec
-    for context, logp_PR in t.stored.logp.items()
-    for spec in bound.perplexity(t.ids, context, logp_PR, length_PR)
-  ]
+def _contexts(t: Table) -> list[estimate.Spec]:
+  """P(y|x) and P(y): perplexity of the model's own responses in each context, and
+  whether it tells right from wrong."""
+  length_PR, out = t.stored.length_PR, []
+  for context, logp_PR in t.stored.logp.items():
+    out += bound.perplexity(t.ids, context, logp_PR, length_PR)
+    out.append(ranking.auroc(t.ids, context, logp_PR / length_PR, t.right_PR))
+  return out
 
 
 def _same_by_text(t: Table) -> bool:
@@ -141,15 +140,13 @@ def _same_by_text(t: Table) -> bool:
 def _calibration(t: Table) -> list[estimate.Spec]:
   right_PR, answer_PR = t.right_PR[:, :CONFIDENT], t.answer_PR[:, :CONFIDENT]
   length_PR = t.stored.length_PR[:, :CONFIDENT]
-  logp = {name: x_PR[:, :CONFIDENT] for name, x_PR in t.stored.logp.items()}
   out = []
   if right_PR.shape[1] > 1 and (answer_PR >= 0).any():
     out += calibration.specs(t.ids, calibration.agreement(answer_PR), right_PR)
-    sequence_PR = calibration.sequence(logp["prompt"], length_PR)
+    logp_PR = t.stored.logp["prompt"][:, :CONFIDENT]
+    sequence_PR = calibration.sequence(logp_PR, length_PR)
     given = calibration.given("sequence", sequence_PR, answer_PR)
     out += calibration.specs(t.ids, given, right_PR)
-  for name, logp_PR in logp.items():
-    out.append(ranking.auroc(t.ids, name, logp_PR / length_PR, right_PR))
   return out
 
 
@@ -228,7 +225,9 @@ def marginal_of(t: Table) -> Table | None:
   answered over all questions is then a distribution that can be looked at."""
   for name in sorted({str(x) for x in t.column("attribute", "")}):
     on_P = [str(x) == name for x in t.column("attribute", "")]
-    on_P = [a and bool(b) for a, b in zip(on_P, t.column("answerable", True))]
+    on_P = [
+      a and bool(b) for a, b in zip(on_P, t.column("answerable", True), strict=True)
+    ]
     kinds = len({int(g) for g, on in zip(t.gold_P, on_P, strict=True) if on})
     if 1 < kinds <= FEW and sum(on_P) >= 4 * kinds:
       few = t.those(on_P)
@@ -304,11 +303,12 @@ PARTS: dict[str, Callable[[Table], list[estimate.Spec]]] = {
   "bound": _bound,
   "robust": _robust,
   "calibration": _calibration,
+  "contexts": _contexts,
   "hallucination": _hallucination,
   "bias": _bias,
   "diversity": _diversity,
 }
-"""What is asked of a store, by the first word of the measures' names."""
+"""What is asked of a store."""
 
 
 def specs(stored: store.Stored, parts: Sequence[str]) -> list[estimate.Spec]:

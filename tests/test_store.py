@@ -114,10 +114,13 @@ def same(a, b):
 # Growth.
 
 
-def test_a_store_that_grew_is_one_that_was_asked_at_once(fill, whole, tmp_path):
+def test_a_store_that_grew_is_one_that_was_asked_at_once(fill, whole, tmp_path, capsys):
   fill(tmp_path, 5, 4)
   fill(tmp_path, 5, 9, slots=16, contexts=["other"])
+  assert "pxy:" not in capsys.readouterr().err
   fill(tmp_path, 12, 2)
+  says = "holds 5 x 9 responses, and grows to 12 x 9: as many to each problem"
+  assert says in capsys.readouterr().err
   fill(tmp_path, 1, 10, contexts=["start"])
   found = fill(tmp_path, 3, 3, contexts=["document"])
   assert contents(tmp_path) == contents(whole.path.parent)
@@ -413,6 +416,24 @@ def test_asking_again_mends_what_lacks_and_refuses_the_rest(kind, fill, whole, c
   with pytest.raises(config.Error) as error:
     fill(copy, 12, 10, contexts=ALL)
   assert str(copy) in str(error.value), error.value
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"ids": []}, {"ids": [2**31]}, {"ids": [True]}, {"ids": "12"}, {"ids": None},
+    {"r": -1}, {"r": 2.0}, {"score": 10**400}, {"score": "1"}, {"metrics": [1]},
+    {"metrics": {"answer": "1"}}, {"logp": {"prompt": [1]}}, {"logp": 3}, {"text": 7},
+    {"stop": "end"}, {"problem": {}}, {"extracted": 5},
+  ],
+)  # fmt: skip
+def test_a_row_with_a_right_check_is_still_looked_at(change, whole, copy):
+  path = copy / whole.path.name
+  lines = path.read_text().splitlines()
+  lines[4] = store._line(store.digest(whole.about["of"]), json.loads(lines[4]) | change)
+  path.write_text("\n".join(lines))
+  with pytest.raises(config.Error, match="line 5: edited"):
+    store.read(copy)
 
 
 def test_samples_of_a_task_that_changed_are_not_extended(fill, copy):

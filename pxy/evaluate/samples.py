@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import pathlib
+import sys
 import tempfile
 from collections.abc import Sequence
 
@@ -143,8 +144,9 @@ def fill(
   """
   held = (writer.about or {}).get("contexts", ()) if writer.size[0] else ()
   contexts = likelihood_lib.names(",".join([*contexts, *held]))
-  prompts = source.first(max(problems, writer.size[0]))
-  samples = max(samples, writer.size[1])
+  asked = problems, samples
+  problems, samples = map(max, asked, writer.size)
+  prompts = source.first(problems)
   uids = [prompt.uid for prompt in source.prompts]
   ids = dict(zip(uids, store.ids(source.prompts), strict=True))
   other = dict(zip(uids, others(source.prompts), strict=True))
@@ -209,6 +211,12 @@ def fill(
     ]
 
   done = sum(map(have, prompts))
+  if done < len(prompts) * samples and (problems, samples) != asked:
+    print(
+      f"pxy: {writer.name} holds {' x '.join(map(str, writer.size))} responses, and"
+      f" grows to {len(prompts)} x {samples}: as many to each problem",
+      file=sys.stderr,
+    )
   with progress.counting("evaluate", len(prompts) * samples) as count:
     for first, group in itertools.groupby(prompts, have):
       chunks = _chunks(list(group), samples - first, collector.engine)

@@ -144,7 +144,7 @@ def _lines(path: pathlib.Path, key: str, valid) -> Iterator[dict]:
     try:
       kept = row["check"] == digest(key, {k: v for k, v in row.items() if k != "check"})
       kept = kept and valid(row)
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
       kept = False
     if not kept:
       raise config.Error(
@@ -171,8 +171,9 @@ def _is_response(row: dict) -> bool:
     and _natural(row["seed"])
     and row["stop"] in ("stop", "length")
     and row["status"] in ("scored", "ungradable", "failed")
-    and len(row["ids"]) > 0
-    and all(map(_natural, row["ids"]))
+    and set(map(type, row["ids"])) == {int}
+    and min(row["ids"]) >= 0
+    and max(row["ids"]) < 2**31
     and all(x is None or _number(x) for x in numbers)
     and all(map(_number, row["metrics"].values()))
   )
@@ -183,7 +184,7 @@ def _natural(x) -> bool:
 
 
 def _number(x) -> bool:
-  return type(x) in (int, float)
+  return type(x) is float or (type(x) is int and abs(x) < 2**53)
 
 
 def _stem(path: pathlib.Path) -> str:

@@ -77,14 +77,28 @@ def test_only_common_problems_are_compared():
     estimate.difference([a], [bound.guessable(ids(2), [[1], [0]])])
 
 
-@pytest.mark.parametrize("runs", [2, 3, 5])
-def test_runs_are_drawn_too(runs):
-  # Runs that differ by far more than problems: the interval is that of their mean.
-  shift_S = np.random.default_rng(4).normal(0, 1, runs)
-  new = [spec(np.full(50, shift)) for shift in shift_S]
-  value, value_B, _ = estimate._paired(new, [spec(np.zeros(50))])
-  assert value == pytest.approx(shift_S.mean())
-  assert value_B.std() == pytest.approx(shift_S.std(ddof=1) / runs**0.5, rel=0.1)
+@pytest.mark.parametrize("runs", [2, 3, 6])
+def test_the_interval_of_a_few_runs_covers_zero(runs):
+  # All luck is that of the runs: what one more run would say, no problem can.
+  rng, covered, repeats = np.random.default_rng(4), 0, 400
+  base = [spec(np.zeros(20))]
+  for _ in range(repeats):
+    found = estimate.difference(
+      [spec(np.full(20, x)) for x in rng.normal(size=runs)], base
+    )
+    covered += found.low <= 0 <= found.high
+  assert 0.92 < covered / repeats < 0.98, covered / repeats
+
+
+def test_runs_are_paired_by_place_where_there_are_as_many():
+  rng = np.random.default_rng(5)
+  shift_S = rng.normal(size=4)
+  old = [spec(np.full(20, x)) for x in shift_S]
+  new = [spec(np.full(20, x + 1)) for x in shift_S]
+  same, fewer = estimate.difference(new, old), estimate.difference(new, old[:3])
+  assert same.low == pytest.approx(1) and same.high == pytest.approx(1)
+  assert fewer.value == pytest.approx(shift_S.mean() + 1 - shift_S[:3].mean())
+  assert fewer.low < 0 and "4 against 3 runs" in fewer.method
 
 
 def test_a_distance_has_a_basic_interval_that_holds_it():

@@ -62,6 +62,14 @@ DryRun = Annotated[
   tyro.conf.arg(help="Print the resolved config and the plan, and exit."),
 ]
 Model = tyro.conf.Positional[_like(config.Train, "model")]
+Models = Annotated[
+  tyro.conf.Positional[tuple[str, ...]],
+  tyro.conf.arg(
+    metavar="MODEL...",
+    help="builtin:world, an HF-style folder, hf://org/name[@revision], a .gguf file or"
+    " the folder of a run; one or several.",
+  ),
+]
 Seed = Annotated[int, tyro.conf.arg(help="The same seed draws the same responses.")]
 Step = Annotated[
   int | None,
@@ -158,14 +166,7 @@ class Eval(OnTask):
   it was killed.
   """
 
-  model: Annotated[
-    tyro.conf.Positional[tuple[str, ...]],
-    tyro.conf.arg(
-      metavar="MODEL...",
-      help="builtin:tiny, an HF-style folder, hf://org/name[@revision], a .gguf file or"
-      " the folder of a run; one or several.",
-    ),
-  ]
+  model: Models
   task: Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(
@@ -191,23 +192,11 @@ class Eval(OnTask):
   `document` (lone tokens), `other` (another problem's prompt)."""
 
 
-Models = Annotated[
-  tyro.conf.Positional[tuple[str, ...]],
-  tyro.conf.arg(
-    metavar="MODEL...",
-    help="builtin:world, an HF-style folder, hf://org/name[@revision], a .gguf file or"
-    " the folder of a run; one or several.",
-  ),
-]
-What = Literal[
-  "bound", "robust", "calibration", "hallucination", "bias", "kept", "diversity"
-]
-
-
 @dataclasses.dataclass(frozen=True)
 class Measured:
   """What `pxy probe` and `pxy bound` have in common: stored samples, and how many."""
 
+  model: Models
   task: Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(
@@ -250,7 +239,6 @@ class Probe(Measured):
   one they are held --against, answer the same questions.
   """
 
-  model: Models
   what: str = ""
   """Parts, with commas: bound, robust, calibration, hallucination, bias, kept,
   diversity; default: all."""
@@ -270,7 +258,6 @@ class Bound(Measured):
   base. Without a run: the base's own curves.
   """
 
-  model: Models
   guess: Flag = True
   """Also ask for answers without reasoning, and mark what can be guessed (worlds)."""
   matched: Flag = False

@@ -260,7 +260,7 @@ def _cues(t: Table) -> list[estimate.Spec]:
   agrees_P = np.array([a == b for a, b in zip(cues, gold, strict=True)])
   out = []
   if agrees_P.any() and not agrees_P.all():
-    out.append(bias.cue(cued.ids, agrees_P, cued.right_PR))
+    out.append(bias.cue(cued.ids, cued.right_PR, agrees_P))
   follows_PR = np.array(
     [
       [a == cue for a in row]

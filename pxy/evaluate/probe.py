@@ -188,18 +188,21 @@ def _hallucination(t: Table) -> list[estimate.Spec]:
   attempted_PR = _attempted(t)
   # Where there is no answer, not to give one is right, but it is none that is given.
   right_PR = np.where(nothing_P[:, None] & (attempted_PR == 1), 0.0, t.right_PR)
+  named_P = np.array([bool(band) for band in bands])
   out = []
-  for chosen_P, names in (
-    (np.array([bool(b) for b in bands]), [str(b) for b in bands]),
-    (nothing_P, ["unknown"] * len(bands)),
+  for names, on_P, kinds in (
+    (bands, named_P & ~nothing_P, None),
+    (bands, named_P & nothing_P, ("wrong", "abstained")),
+    (["unknown"] * len(bands), nothing_P, ("wrong", "abstained")),
   ):
-    if chosen_P.any():
-      out += hallucination.specs(
-        [x for x, on in zip(t.ids, chosen_P, strict=True) if on],
-        [x for x, on in zip(names, chosen_P, strict=True) if on],
-        right_PR[chosen_P],
-        attempted_PR[chosen_P],
+    if on_P.any():
+      found = hallucination.specs(
+        [x for x, on in zip(t.ids, on_P, strict=True) if on],
+        [str(x) for x, on in zip(names, on_P, strict=True) if on],
+        right_PR[on_P],
+        attempted_PR[on_P],
       )
+      out += [s for s in found if kinds is None or s.name.rpartition("_")[2] in kinds]
   return out
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -50,10 +51,18 @@ class Examined:
         seed=self.options.seed, contexts=contexts,
       )  # fmt: skip
 
-  def prompts(self, plan: plans.Plan, ask: plans.Ask) -> dict[str, np.ndarray]:
-    """Ids of the prompts, by problem."""
-    data, cfg, _ = self._configs(plan, ask)
-    found = prompts_lib.load(data, self.policy.tokenizer, cfg.split).prompts
+  def prompt_ids(self, stored: store.Stored) -> dict[str, np.ndarray]:
+    """Ids of the prompts that a store answers, by problem."""
+    of = stored.about["of"]
+    data = config.Data(
+      task=of["task"],
+      grader=of["grader"],
+      template=of["template"],
+      system=of["system"],
+      template_arguments=tuple(of["template_arguments"]),
+      max_prompt_tokens=of["max_prompt_tokens"],
+    )
+    found = prompts_lib.load(data, self.policy.tokenizer, of["split"]).prompts
     return dict(zip(store.ids(found), (p.ids for p in found), strict=True))
 
   def alone(self, plan: plans.Plan, context: str) -> store.Stored:
@@ -223,7 +232,7 @@ def _divergences(new: Examined, base: Examined, found: dict) -> None:
   """Adds KL divergences from the base, forward and reverse."""
   for task, (plan, specs) in found.items():
     ask = next((a for a in plan.asks if "contexts" in a.parts), plan.asks[0])
-    prompts = new.prompts(plan, ask)
+    prompts = new.prompt_ids(new.ask(plan, ask))
     for direction, p, q in (("forward", base, new), ("reverse", new, base)):
       stored = p.ask(plan, ask)
       specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
@@ -254,8 +263,13 @@ def head(model: str, task: str, plan: plans.Plan) -> dict:
 
 
 def jsoned(found: dict[str, estimate.Measure]) -> dict:
-  """As --json has it."""
-  return {name: one.to_json() for name, one in sorted(found.items())}
+  """As --json has it, by name, pass@2 before pass@16."""
+
+  def natural(name):
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
+
+  return {name: found[name].to_json() for name in sorted(found, key=natural)}
 
 
 def show(report: dict) -> None:

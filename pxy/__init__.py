@@ -32,7 +32,8 @@ ORDER = (
   "train",  # state, optimizer, the jitted step, checkpoints
   "weights",  # Hugging Face folders, the Hub, GGUF, export
   "sampling",  # the engine; draw and grade
-  "evaluate",  # arrays in, numbers out; and one evaluation
+  "measures",  # arrays in, numbers with intervals and nulls out
+  "evaluate",  # the scores of one evaluation; behaviour, alignment
   "run",  # a run: folder, session, one step, its numbers
   "aot",  # a run's programs compiled for a pod
   "report",  # plots and pages

@@ -62,13 +62,15 @@ class Data:
   """Which problems, and how they become prompts."""
 
   task: str = "arithmetic/add3"
-  """`arithmetic/LEVEL`, a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of
+  """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world_problems.py
+  has the kinds), a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of
   reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
   `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
   """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra
   where rules do not decide: docs/graders.md), `gym`, or a function of TRL's or verl's
-  signature: `package.module:name` or `path/to/file.py:name`."""
+  signature: `package.module:name` or `path/to/file.py:name`. Of `world/KIND`: `answer`,
+  `verified` (`auto`: every hop true as well), `abstain` (wrong is -1, `unknown` 0)."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8
@@ -241,8 +243,8 @@ class Train:
   """A reinforcement-learning run."""
 
   model: str = "builtin:tiny"
-  """`builtin:tiny`, an HF-style folder, `hf://org/name[@revision]`, a .gguf file, or a
-  run folder."""
+  """`builtin:tiny`, `builtin:world`, an HF-style folder, `hf://org/name[@revision]`, a
+  .gguf file, or a run folder."""
   phases: tuple[Phase, ...] = (Phase(),)
   """Objectives, one after the other."""
   steps: Natural = 60
@@ -277,14 +279,16 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """The embedded world's documents; see data/arithmetic.py."""
+  """An embedded world's documents; see data/arithmetic.py and data/world.py."""
 
+  kind: Literal["arithmetic", "world"] = "arithmetic"
+  """Which world: sums, or facts about entities."""
   level: str = "add3"
-  """Difficulty: a level of data/arithmetic.py."""
+  """Difficulty of arithmetic: a level of data/arithmetic.py."""
   wrong: Share = 0.12
   """Rate of wrong steps."""
   noticed: Share = 0.3
-  """Share of the wrong steps that the trace notices and corrects."""
+  """Share of arithmetic's wrong steps that the trace notices and corrects."""
   question_free: Share = 0.2
   """Share of documents without the question."""
   documents: Count = 60_000
@@ -308,9 +312,13 @@ class Width:
   d_ff: Count = 256
   """Width of the MLP."""
   vocab: Count = 384
-  """Pieces of the tokenizer, at most."""
+  """Pieces of the tokenizer, at most; `world` has its own, all of its words."""
   context: Count = 256
   """Most tokens of a sequence."""
+  tied: bool = True
+  """The head is the transposed embedding."""
+  embed_std: Positive = 0.02
+  """Spread of the embedding before training; a head of its own allows a larger one."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pre-training of the embedded base model: tokenizer, packed documents, next token.
+"""Pre-training of the embedded base models: tokenizer, packed documents, next token.
 
 The same packed rows and the same train step as in reinforcement learning: the loss is
 the REINFORCE surrogate with advantage 1 on every token, -sum_t log p(y_t | y_<t) / n.
@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from pxy import config
-from pxy.data import arithmetic
+from pxy.data import arithmetic, document, world
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import arch as arch_lib
-from pxy.model import decoder
+from pxy.model import decoder, layers
 from pxy.parallel import mesh as mesh_lib
 from pxy.rewards import pool as pool_lib
 from pxy.rl import metrics, pack, rollout, view
@@ -28,10 +28,11 @@ from pxy.run import numbers
 from pxy.run import session as session_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
-from pxy.text import tokenizer as tokenizer_lib
 from pxy.train import step as step_lib
 from pxy.weights import hf, load
 
+WORLDS = {"arithmetic": arithmetic, "world": world}
+"""By `corpus.kind`: documents, tokenizer and task are functions of each."""
 NEXT_TOKEN = (config.Term(clip="none"),)
 PACE = 10.0
 """Seconds between two lines of steps where there is no terminal: steps are short."""
@@ -102,17 +103,18 @@ def pretrain(
     )
   with session_lib.opened(cfg, out, resume) as session:
     model = session.folder.path / "model"
-    documents = arithmetic.documents(cfg.corpus, cfg.seed)
-    roles = ["user\n", "assistant\n"]  # of the chat template, once a document
-    texts = (text for d in documents for text in (*roles, d.question, d.trace))
-    tokenizer = tokenizer_lib.train(texts, cfg.width.vocab, model)
+    made_of = WORLDS[cfg.corpus.kind]
+    documents = made_of.documents(cfg.corpus, cfg.seed)
+    tokenizer = made_of.tokenizer(documents, cfg.width.vocab, model)
     arch = arch_lib.of_width(cfg.width, tokenizer.vocab_size)
-    packed = rows([arithmetic.encode(d, tokenizer) for d in documents], cfg.row_tokens)
+    packed = rows([document.encode(d, tokenizer) for d in documents], cfg.row_tokens)
     trainer = step_lib.Stepper(arch, cfg.compute, config.Sampling(), cfg.optim, mesh)
     policy = load.About(arch, tokenizer, "base model", model)
 
     def start():
-      return trainer.init(decoder.init(arch, jax.random.key(cfg.seed)))
+      params = decoder.init(arch, jax.random.key(cfg.seed))
+      params["embed"] *= cfg.width.embed_std / layers.EMBED_STD
+      return trainer.init(params)
 
     def evaluate(state, place):
       return _evaluate(cfg, policy, session, state.params, place.step)
@@ -154,7 +156,8 @@ def _done(session, lr: float, rows_MBT: pack.Packed, values) -> session_lib.Done
 
 def _evaluate(cfg, policy, session, params, step: int) -> session_lib.Examined:
   """Scores of the model on problems that it has not seen."""
-  data = dataclasses.replace(cfg.data, task=f"arithmetic/{cfg.corpus.level}")
+  task = WORLDS[cfg.corpus.kind].task(cfg.corpus, cfg.seed)
+  data = dataclasses.replace(cfg.data, task=task)
   problems = evaluate_lib.problems(data, cfg.eval, policy.tokenizer)
   with (
     engine_lib.Engine(

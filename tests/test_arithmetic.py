@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pxy import config
 from pxy.data import arithmetic
+from pxy.data import document as document_lib
 from pxy.text import tokenizer as tokenizer_lib
 
 SMALL = ("add1", "sub1", "mul1x1", "add2", "sub2", "mul2x1")
@@ -77,7 +78,7 @@ def test_problems_are_pinned():
     for level in ("add1", "sub2", "mul2x1")
     for p in arithmetic.generate(level, "test")
   )
-  found = arithmetic.FILES_VERSION, hashlib.sha256(text.encode()).hexdigest()
+  found = arithmetic.TABLE.version, hashlib.sha256(text.encode()).hexdigest()
   assert found == (
     "1.0.1",
     "d8edd1285ff522357ffc325d6e26567b37e3c4bc69c22d4dbec2181c1e622fda",
@@ -181,7 +182,9 @@ def test_encoded_documents():
     ("start", ""),
     ("document", ""),
   ):
-    ids = arithmetic.encode(arithmetic.Document(context, "What is 1 + 2?", "3"), tok)
+    ids = document_lib.encode(
+      document_lib.Document(context, "What is 1 + 2?", "3"), tok
+    )
     assert tok.decode(ids) == before + "3"
     first = tok.document_id if context == "document" else tok.start_id
     assert ids[0] == first and ids[-1] == tok.end_id

@@ -134,7 +134,7 @@ def test_ctrl_c_is_one_line_and_code_130(wait):
 def test_errors_of_a_process_end_it_with_code_2():
   out, err = pxy("sample", "builtin:huge", "--prompt", "x", code=2)
   assert not out and err == (
-    "pxy: model 'builtin:huge': pxy ships builtin:tiny;"
+    "pxy: model 'builtin:huge': pxy ships builtin:tiny, builtin:world;"
     " make fetches builtin:smollm2-135m\n"
   )
 

@@ -23,7 +23,7 @@ def prompt(uid):
 class Backwards:
   """An engine whose responses end in reverse order; ids are (uid, r)."""
 
-  def run(self, params, prompts, n, *, key, uids, version, on_finish, stop):
+  def run(self, params, prompts, n, *, key, uids, first, version, on_finish, stop):
     def sample(p, r):
       ids = np.array([prompts[p][0], r], np.int32)
       return engine_lib.Sample(ids, np.zeros(2, np.float32), "stop", version)

@@ -12,7 +12,10 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
+PAGES = (
+  "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
+  "docs/architecture.md", "docs/measures.md", "docs/samples.md",
+)  # fmt: skip
 FOLDERS = "pxy|docs|tests|experiments|colabs|benchmarks|.ci"
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*[\w/*]")
 """A path from the root, wherever it stands; a `*` is one as in a shell."""

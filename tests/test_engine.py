@@ -301,3 +301,8 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
       f"{one.name}: Engine.programs describes another program than Engine.run"
       " dispatches at its largest; what `pxy compile` says of it would be wrong"
     )
+
+
+def test_a_run_from_a_later_response_draws_what_a_longer_one_would(params, usual):
+  later, _ = sample(params, n=2, run={"first": 2})
+  same(later, [group[2:4] for group in usual], "first")

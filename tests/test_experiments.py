@@ -35,7 +35,7 @@ def config(method="dsrl"):
 
 
 def kind(name):
-  return config.Pretrain if name == "base" else config.Train
+  return config.Pretrain if name in ("base", "world_base") else config.Train
 
 
 def changed(record):

@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from pxy.evaluate import passk, scores
+from pxy import fields
+from pxy.evaluate import scores
+from pxy.measures import passk
 
 NAN = np.nan
 
@@ -71,6 +73,11 @@ def test_maj_at_k():
   assert silent == 0.0, "no answer is a wrong answer"
   blocks = passk.maj_at_k(np.array([[1.0, 1, 0, 0]]), [["a", "a", "b", "b"]], 2)[0]
   assert blocks == 0.5, "k < R averages over blocks of k"
+
+
+def test_a_score_of_another_kind_is_refused():
+  with pytest.raises(fields.Error, match="found -1"):
+    passk.pass_at_k([[1, -1]], 1)
 
 
 def test_groups_are_a_partition_of_what_is_graded():

@@ -29,6 +29,14 @@ COMMANDS = {
     options.Eval,
     "avg@k, pass@k, maj@k, lengths and thoughts of a model on a task",
   ),
+  "probe": (
+    options.Probe,
+    "robust, calibrated, honest, unbiased? every measure, with interval and null",
+  ),
+  "bound": (
+    options.Bound,
+    "does RL leave what its base could already do? pass@k and what it gained and lost",
+  ),
   "align": (
     options.Align,
     "gradients of log P(y) and log P(y|x), and what a step on one does",

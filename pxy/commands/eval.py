@@ -1,16 +1,24 @@
-"""`pxy eval`: scores of a model on a task; and what `pxy align` shares with it."""
+"""`pxy eval`: scores of models on tasks; and what `pxy align` shares with it."""
 
 import contextlib
+import dataclasses
+import pathlib
 import sys
+from collections.abc import Sequence
 
 from pxy import config, files
+from pxy.data import prompts as prompts_lib
+from pxy.evaluate import likelihood as likelihood_lib
 from pxy.evaluate import run as evaluate
+from pxy.evaluate import samples as samples_lib
 from pxy.evaluate import scores as scores_lib
+from pxy.evaluate import store
 from pxy.rewards import pool as pool_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
 from pxy.show import progress
 from pxy.text import template
+from pxy.train import checkpoint
 from pxy.weights import load
 
 
@@ -22,8 +30,31 @@ def examine(options, count: int, samples: int):
   Returns:
     (policy, problems, Evaluation).
   """
+  data, cfg, limits = configs(options, options.task, count, samples)
+  policy = loaded(options.model, options.step, data)
+  chosen = evaluate.problems(data, cfg, policy.tokenizer)
+  with contextlib.ExitStack() as stack:
+    pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
+    collector = _collector(stack, policy, limits, data, pool)
+    found = _drawn(collector, policy, chosen, samples, options.seed)
+  return policy, chosen, found
+
+
+def _drawn(collector, policy, chosen, samples: int, seed: int) -> evaluate.Evaluation:
+  with progress.counting("evaluate", len(chosen) * samples) as bar:
+    return evaluate.evaluate(
+      dataclasses.replace(collector, on_answer=bar),
+      policy.params,
+      chosen,
+      samples,
+      seed=seed,
+    )
+
+
+def configs(options, task: str, count: int, samples: int):
+  """What is evaluated, how, and the sampling of it; all are checked."""
   data = config.Data(
-    task=options.task,
+    task=task,
     grader=options.grader,
     max_prompt_tokens=options.max_prompt_tokens,
     template=options.template,
@@ -39,46 +70,144 @@ def examine(options, count: int, samples: int):
   )
   limits = config.Sampling(max_new_tokens=options.max_new_tokens, slots=options.slots)
   config.check(config.Train(data=data, sampling=limits, eval=cfg, seed=options.seed))
-  policy = load.load(options.model, options.step)
+  return data, cfg, evaluate.sampling(limits, cfg)
+
+
+def loaded(model: str, step: int | None, data: config.Data) -> load.Policy:
+  policy = load.load(model, step)
   doubt = template.ending(policy.tokenizer, data.template, data.template_arguments)
   if doubt:
     print(f"pxy: warning: {doubt}", file=sys.stderr)
-  chosen = evaluate.problems(data, cfg, policy.tokenizer)
-  with contextlib.ExitStack() as stack:
-    engine = stack.enter_context(
-      engine_lib.Engine(
-        policy.arch,
-        sampling=evaluate.sampling(limits, cfg),
-        stop_ids=policy.tokenizer.stop_ids,
-        max_prompt_tokens=data.max_prompt_tokens,
-      )
-    )
-    pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
-    bar = stack.enter_context(progress.counting("evaluate", len(chosen) * samples))
-    found = evaluate.evaluate(
-      collect.Collector(engine, pool, policy.tokenizer, on_answer=bar),
-      policy.params,
-      chosen,
-      samples,
-      seed=options.seed,
-    )
-  return policy, chosen, found
+  return policy
+
+
+def _collector(stack, policy, limits, data, pool) -> collect.Collector:
+  engine = engine_lib.Engine(
+    policy.arch,
+    sampling=limits,
+    stop_ids=policy.tokenizer.stop_ids,
+    max_prompt_tokens=data.max_prompt_tokens,
+  )
+  stack.enter_context(engine)
+  return collect.Collector(engine, pool, policy.tokenizer)
 
 
 def command(options) -> None:
   """`pxy eval`."""
   if options.json is not None:
     files.writable(options.json, f"--json {options.json}")
-  _, chosen, found = examine(options, options.problems, options.samples)
-  scores = scores_lib.to_json(found.scores)
-  evaluate.show({f"{options.model} on {options.task} ({options.split})": scores})
+  contexts = likelihood_lib.names(options.contexts)
+  if options.save is not None:
+    files.writable(options.save / "samples", f"--save {options.save}")
+  elif len(contexts) > 1:
+    raise config.Error(
+      "--contexts: log p is of what is saved; name a folder with --save"
+    )
+  tasks = options.task or (config.Data().task,)
+  asked = [
+    configs(options, task, options.problems, options.samples)
+    for task in dict.fromkeys(tasks)
+  ]
+  reports = []
+  chosen = models(options.model, options.step)
+  with pool_lib.Pool(config.Reward(), options.grader) as pool:
+    for model, step in chosen:
+      reports += _reports(model, step, asked, pool, options, len(chosen) > 1)
+  evaluate.show({_title(report): report["scores"] for report in reports})
   if options.json is not None:
-    report = {
-      "model": options.model,
-      "task": options.task,
-      "split": options.split,
-      "problems": len(chosen),
-      "samples": options.samples,
-      "scores": scores,
-    }
-    files.write_json(options.json, report)
+    files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
+
+
+def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
+  """What --json has of a model, for each task."""
+  policy = loaded(model, step, asked[0][0])
+  sources = [
+    prompts_lib.load(data, policy.tokenizer, cfg.split) for data, cfg, _ in asked
+  ]
+  subject = None if options.save is None else Subject(model, step, policy)
+  reports = []
+  for (data, cfg, limits), source in zip(asked, sources, strict=True):
+    report = {"model": model, "step": step, "task": data.task, "split": cfg.split}
+    if step is None or not several:
+      del report["step"]
+    if subject is None:
+      with contextlib.ExitStack() as stack:
+        collector = _collector(stack, policy, limits, data, pool)
+        chosen = source.first(cfg.problems)
+        found = _drawn(collector, policy, chosen, cfg.samples, options.seed)
+      sizes, scores = len(chosen), found.scores
+    else:
+      contexts = likelihood_lib.names(options.contexts)
+      stored = subject.ask(
+        options.save, data, cfg, limits, source, pool,
+        seed=options.seed, contexts=contexts,
+      )  # fmt: skip
+      sizes, scores = len(stored.problems), evaluate.of_stored(stored, pool.grader)
+    report |= {"problems": sizes, "samples": cfg.samples}
+    report["scores"] = scores_lib.to_json(scores)
+    reports.append(report | ({"saved": str(stored.path)} if subject else {}))
+  return reports
+
+
+class Subject:
+  """A model whose responses are stored: what its stores have in common."""
+
+  def __init__(self, model: str, step: int | None, policy: load.Policy):
+    self.model, self.step, self.policy = model, step, policy
+    self.digests = samples_lib.of_model(policy)
+    self.likelihood = likelihood_lib.Likelihood(policy.arch)
+
+  def ask(
+    self,
+    folder: pathlib.Path,
+    data: config.Data,
+    cfg: config.Eval,
+    limits: config.Sampling,
+    source: prompts_lib.Source,
+    pool: pool_lib.Pool,
+    *,
+    seed: int,
+    contexts: Sequence[str] = ("prompt",),
+  ) -> store.Stored:
+    """`cfg.samples` responses to each of the first `cfg.problems` of a source, out of
+    the folder as far as they are there, and there afterwards.
+
+    limits: of the sampling, with the evaluation's rule.
+    """
+    of = samples_lib.identity(self.digests, data, cfg.split, limits, seed)
+    name = store.name(self.model, self.step, of)
+    with contextlib.ExitStack() as stack:
+      writer = stack.enter_context(store.Writer(folder, name, of))
+      return samples_lib.fill(
+        _collector(stack, self.policy, limits, data, pool),
+        self.likelihood,
+        self.policy,
+        source,
+        writer,
+        cfg.problems,
+        cfg.samples,
+        seed=seed,
+        contexts=contexts,
+        step=self.step,
+      ).first(cfg.problems, cfg.samples)
+
+
+def models(models, steps) -> list[tuple[str, int | None]]:
+  """(model, step) of each that is evaluated."""
+  if not models:
+    raise config.Error("name a MODEL: builtin:tiny, or a folder; see pxy eval --help")
+  out = []
+  for model in models:
+    place, known = load.place(model), ()
+    if "all" in steps:
+      known = checkpoint.steps(place / "checkpoints")
+      if not known:
+        raise config.Error(f"--step all: {model} has no checkpoints; leave it out")
+    chosen = known or [step for step in steps if step != "all"] or [None]
+    out += [(model, step) for step in chosen]
+  return list(dict.fromkeys(out))
+
+
+def _title(report: dict) -> str:
+  step = f"@{report['step']}" if "step" in report else ""
+  return f"{report['model']}{step} on {report['task']} ({report['split']})"

@@ -62,6 +62,14 @@ DryRun = Annotated[
   tyro.conf.arg(help="Print the resolved config and the plan, and exit."),
 ]
 Model = tyro.conf.Positional[_like(config.Train, "model")]
+Models = Annotated[
+  tyro.conf.Positional[tuple[str, ...]],
+  tyro.conf.arg(
+    metavar="MODEL...",
+    help="builtin:world, an HF-style folder, hf://org/name[@revision], a .gguf file or"
+    " the folder of a run; one or several.",
+  ),
+]
 Seed = Annotated[int, tyro.conf.arg(help="The same seed draws the same responses.")]
 Step = Annotated[
   int | None,
@@ -128,8 +136,8 @@ class OnTask:
 
   model: Model
   task: str = config.Data().task
-  """`arithmetic/LEVEL`, a .jsonl or .parquet file, `gym:NAME`, `tfds:NAME`, or a
-  mixture; see data.task in `pxy train --help`."""
+  """`arithmetic/LEVEL`, `world/KIND`, a .jsonl or .parquet file, `gym:NAME`,
+  `tfds:NAME`, or a mixture; see data.task in `pxy train --help`."""
   split: _like(config.Eval, "split") = config.Eval().split
   max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
   max_prompt_tokens: _like(config.Data, "max_prompt_tokens") = (
@@ -150,10 +158,113 @@ class OnTask:
 
 @dataclasses.dataclass(frozen=True)
 class Eval(OnTask):
-  """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts."""
+  """avg@k, unbiased pass@k and maj@k with standard errors, lengths, thoughts.
 
+  `pxy eval builtin:tiny runs/s1 --task A --task B --save samples` has a column for each
+  model and task, and keeps every response in files (docs/samples.md). Asked again with
+  more --samples, --problems or --contexts, it draws what is missing; so it does after
+  it was killed.
+  """
+
+  model: Models
+  task: Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+      help="`arithmetic/LEVEL`, `world/KIND`, a .jsonl or .parquet file, `gym:NAME`,"
+      " `tfds:NAME`, or a mixture; see data.task in `pxy train --help`. May be given"
+      f" several times; default: {config.Data().task}."
+    ),
+  ] = ()
+  step: Annotated[
+    tyro.conf.UseAppendAction[tuple[int | Literal["all"], ...]],
+    tyro.conf.arg(
+      help="Checkpoint of a run folder, several times if you like, or `all`; default:"
+      " the newest."
+    ),
+  ] = ()
   samples: _like(config.Eval, "samples") = config.Eval().samples
   problems: _like(config.Eval, "problems") = config.Eval().problems
+  save: pathlib.Path | None = None
+  """Folder that keeps every response: ids, text, log p, grade, answer. What it has
+  already is not drawn again."""
+  contexts: str = ""
+  """With --save: log p of each response after these as well, with commas: `start` and
+  `document` (lone tokens), `other` (another problem's prompt)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What `pxy probe` and `pxy bound` have in common: stored samples, and how many."""
+
+  model: Models
+  task: Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+      help="Instead of the tests of the model's own world: what data.task may be, with"
+      " the columns of docs/measures.md; several times if you like."
+    ),
+  ] = ()
+  split: _like(config.Eval, "split") = config.Eval().split
+  problems: int = 128
+  """Of each --task."""
+  samples: int = 32
+  """Responses to each of them."""
+  quick: Flag = False
+  """A fortieth of the work on an embedded world: for a look, not for a claim."""
+  grader: _like(config.Data, "grader") = config.Data().grader
+  max_prompt_tokens: _like(config.Data, "max_prompt_tokens") = (
+    config.Data().max_prompt_tokens
+  )
+  max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
+  slots: _like(config.Sampling, "slots") = 256
+  temperature: float = config.Eval().temperature
+  """Logits are divided by it."""
+  top_p: TopP = config.Eval().top_p
+  template: Template = config.Data().template
+  system: System = config.Data().system
+  template_arguments: TemplateArguments = config.Data().template_arguments
+  seed: Seed = 0
+  save: pathlib.Path = pathlib.Path("runs/samples")
+  """Folder of the stored samples; what it has is not drawn again."""
+  json: Json = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe(Measured):
+  """What a model is like beyond its accuracy: `pxy probe runs/dsrl --against BASE`.
+
+  Robustness, calibration, hallucination, bias, knowledge kept and diversity, and P(y)
+  beside P(y|x). Each number has a 95 % interval over problems, and what it would be if
+  there were nothing to see (docs/measures.md). Models that are given together, and the
+  one they are held --against, answer the same questions.
+  """
+
+  what: str = ""
+  """Parts, with commas: bound, robust, calibration, hallucination, bias, kept,
+  diversity; default: all."""
+  against: str | None = None
+  """A base: differences to it, paired by problem, and KL divergences from it."""
+  text: pathlib.Path | None = None
+  """A .txt file whose paragraphs are scored, for kept: held-out text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound(Measured):
+  """Does RL leave what its base could already do? `pxy bound builtin:world runs/grpo`.
+
+  pass@k of the base and of each run to a quarter of the samples, and at all of them;
+  their difference and where the curves cross; what was gained and lost, beside what two
+  halves of the base's own samples gain and lose; how likely what a run writes is to the
+  base. Without a run: the base's own curves.
+  """
+
+  guess: Flag = True
+  """Also ask for answers without reasoning, and mark what can be guessed (worlds)."""
+  matched: Flag = False
+  """Also sample the base at the temperature at which its answers have the entropy of
+  the run's, and the run at that of the base's."""
+  plot: pathlib.Path | None = None
+  """Also draw the curves there (.png)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,14 +339,16 @@ class Score:
   """Grades of responses that are there already: `pxy score FILE --task math`.
 
   A row of FILE (.jsonl) has `response` and `answer`, and other columns for graders that
-  take them. A row of the result has outcome, score, why and seconds.
+  take them; or FILE is one that `pxy eval --save` wrote, with its problems beside it. A
+  row of the result has outcome, score, why and seconds.
   """
 
   file: tyro.conf.Positional[pathlib.Path]
   """A .jsonl file."""
   task: str = config.Data().grader
   """The grader: `auto` (by the row's data_source), `arithmetic`, `boxed`, `number`,
-  `math`, `gym`, or a function as MODULE_OR_FILE:NAME."""
+  `math`, `gym`, `answer`, `verified`, `abstain`, or a function as
+  MODULE_OR_FILE:NAME."""
   out: pathlib.Path | None = None
   """Write the grades there, not to stdout."""
   json: pathlib.Path | None = None

@@ -13,25 +13,18 @@ separator token, so that P(y) in those contexts is on the model's distribution.
 Train, validation and test are disjoint by construction: a hash of the operator and the
 unordered pair of operands names the split, in all levels alike. Problems come from a
 counter through the same hash: no random generator whose stream may change.
-
-Read without TensorFlow: array_record files through `as_data_source`.
 """
 
-import contextlib
 import dataclasses
-import functools
-import io
-import os
 import pathlib
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pxy import config, files
-from pxy.data import trace
-from pxy.text import template
+from pxy import config
+from pxy.data import document as document_lib
+from pxy.data import mix, table, trace
 from pxy.text import tokenizer as tokenizer_lib
 
 # Level: operator, digits of the first operand, digits of the second.
@@ -41,8 +34,6 @@ LEVELS = {
   **{f"mul{m}x{n}": ("*", m, n) for m, n in ((1, 1), (2, 1), (3, 1), (2, 2), (3, 2))},
 }
 MIXED = ("add1", "add2", "add3", "sub1", "sub2", "sub3", "mul1x1", "mul2x1", "mul2x2")
-FILES_VERSION = "1.0.1"
-"""Names the cached files: raise it when `generate` yields anything else."""
 SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
 _SPLIT_OF_BUCKET = ("test", "validation", *["train"] * 8)  # 10, 10 and 80 %
 _ENUMERATED = 1 << 20  # levels with up to this many pairs are enumerated, others drawn
@@ -62,20 +53,6 @@ class Problem:
   b: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
-  """A trace, maybe wrong, and what stands before it.
-
-  Attributes:
-    context: `question` (as a chat prompt), or the lone token `start` or `document`.
-    question, trace: texts; the question is not part of the other contexts' documents.
-  """
-
-  context: str
-  question: str
-  trace: str
-
-
 def split_of(operator: str, a: int, b: int) -> str:
   """The split that owns a problem, the same for both orders of the operands."""
   return _SPLIT_OF_BUCKET[int(_bucket(operator, np.array([a]), np.array([b]))[0])]
@@ -90,7 +67,7 @@ def generate(level: str, split: str) -> Iterator[Problem]:
   if level == "mixed":
     each = SIZES[split] // len(MIXED)
     sums = [s for part in MIXED for s in _sums(part, split, each)]
-    sums = [sums[i] for i in np.argsort(_mix(np.arange(len(sums))))]
+    sums = [sums[i] for i in np.argsort(mix.mix(np.arange(len(sums))))]
   else:
     sums = _sums(level, split, SIZES[split])
   for part, operator, a, b in sums:
@@ -99,89 +76,31 @@ def generate(level: str, split: str) -> Iterator[Problem]:
     yield Problem(question, answer, part, "\n\n".join(thoughts), operator, a, b)
 
 
-_FIELDS = dataclasses.fields(Problem)
-
-
-@functools.cache
-def _kind():
-  """The problems as a TFDS builder; a config for each level."""
-  import tensorflow_datasets as tfds  # a second, and what reads rows may need none
-
-  class Arithmetic(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version(FILES_VERSION)
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=x) for x in (*LEVELS, "mixed")]
-
-    def _info(self):
-      text = tfds.features.Text()
-      kinds = {f.name: text if f.type is str else np.int64 for f in _FIELDS}
-      return tfds.core.DatasetInfo(
-        builder=self,
-        description="Sums over integers with step-by-step traces.",
-        features=tfds.features.FeaturesDict(kinds),
-        disable_shuffling=True,  # `generate` has shuffled
-      )
-
-    def _split_generators(self, dl_manager):
-      return {split: self._generate_examples(split) for split in SIZES}
-
-    def _generate_examples(self, split):
-      for i, problem in enumerate(generate(self.builder_config.name, split)):
-        yield i, dataclasses.asdict(problem)
-
-  tfds.disable_progress_bar()
-  return Arithmetic
+TABLE = table.Table(
+  name="Arithmetic",
+  version="1.0.1",
+  description="Sums over integers with step-by-step traces.",
+  record=Problem,
+  splits=tuple(SIZES),
+  generate=generate,
+)
 
 
 def builder(level: str):
-  """The level's builder with its files in place: `$PXY_CACHE`, or ~/.cache/pxy.
-
-  Takes a second the first time. Processes that start together each make the files, and
-  the first to rename its folder into place wins.
-  """
+  """The level's TFDS builder with its files in place."""
   _check(level, "train")
-  root = files.cache()
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    ready = _kind()(config=level, data_dir=root, file_format="array_record")
-    target = pathlib.Path(ready.data_path)
-    if target.is_dir():
-      return ready
-    with tempfile.TemporaryDirectory(dir=root, prefix=".making-") as temporary:
-      making = _kind()(config=level, data_dir=temporary, file_format="array_record")
-      with contextlib.redirect_stdout(io.StringIO()):  # it talks; stdout may be JSON
-        making.download_and_prepare()
-      target.parent.mkdir(parents=True, exist_ok=True)
-      try:
-        os.rename(making.data_path, target)
-      except OSError:
-        if not target.is_dir():
-          raise
-  except OSError as error:
-    raise config.Error(
-      f"cannot keep data in {root} ({error.strerror}):"
-      " set PXY_CACHE to a folder that can be written"
-    ) from None
-  return _kind()(config=level, data_dir=root, file_format="array_record")
+  return table.builder(TABLE, level)
 
 
 def problems(level: str, split: str) -> Sequence[Problem]:
   """All problems of a split, read from the level's files."""
   _check(level, split)
-  return _read(os.fspath(builder(level).data_path), level, split)
+  return table.read(TABLE, level, split)
 
 
-@functools.lru_cache(maxsize=8)
-def _read(path: str, level: str, split: str) -> tuple[Problem, ...]:
-  """A split's files at `path`; kept in memory, since evaluations come back to them."""
-  source = builder(level).as_data_source(split=split)
-  out = []
-  for row in source.__getitems__(list(range(len(source)))):
-    values = (row[field.name] for field in _FIELDS)
-    out.append(Problem(*(x.decode() if type(x) is bytes else int(x) for x in values)))
-  return tuple(out)
-
-
-def document(problem: Problem, rng: random.Random, corpus: config.Corpus) -> Document:
+def document(
+  problem: Problem, rng: random.Random, corpus: config.Corpus
+) -> document_lib.Document:
   """One noisy document of a problem; a function of the generator's state alone."""
   context = "question"
   if rng.random() < corpus.question_free:
@@ -197,10 +116,12 @@ def document(problem: Problem, rng: random.Random, corpus: config.Corpus) -> Doc
     return wrong, trace.ANOTHER if rng.random() < _ANOTHER_SHARE else trace.WAIT
 
   thoughts, _ = trace.solve(problem.operator, problem.a, problem.b, slip)
-  return Document(context, problem.question, "\n\n".join(thoughts))
+  return document_lib.Document(context, problem.question, "\n\n".join(thoughts))
 
 
-def documents(corpus: config.Corpus, seed: int, split: str = "train") -> list[Document]:
+def documents(
+  corpus: config.Corpus, seed: int, split: str = "train"
+) -> list[document_lib.Document]:
   """`corpus.documents` documents: passes over the problems, each with new noise."""
   rng = random.Random(seed)
   pool, order, out = problems(corpus.level, split), [], []
@@ -212,16 +133,19 @@ def documents(corpus: config.Corpus, seed: int, split: str = "train") -> list[Do
   return out
 
 
-def encode(document: Document, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
-  """Token ids: the context, the trace as the assistant's answer, its end token."""
-  if document.context == "question":
-    context = template.render(
-      tokenizer, [{"role": "user", "content": document.question}]
-    )
-  else:
-    start = document.context == "start"
-    context = [tokenizer.start_id if start else tokenizer.document_id]
-  return [*context, *tokenizer.encode(document.trace), tokenizer.end_id]
+def tokenizer(
+  documents: list[document_lib.Document], vocab: int, folder: str | pathlib.Path
+) -> tokenizer_lib.Tokenizer:
+  """One trained on the documents, of at most `vocab` pieces, saved to folder."""
+  roles = ["user\n", "assistant\n"]  # of the chat template, once a document
+  texts = (text for d in documents for text in (*roles, d.question, d.trace))
+  return tokenizer_lib.train(texts, vocab, folder)
+
+
+def task(corpus: config.Corpus, seed: int) -> str:
+  """By which a model of the corpus is examined."""
+  del seed
+  return f"arithmetic/{corpus.level}"
 
 
 def _check(level: str, split: str) -> None:
@@ -239,9 +163,9 @@ def _sums(level: str, split: str, size: int) -> list[tuple[str, str, int, int]]:
   count_a, count_b = 10**digits_a - first_a, 10**digits_b - first_b
   pairs = count_a * count_b
   if pairs <= _ENUMERATED:
-    drawn = np.argsort(_mix(np.arange(pairs)))
+    drawn = np.argsort(mix.mix(np.arange(pairs)))
   else:
-    drawn = _mix(np.arange(_ENUMERATED)) % np.uint64(pairs)
+    drawn = mix.mix(np.arange(_ENUMERATED)) % np.uint64(pairs)
     drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])].astype(np.int64)
   a, b = first_a + drawn // count_b, first_b + drawn % count_b
   bucket = np.array(_SPLIT_OF_BUCKET)[_bucket(operator, a, b)]
@@ -255,12 +179,4 @@ def _bucket(operator: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
   low, high = np.minimum(a, b), np.maximum(a, b)
   # 30 offsets the key so that one-digit levels have at least 5 problems in each split.
   key = ((30 + "+-*".index(operator)) * 10**6 + low) * 10**6 + high
-  return (_mix(key) % np.uint64(len(_SPLIT_OF_BUCKET))).astype(np.int64)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-  """The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection of uint64."""
-  x = x.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))
+  return (mix.mix(key) % np.uint64(len(_SPLIT_OF_BUCKET))).astype(np.int64)

@@ -1,6 +1,7 @@
 """Where rows come from: the words that `data.task` may hold.
 
-  arithmetic/LEVEL             the embedded world (arithmetic.py)
+  arithmetic/LEVEL             the embedded world of sums (arithmetic.py)
+  world/KIND?seed=N            the embedded world of facts (world_problems.py)
   FILE.jsonl, FILE.parquet     rows in four dialects (rows.py)
   gym:NAME?OPTION=VALUE,...    any task of reasoning-gym (gym.py, rewards/gym.py)
   tfds:NAME?prompt=F,answer=F  any TFDS builder (builders.py)
@@ -10,18 +11,19 @@ A mixture is a word like the others, so it can be named wherever a task can: in 
 config, on the command line, for an evaluation.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
 
 from pxy import config
-from pxy.data import arithmetic, rows
+from pxy.data import arithmetic, rows, world_problems
 
 _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
 _FILES = (".jsonl", ".parquet")
 _KINDS = (
-  "arithmetic/LEVEL, a .jsonl or .parquet file, gym:NAME, tfds:NAME, or a mixture such"
-  " as '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
+  "arithmetic/LEVEL, world/KIND, a .jsonl or .parquet file, gym:NAME, tfds:NAME, or a"
+  " mixture such as '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
 )
 
 
@@ -61,6 +63,8 @@ def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]
   """
   if task.startswith("arithmetic/"):
     return list(enumerate(_arithmetic(task, split)))
+  if task.startswith("world/"):
+    return list(enumerate(_world(task, split)))
   if task.startswith("gym:"):
     from pxy.data import gym  # an extra
 
@@ -96,6 +100,17 @@ def _arithmetic(task: str, split: str) -> Iterator[rows.Row]:
       task=f"arithmetic/{problem.level}",
       split=split,
       columns={"question": problem.question, "level": problem.level},
+    )
+
+
+def _world(task: str, split: str) -> Iterator[rows.Row]:
+  for problem in world_problems.problems(task, split):
+    yield rows.Row(
+      messages=[{"role": "user", "content": problem.question}],
+      answer=problem.answer,
+      task=task,
+      split=split,
+      columns=dataclasses.asdict(problem),
     )
 
 

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pxy.evaluate import passk
 from pxy.evaluate import scores as scores_lib
+from pxy.measures import passk
 from pxy.rl import objective, pack
 
 ENTROPIES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, math.inf)

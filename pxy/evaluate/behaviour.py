@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pxy.evaluate import passk
+from pxy.measures import passk
 
 KINDS = ("reflection", "transition", "execution")
 

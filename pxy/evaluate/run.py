@@ -15,9 +15,10 @@ from rich import table as rich_table
 
 from pxy import config
 from pxy.data import prompts as prompts_lib
-from pxy.evaluate import passk
 from pxy.evaluate import scores as scores_lib
-from pxy.rewards import answer as answer_lib
+from pxy.evaluate import store
+from pxy.measures import passk
+from pxy.rewards import given
 from pxy.sampling import collect
 
 
@@ -66,16 +67,33 @@ def evaluate(
   scores = scores_lib.scores(
     graded.scores_PR,
     texts=graded.texts,
-    answers=[[_answer(text) for text in group] for group in graded.texts],
+    answers=[_answers(collector.pool.grader, group) for group in graded.answers],
     length_PR=graded.length_PR,
     truncated_PR=graded.truncated_PR,
   )
   return Evaluation(scores, graded, collector.engine.stats.tokens)
 
 
-def _answer(text: str) -> str | None:
-  """What a response votes for in maj@k."""
-  return answer_lib.boxed(text) or answer_lib.final_number(text)
+def of_stored(stored: store.Stored, grader: str) -> dict[str, passk.Score]:
+  """The scores of responses that are there: those that `evaluate` has of them."""
+  answers = [
+    group if any(group) or given.known(grader, problem["task"]) else None
+    for problem, group in zip(stored.problems, stored.answers, strict=True)
+  ]
+  return scores_lib.scores(
+    stored.score_PR,
+    texts=stored.texts,
+    answers=answers,
+    length_PR=stored.length_PR,
+    truncated_PR=stored.truncated_PR,
+  )
+
+
+def _answers(grader: str, group: list[collect.Answer]) -> list[str | None] | None:
+  """What the responses to a problem vote for in maj@k; None: see scores.scores."""
+  task = group[0].prompt.task
+  found = [given.of(grader, task, a.text, a.prompt.answer, a.outcome) for a in group]
+  return found if any(found) or given.known(grader, task) else None
 
 
 def by_source(graded: collect.Graded) -> dict[str, float]:
@@ -94,7 +112,10 @@ def by_source(graded: collect.Graded) -> dict[str, float]:
 
 def show(columns: dict[str, dict[str, dict]]) -> None:
   """Prints scores (as JSON holds them): a row per metric, a column per evaluation."""
-  table = rich_table.Table("metric", *columns)
+  table = rich_table.Table()
+  table.add_column("metric", no_wrap=True)
+  for name in columns:
+    table.add_column(name, overflow="fold")
   names = dict.fromkeys(name for scores in columns.values() for name in scores)
   for name in names:
     cells = [_cell(name, scores.get(name, {})) for scores in columns.values()]

@@ -10,7 +10,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from pxy.evaluate import behaviour, passk
+from pxy.evaluate import behaviour
+from pxy.measures import passk
 
 
 def correct(score_PR: np.ndarray) -> np.ndarray:
@@ -30,7 +31,7 @@ def scores(
   *,
   ks: Sequence[int] | None = None,
   texts: Sequence[Sequence[str]] | None = None,
-  answers: Sequence[Sequence[Hashable | None]] | None = None,
+  answers: Sequence[Sequence[Hashable | None] | None] | None = None,
   length_PR: np.ndarray | None = None,
   truncated_PR: np.ndarray | None = None,
 ) -> dict[str, passk.Score]:
@@ -39,7 +40,9 @@ def scores(
   Always: avg@R, pass@k for each k <= R (powers of two unless given), score/mean,
   groups/{solved, unsolved, mixed} (counts), ungraded (share of responses without a
   score, which the others leave out). Besides, where the input is given: maj@R
-  (answers), thoughts/* (texts), length/mean, truncated.
+  (answers), thoughts/* (texts), length/mean, truncated. A problem whose answers are
+  None, for its grader has no notion of one, takes no part in maj@R; without any other
+  there is none.
   """
   score_PR = np.asarray(score_PR, np.float64)
   problems, responses = score_PR.shape
@@ -48,8 +51,10 @@ def scores(
   for k in powers(responses) if ks is None else ks:
     if k <= responses:
       out[f"pass@{k}"] = passk.pass_at_k(correct_PR, k)
-  if answers is not None:
-    out[f"maj@{responses}"] = passk.maj_at_k(correct_PR, answers, responses)
+  votes = [p for p, group in enumerate(answers or ()) if group is not None]
+  if votes:
+    given = [answers[p] for p in votes]
+    out[f"maj@{responses}"] = passk.maj_at_k(correct_PR[votes], given, responses)
   out["score/mean"] = passk.mean_PR(score_PR)
   out["ungraded"] = passk.mean_PR(np.isnan(score_PR))
   for name, n in passk.groups(correct_PR).items():

@@ -121,4 +121,5 @@ def of_width(width: config.Width, vocab: int) -> Arch:
     head_dim=width.head_dim,
     d_ff=width.d_ff,
     context=width.context,
+    tied=width.tied,
   )

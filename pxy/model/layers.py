@@ -16,6 +16,8 @@ from flax import nnx
 
 from pxy.model.arch import Arch
 
+EMBED_STD = 0.02
+
 _ACTIVATIONS = {
   "silu": jax.nn.silu,
   "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -168,7 +170,7 @@ class Outer(nnx.Module):
 
   def __init__(self, arch: Arch, rngs: nnx.Rngs):
     shape = (arch.vocab_size, arch.d_model)
-    self.embed = weight(rngs, shape, ("vocab", "d_model"), 0.02)
+    self.embed = weight(rngs, shape, ("vocab", "d_model"), EMBED_STD)
     self.norm = Norm(arch, arch.d_model, "d_model")
     if not arch.tied:
       self.head = weight(rngs, shape[::-1], ("d_model", "vocab"), arch.d_model**-0.5)

@@ -76,7 +76,10 @@ def title(groups: Sequence[runs.Group]) -> str:
     )
   first = groups[0].runs[0].config
   if "corpus" in first:
-    return f"Pre-training on arithmetic/{first['corpus'].get('level')}"
+    corpus = first["corpus"]
+    kind = corpus.get("kind", "arithmetic")
+    world = f"arithmetic/{corpus.get('level')}" if kind == "arithmetic" else kind
+    return f"Pre-training on {world}"
   return f"{first.get('model')} on {(first.get('data') or {}).get('task')}"
 
 

@@ -12,6 +12,7 @@ import re
 _TABLE = (
   ("gym", r"gym:.*"),
   ("arithmetic", r"arithmetic.*"),
+  ("verified", r"world/.*"),
   ("number", r"gsm8k|gsm-?8k|gsm-?plus|gsm-?symbolic|svamp|asdiv|mawps|multiarith"),
   (
     "math",
@@ -22,7 +23,7 @@ _TABLE = (
   ),
 )
 _PATTERNS = tuple(
-  (grader, re.compile(rf"(?:{names})" if ":" in names or grader == "arithmetic" else
+  (grader, re.compile(rf"(?:{names})" if names.endswith(".*") else
                       rf"(?:.*[^a-z])?(?:{names})(?:[^a-z].*)?", re.DOTALL))
   for grader, names in _TABLE
 )  # fmt: skip

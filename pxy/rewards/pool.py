@@ -53,7 +53,7 @@ class Pool:
       raise config.Error("reward: workers, deadline and memory_mb must be positive")
     self._reward = reward
     tasks.is_own(grader)
-    self._grader = grader
+    self.grader = grader
     self._spec = {
       "grader": grader,
       "deadline": reward.deadline,
@@ -89,7 +89,7 @@ class Pool:
 
   def submit(self, item: Item) -> concurrent.futures.Future[Outcome]:
     """A future for the item's outcome. It never raises for what a grader does."""
-    slow = tasks.name(self._grader, item.task) not in tasks.OWN
+    slow = tasks.name(self.grader, item.task) not in tasks.OWN
     job = remote.Job(item, slow)
     if len(job.body) > _LARGEST_SAMPLE:
       job.resolve(tasks.failed(f"the sample has more than {_LARGEST_SAMPLE >> 20} MB"))
@@ -258,6 +258,6 @@ class Pool:
 
 
 def _outcome(message: list) -> Outcome:
-  status, score, why, metrics, seconds = message
+  status, score, why, metrics, told, seconds = message
   score = math.nan if score is None else float(score)
-  return Outcome(status, score, why, seconds, metrics)
+  return Outcome(status, score, why, seconds, metrics, told)

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable
 
 from pxy import config, imports
-from pxy.rewards import answer, equal, known, value
+from pxy.rewards import answer, chain, equal, known, value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Outcome:
     why: a line that says why it is not scored.
     seconds: of wall clock, that the grader took.
     metrics: name -> number, what else the grader told.
+    answer: what it told to be the response's answer; None: it told none (given.py).
   """
 
   status: str
@@ -56,11 +57,17 @@ class Outcome:
   why: str = ""
   seconds: float = 0.0
   metrics: dict = dataclasses.field(default_factory=dict)
+  answer: str | None = None
 
 
-def scored(score: float, metrics: dict | None = None) -> Outcome:
-  """The verifier's word, a finite number; by custom 0 to 1, or -1 to 1."""
-  return Outcome("scored", float(score), metrics=metrics or {})
+def scored(
+  score: float, metrics: dict | None = None, told: str | None = None
+) -> Outcome:
+  """The verifier's word, a finite number; by custom 0 to 1, or -1 to 1.
+
+  told: the response's answer, where the grader says it.
+  """
+  return Outcome("scored", float(score), metrics=metrics or {}, answer=told)
 
 
 def ungradable(why: str) -> Outcome:
@@ -98,14 +105,14 @@ def boxed(item: Item) -> Outcome:
 
 def number(item: Item) -> Outcome:
   """1 if the response's number, or else its final one, is the answer's; for GSM8K."""
-  expected = _numeral(item.answer)
+  expected = numeral(item.answer)
   if expected is None:
     return ungradable(f"the answer {item.answer[:40]!r} has no number")
-  found = _numeral(answer.said(item.response))
+  found = numeral(answer.said(item.response))
   return scored(found is not None and equal.decide(found, expected) is True)
 
 
-def _numeral(text: str) -> str | None:
+def numeral(text: str) -> str | None:
   """What is marked or said to be the answer, or the number in it; else the last one."""
   found = answer.marked(text)
   if found is answer.NOWHERE:
@@ -115,6 +122,41 @@ def _numeral(text: str) -> str | None:
   if found is None or value.read(found) is not None:
     return found
   return answer.first_number(found)
+
+
+def _chain(item: Item, score: Callable[[dict], float]) -> Outcome:
+  """Grades of the second world: a score made of both kinds of right, which are told."""
+  trace, remarks = (item.columns.get(name) for name in ("trace", "remarks"))
+  expected = " ".join(item.answer.split())
+  if not expected:
+    return ungradable("the answer is empty")
+  found = chain.said(item.response)
+  told = {"answer": float(found == expected)}
+  told["abstained"] = float(found == chain.UNKNOWN)
+  if isinstance(trace, str) and isinstance(remarks, str):
+    told["verified"] = float(chain.verified(item.response, trace, remarks))
+  elif score is not _answered:
+    return ungradable("the row has no trace: columns `trace` and `remarks`, as world/*")
+  return scored(score(told), told)
+
+
+def _answered(told: dict) -> float:
+  return told["answer"]
+
+
+def said(item: Item) -> Outcome:
+  """1 if what follows the last word `answer` is the answer, else 0."""
+  return _chain(item, _answered)
+
+
+def verified(item: Item) -> Outcome:
+  """1 if the answer is right, and so is every hop to it, each stated; else 0."""
+  return _chain(item, lambda told: told["verified"])
+
+
+def abstain(item: Item) -> Outcome:
+  """As `verified`, but wrong is -1, and to answer `unknown` where it is wrong is 0."""
+  return _chain(item, lambda told: told["verified"] or told["abstained"] - 1)
 
 
 def reference(text: str) -> str:
@@ -135,7 +177,14 @@ def by_text(item: Item) -> Outcome | None:
   return None if same is None else scored(same)
 
 
-OWN = {"arithmetic": arithmetic, "boxed": boxed, "number": number}
+OWN = {
+  "arithmetic": arithmetic,
+  "boxed": boxed,
+  "number": number,
+  "answer": said,
+  "verified": verified,
+  "abstain": abstain,
+}
 """Graders that are safe to run on one sample after another in one process."""
 FORKED = {
   "math": "pxy.rewards.algebra:grade",
@@ -253,13 +302,15 @@ def _verl(item: Item):
 
 
 def _outcome(value) -> Outcome:
-  """The outcome of what a function returned; a dict's other numbers become metrics."""
-  metrics = {}
+  """The outcome of what a function returned; a dict's other numbers become metrics, and
+  a text under `pred`, as verl's own functions have it, is the response's answer."""
+  metrics, told = {}, None
   if isinstance(value, dict):
     if "score" not in value:
       return failed("returned a dict without the key 'score'")
     found = {str(k): _number(v) for k, v in value.items() if k != "score"}
     metrics = {k: v for k, v in found.items() if v is not None}
+    told = value["pred"] if isinstance(value.get("pred"), str) else None
     value = value["score"]
   if value is None:
     return ungradable("the grader returned None")
@@ -268,7 +319,7 @@ def _outcome(value) -> Outcome:
     return failed(f"returned {type(value).__name__}, not a number")
   if not math.isfinite(score):
     return failed(f"returned {score}")
-  return scored(score, metrics)
+  return scored(score, metrics, told)
 
 
 def _number(value) -> float | None:

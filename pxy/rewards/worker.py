@@ -26,8 +26,8 @@ import sys
 import time
 
 from pxy import config, fields
+from pxy.rewards import answer, tasks
 from pxy.rewards import jail as jail_lib
-from pxy.rewards import tasks
 
 HEADER = struct.Struct(">I")
 LARGEST = 1 << 20
@@ -91,7 +91,7 @@ def _silence(*fds: int) -> None:
 
 
 def _guarded(grade, item: tasks.Item) -> list | None:
-  """[status, score, why, metrics], whatever the grader raises; None if it says None."""
+  """[status, score, why, metrics, answer], whatever it raises; None if it says None."""
   try:
     outcome = grade(item)
   except MemoryError:
@@ -101,11 +101,13 @@ def _guarded(grade, item: tasks.Item) -> list | None:
   if outcome is None:
     return None
   score = outcome.score if outcome.status == "scored" else None
-  return [outcome.status, score, outcome.why, outcome.metrics]
+  told = outcome.answer
+  told = None if told is None else told[: answer.LONGEST]
+  return [outcome.status, score, outcome.why, outcome.metrics, told]
 
 
 def _failed(why: str) -> list:
-  return ["failed", None, why, {}]
+  return ["failed", None, why, {}, None]
 
 
 def _fork(grade, item, jail, deadline, memory, requests, replies) -> list:
@@ -184,14 +186,17 @@ def _checked(reply: bytes) -> list:
   """A fork's reply, once it is known to be what a fork may say."""
   malformed = _failed("the grader gave a malformed grade")
   try:
-    status, score, why, metrics = json.loads(reply)
+    status, score, why, metrics, told = json.loads(reply)
     found = {str(k)[:100]: float(v) for k, v in list(metrics.items())[:_METRICS]}
     if status == "scored":
       if not (isinstance(score, float) and math.isfinite(score)):
         return malformed
-      return [status, score, "", {k: v for k, v in found.items() if math.isfinite(v)}]
+      found = {k: v for k, v in found.items() if math.isfinite(v)}
+      if not (told is None or (isinstance(told, str) and len(told) <= answer.LONGEST)):
+        return malformed
+      return [status, score, "", found, told]
     if status in ("ungradable", "failed"):
-      return [status, None, str(why)[:_WHY], {}]
+      return [status, None, str(why)[:_WHY], {}, None]
   except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
     pass
   return malformed

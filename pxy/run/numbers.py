@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import psutil
 
-from pxy.evaluate import behaviour, passk, scores
+from pxy.evaluate import behaviour, scores
+from pxy.measures import passk
 from pxy.model import flops
 from pxy.rl import pack
 from pxy.run import session

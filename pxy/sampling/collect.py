@@ -158,9 +158,10 @@ def collect(
   n: int,
   *,
   key,
+  first: int = 0,
   version: int = 0,
 ) -> Graded:
-  """n graded responses to each prompt.
+  """n graded responses to each prompt, those from number `first` on.
 
   Response r to prompt p depends on (key, uid of p, r) only. A prompt that stands more
   than once in `prompts` gets different responses at each place.
@@ -202,6 +203,7 @@ def collect(
       n,
       key=key,
       uids=_distinct([p.uid for p in prompts]),
+      first=first,
       version=version,
       on_finish=finished,
       stop=ending,

@@ -227,6 +227,7 @@ class Engine:
     *,
     key,
     uids: Sequence[int] | None = None,
+    first: int = 0,
     version: int = 0,
     on_finish: Callable[[int, int, Sample], None] | None = None,
     on_draw: Callable[[int, int, np.ndarray], None] | None = None,
@@ -235,10 +236,12 @@ class Engine:
   ) -> list[list[Sample]]:
     """`n` responses to each prompt (int32 ids), indexed [prompt][response].
 
-    Response r to prompt p draws with fold_in(fold_in(key, uids[p]), r); uids default to
-    the prompts' numbers. `on_finish(p, r, sample)` is called soon after a response has
-    ended, while others are still being decoded, and `on_draw(p, r, ids)` with the ids
-    that each dispatch has added to a response. `stop` is polled between dispatches.
+    Response r to prompt p draws with fold_in(fold_in(key, uids[p]), first + r); uids
+    default to the prompts' numbers. So those from `first` on are what a run of more
+    responses would have there. `on_finish(p, r, sample)` is called soon after a
+    response has ended, while others are still being decoded, and `on_draw(p, r, ids)`
+    with the ids that each dispatch has added to a response. `stop` is polled between
+    dispatches.
 
     Raises:
       config.Error: an empty or over-long prompt.
@@ -248,7 +251,7 @@ class Engine:
     self._check(prompts, n)
     self.stats = Stats()
     uids = range(len(prompts)) if uids is None else uids
-    batch = _Batch(self, params, prompts, n, key, uids, greedy)
+    batch = _Batch(self, params, prompts, n, key, uids, first, greedy)
     samples = [[None] * n for _ in prompts]
     ended = []
     while batch.waiting or batch.busy:
@@ -317,14 +320,14 @@ class _Draft:
 class _Batch:
   """The responses of one run: which wait, which have a slot, what was drawn so far."""
 
-  def __init__(self, engine, params, prompts, n, key, uids, greedy):
+  def __init__(self, engine, params, prompts, n, key, uids, first, greedy):
     self.rule = engine.rule(greedy)
     self.arch, self.stats = engine.arch, engine.stats
     self.static = {"dtype": engine.dtype, "mesh": engine.mesh}
     self.mesh = engine.mesh
     self.params = step.weights(self.arch, params, **self.static)
     self.prompts, self.n, self.key = prompts, n, self._put(key)
-    self.uids = np.asarray(uids).astype(np.uint32)
+    self.uids, self.first = np.asarray(uids).astype(np.uint32), first
     self.longest, self.most = engine.max_prompt_tokens, engine.most
     self.waiting = collections.deque(
       (p, r) for p in range(len(prompts)) for r in range(n)
@@ -400,7 +403,7 @@ class _Batch:
         break
       p, r = self.waiting.popleft()
       prompt_A[lane], slot_A[lane] = p - self.block.start, slot
-      uid_A[lane], reply_A[lane] = self.uids[p], r
+      uid_A[lane], reply_A[lane] = self.uids[p], self.first + r
       self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]))
       drafts.append(self.busy[slot])
     width = self.ready.cache.room

@@ -1,10 +1,10 @@
 """MODEL -> architecture, parameters, tokenizer.
 
-MODEL is `builtin:tiny`, an HF-style folder (config.json, safetensors, tokenizer), such
-a folder of the Hub (`hf://org/name[@revision]`), a GGUF file, or the folder of a run,
-whose newest complete checkpoint is taken. A run folder keeps the architecture and the
-tokenizer under `model/`, so it can be read when its base is gone. And
-`builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to $PXY_MODELS, or
+MODEL is `builtin:tiny`, `builtin:world`, an HF-style folder (config.json, safetensors,
+tokenizer), such a folder of the Hub (`hf://org/name[@revision]`), a GGUF file, or the
+folder of a run, whose newest complete checkpoint is taken. A run folder keeps the
+architecture and the tokenizer under `model/`, so it can be read when its base is gone.
+And `builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to $PXY_MODELS, or
 ./models.
 
 Weights go parameter by parameter to where they belong: the host never holds more than
@@ -68,9 +68,9 @@ def place(model: str) -> pathlib.Path:
   if model and (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
     return path
   raise config.Error(
-    f"model {model!r}: no such folder or file; give builtin:tiny, an HF-style folder"
-    " (config.json, *.safetensors, tokenizer), hf://org/name, a .gguf file or a run"
-    " folder"
+    f"model {model!r}: no such folder or file; give builtin:tiny, builtin:world, an"
+    " HF-style folder (config.json, *.safetensors, tokenizer), hf://org/name, a .gguf"
+    " file or a run folder"
   )
 
 

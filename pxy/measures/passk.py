@@ -13,9 +13,12 @@ without a grade are nan and take no part; a problem with fewer than k graded res
 has no pass@k.
 """
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
+
+from pxy import fields
 
 Score = tuple[float, float]
 """Value and standard error; nan where there is too little data for it."""
@@ -58,18 +61,46 @@ def mean_PR(value_PR: np.ndarray) -> Score:
   return over_problems(np.where(count_P > 0, sum_P / np.maximum(count_P, 1), np.nan))
 
 
+def counts(correct_PR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(n_P, c_P): graded and right responses, of 1 (right), 0 (wrong), nan (no grade).
+
+  Raises fields.Error for anything else, say a score of -1 to 1.
+  """
+  correct_PR = np.asarray(correct_PR, np.float64)
+  other = correct_PR[~(np.isnan(correct_PR) | np.isin(correct_PR, (0, 1)))]
+  if other.size:
+    raise fields.Error(
+      f"correct must be 1, 0 or nan, found {other[0]:g}: scores.correct reads a score"
+    )
+  n_P = (~np.isnan(correct_PR)).sum(1)
+  return n_P, np.nansum(correct_PR, axis=1).astype(np.int64)
+
+
+def none_of(n: int, c: int, k: int) -> float:
+  """C(n-c, k) / C(n, k): that none of k is right, of n with c right; nan if k > n."""
+  if k > n:
+    return math.nan
+  # A product of factors in [0, 1]: no big numbers.
+  i = np.arange(k)
+  return float(np.prod(np.maximum(n - c - i, 0) / (n - i)))
+
+
+def pass_P(correct_PR: np.ndarray, k: int) -> np.ndarray:
+  """Unbiased pass@k of each problem; nan with fewer than k graded responses."""
+  return by_counts(correct_PR, lambda n, c: 1 - none_of(n, c, k))
+
+
+def by_counts(correct_PR: np.ndarray, of: Callable[[int, int], float]) -> np.ndarray:
+  """of(n, c) for each problem [P]; each pair is computed once."""
+  n_P, c_P = counts(correct_PR)
+  pairs, place_P = np.unique(n_P * (1 << 32) + c_P, return_inverse=True)
+  found = [of(int(pair) >> 32, int(pair) % (1 << 32)) for pair in pairs]
+  return np.array(found, np.float64)[place_P]
+
+
 def pass_at_k(correct_PR: np.ndarray, k: int) -> Score:
   """Unbiased pass@k from responses that are 1 (right), 0 (wrong) or nan (no grade)."""
-  correct_PR = np.asarray(correct_PR, np.float64)
-  n_P = (~np.isnan(correct_PR)).sum(1)
-  c_P = np.nansum(correct_PR, axis=1)
-  pass_P = np.full(len(correct_PR), np.nan)
-  for p, (n, c) in enumerate(zip(n_P, c_P, strict=True)):
-    if n >= k:
-      # C(n-c, k) / C(n, k) as a product of factors in [0, 1]: no big numbers.
-      i = np.arange(k)
-      pass_P[p] = 1 - np.prod(np.maximum(n - c - i, 0) / (n - i))
-  return over_problems(pass_P)
+  return over_problems(pass_P(correct_PR, k))
 
 
 def maj_at_k(

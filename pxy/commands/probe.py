@@ -1,0 +1,307 @@
+"""`pxy probe`: what models are like beyond their accuracy; and what `pxy bound` shares.
+
+Responses are stored (--save), and every number but those of `kept` is computed from the
+store alone. `kept` needs the model: its sums stand beside the store, NAME.kept.json.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+
+import jax
+import numpy as np
+from rich import console
+from rich import table as rich_table
+
+from pxy import __version__, config, files
+from pxy.commands import eval as eval_lib
+from pxy.data import prompts as prompts_lib
+from pxy.evaluate import knowledge, plans, probe, store
+from pxy.evaluate import likelihood as likelihood_lib
+from pxy.evaluate import samples as samples_lib
+from pxy.measures import bias, estimate
+from pxy.rewards import pool as pool_lib
+from pxy.text import template
+from pxy.weights import load
+
+ALL = ("bound", "robust", "calibration", "hallucination", "bias", "kept", "diversity")
+ALONE = 512
+"""Responses to no prompt."""
+
+
+class Examined:
+  """A model, its plans, and the stores that were filled."""
+
+  def __init__(self, options, model: str):
+    self.options, self.model = options, model
+    self.policy = load.load(model, None)
+    self.subject = eval_lib.Subject(model, None, self.policy)
+    self.plans = _plans(options, self.policy)
+
+  def ask(self, plan: plans.Plan, ask: plans.Ask, **rule) -> store.Stored:
+    """The responses to an ask; `rule`: another temperature."""
+    data, cfg, limits = self._configs(plan, ask, **rule)
+    source = prompts_lib.load(data, self.policy.tokenizer, cfg.split)
+    contexts = likelihood_lib.names(",".join(self._known(ask.contexts)))
+    with pool_lib.Pool(config.Reward(), data.grader) as pool:
+      return self.subject.ask(
+        self.options.save, data, cfg, limits, source, pool,
+        seed=self.options.seed, contexts=contexts,
+      )  # fmt: skip
+
+  def prompt_ids(self, stored: store.Stored) -> dict[str, np.ndarray]:
+    """Ids of the prompts that a store answers, by problem."""
+    of = stored.about["of"]
+    data = config.Data(
+      task=of["task"],
+      grader=of["grader"],
+      template=of["template"],
+      system=of["system"],
+      template_arguments=tuple(of["template_arguments"]),
+      max_prompt_tokens=of["max_prompt_tokens"],
+    )
+    found = prompts_lib.load(data, self.policy.tokenizer, of["split"]).prompts
+    return dict(zip(store.ids(found), (p.ids for p in found), strict=True))
+
+  def alone(self, plan: plans.Plan, context: str) -> store.Stored:
+    """ALONE responses to no prompt: after a lone `start` token, or to an `empty`
+    message."""
+    tokenizer = self.policy.tokenizer
+    if context == "start":
+      ids = [tokenizer.start_id]
+    else:
+      ids = template.render(tokenizer, [{"role": "user", "content": ""}])
+    prompt = prompts_lib.Prompt(np.array(ids, np.int32), "", "", context, 0, {})
+    samples = ALONE // 8 if self.options.quick else ALONE
+    ask = plans.Ask(plan.asks[0].task, 1, samples, ())
+    data, cfg, limits = self._configs(plan, ask)
+    data = dataclasses.replace(data, task=f"no prompt, {context}", grader=plan.grader)
+    with pool_lib.Pool(config.Reward(), data.grader) as pool:
+      return self.subject.ask(
+        self.options.save, data, cfg, limits, prompts_lib.Source([[prompt]]), pool,
+        seed=self.options.seed,
+      )  # fmt: skip
+
+  def _known(self, contexts):
+    """Those that the tokenizer has."""
+    out = []
+    for name in contexts:
+      try:
+        likelihood_lib.fixed(self.policy.tokenizer, [name])
+      except config.Error:
+        continue
+      out.append(name)
+    return out
+
+  def _configs(self, plan, ask, **rule):
+    own = {"max_prompt_tokens": plan.max_prompt_tokens} if plan.world else {}
+    own |= {"max_new_tokens": plan.max_new_tokens} if plan.world else {}
+    asked = dataclasses.replace(self.options, **own, **rule)
+    return eval_lib.configs(asked, ask.task, ask.problems, ask.samples)
+
+
+def _plans(options, policy) -> dict[str, plans.Plan]:
+  """By what is reported: a task of the user's own, or the model's world."""
+  if options.task:
+    return {
+      task: plans.of_task(task, options.problems, options.samples)
+      for task in dict.fromkeys(options.task)
+    }
+  digest = samples_lib.tokenizer_digest(policy.tokenizer)
+  for name, base in plans.BASES.items():
+    if digest == samples_lib.tokenizer_digest(load.load(base).tokenizer):
+      plan = plans.PLANS[name]
+      if options.quick:
+        plan = dataclasses.replace(plan, asks=tuple(a.smaller() for a in plan.asks))
+      return {name: plan}
+  raise config.Error(
+    f"{policy.name} is of none of pxy's worlds: name what to ask with --task (a file,"
+    " gym:NAME?...), with columns as docs/measures.md says"
+  )
+
+
+def command(options) -> None:
+  """`pxy probe`."""
+  what = _parts(options)
+  if options.json is not None:
+    files.writable(options.json, f"--json {options.json}")
+  files.writable(options.save / "samples", f"--save {options.save}")
+  if not options.model:
+    raise config.Error("name a MODEL: builtin:world, or a folder; see pxy probe --help")
+  base = None if options.against is None else Examined(options, options.against)
+  of_base = base and specs_of(base, what, options)
+  reports = []
+  for model in dict.fromkeys(options.model):
+    new = base if base and model == base.model else Examined(options, model)
+    found = of_base if new is base else specs_of(new, what, options)
+    if base and "kept" in what:
+      _divergences(new, base, found)
+    for task, (plan, specs) in found.items():
+      report = head(model, task, plan)
+      report["measures"] = jsoned(estimate.measures(specs))
+      if base and task in of_base:
+        report["against"] = options.against
+        report["difference"] = jsoned(differences(specs, of_base[task][1]))
+      reports.append(report)
+      show(report)
+  if options.json is not None:
+    files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
+
+
+def _parts(options) -> tuple[str, ...]:
+  asked = [word for word in options.what.replace(" ", "").split(",") if word]
+  for word in asked:
+    if word not in ALL:
+      raise config.Error(f"--what {word}: there are {', '.join(ALL)}")
+  return tuple(asked) or ALL
+
+
+def specs_of(of: Examined, what, options) -> dict[str, tuple]:
+  """{task: (plan, specs)} of a model."""
+  out = {}
+  for name, plan in of.plans.items():
+    specs: list[estimate.Spec] = []
+    few = None
+    for ask in plan.asks:
+      parts = [
+        p for p in ask.parts if ("calibration" if p == "contexts" else p) in what
+      ]
+      if not parts:
+        continue
+      stored = of.ask(plan, ask)
+      specs += probe.specs(stored, parts)
+      if "bias" in parts and plan.world:
+        few = probe.marginal_of(probe.table(stored))
+    if few is not None:
+      for context in ("start", "empty"):
+        specs += _prior(few, of.alone(plan, context), context)
+    if "kept" in what:
+      specs += _kept(of, plan, options)
+    out[name] = plan, specs
+  return out
+
+
+def _prior(few: probe.Table, alone: store.Stored, context: str) -> list[estimate.Spec]:
+  """All answers against those without a prompt."""
+  order = sorted({" ".join(row["answer"].split()) for row in few.problems})
+  given = [answer for group in alone.answers for answer in group]
+  count_A = np.array([given.count(answer) for answer in order], float)
+  if not count_A.sum():
+    return []
+  prior_A = count_A / count_A.sum()
+  return bias.without_prompt(few.ids, probe.few_shares(few), prior_A, prior=context)
+
+
+def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
+  """Measures of held-out text and facts; the sums stay beside the stores."""
+  count = knowledge.DOCUMENTS // 8 if options.quick else knowledge.DOCUMENTS
+  if options.text is not None:
+    from pxy.data import text as text_lib
+
+    rows = [(t.id, t.text) for t in text_lib.read(options.text)[:count]]
+    texts = knowledge.paragraphs(rows, of.policy.tokenizer, of.policy.arch.context - 1)
+  elif plan.world is not None:
+    texts = knowledge.documents(plan, of.policy.tokenizer, count)
+  else:
+    return []
+  asked = store.digest(
+    of.subject.digests, [[t.name, t.prompt, t.ids.tolist()] for t in texts]
+  )
+  own = store.name(of.model, None, {"task": "kept", "split": "test", "seed": 0,
+    "sampling": {"temperature": 0.0, "top_p": 1.0}, "asked": asked})  # fmt: skip
+  path = options.save / f"{own}.kept.json"
+  if path.is_file():
+    found = json.loads(path.read_text(encoding="utf-8"))
+  else:
+    found = {
+      "texts": {
+        "names": [t.name for t in texts],
+        "nll": knowledge.nll(of.policy, of.subject.likelihood, texts),
+      }
+    }
+    if plan.corpus == "world":
+      facts = knowledge.FACTS // 4 if options.quick else knowledge.FACTS
+      found["facts"] = knowledge.facts(of.policy, of.subject.likelihood, facts)
+    files.write_json(path, found)
+  return knowledge.specs(found)
+
+
+def _divergences(new: Examined, base: Examined, found: dict) -> None:
+  """Adds KL divergences from the base, forward and reverse."""
+  for task, (plan, specs) in found.items():
+    ask = next((a for a in plan.asks if "contexts" in a.parts), plan.asks[0])
+    prompts = new.prompt_ids(new.ask(plan, ask))
+    for direction, p, q in (("forward", base, new), ("reverse", new, base)):
+      stored = p.ask(plan, ask)
+      specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
+    found[task] = plan, specs
+
+
+def differences(new, base) -> dict[str, estimate.Measure]:
+  """Of all measures that both have, paired by problem."""
+  old = {spec.name: spec for spec in base}
+  out = {}
+  for spec in new:
+    if spec.name in old and set(spec.units) & set(old[spec.name].units):
+      found = estimate.difference([spec], [old[spec.name]])
+      if found is not None:
+        out[spec.name] = found
+  return out
+
+
+def head(model: str, task: str, plan: plans.Plan) -> dict:
+  """What a report begins with."""
+  return {
+    "model": model,
+    "task": task,
+    "n_problems": sum(ask.problems for ask in plan.asks),
+    "n_samples": max(ask.samples for ask in plan.asks),
+    "versions": {"pxy": __version__, "jax": jax.__version__},
+  }
+
+
+def jsoned(found: dict[str, estimate.Measure]) -> dict:
+  """As --json has it, by name, pass@2 before pass@16."""
+
+  def natural(name):
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
+
+  return {name: found[name].to_json() for name in sorted(found, key=natural)}
+
+
+def show(report: dict) -> None:
+  """A table: measure, value, interval, null; and the difference to the base."""
+  held = report.get("against")
+  table = rich_table.Table(
+    "measure", "value", "95 %", "null", *(["minus base", "95 %"] if held else []),
+    title=f"{report['model']} on {report['task']}"
+    + (f", against {held}" if held else ""),
+  )  # fmt: skip
+  differ = report.get("difference", {})
+  for name, one in report["measures"].items():
+    row = [name, _number(one["value"]), _span(one), _span(one["null"])]
+    if held:
+      row += [_number(differ[name]["value"]), _span(differ[name])] if (
+        name in differ
+      ) else ["", ""]  # fmt: skip
+    table.add_row(*row)
+  console.Console().print(table)
+
+
+def _number(x: float | None) -> str:
+  if x is None or math.isnan(x):
+    return "-"
+  return f"{x:.3f}" if abs(x) < 1000 else f"{x:.3g}"
+
+
+def _span(one: dict | None) -> str:
+  return "" if one is None else f"{_number(one['low'])} .. {_number(one['high'])}"
+
+
+def writable_plot(path: pathlib.Path | None) -> None:
+  """Refuses a plot that could not be written, before the work."""
+  if path is not None:
+    files.writable(path, f"--plot {path}")

@@ -1,0 +1,320 @@
+"""From stored samples to measures: what a task's columns allow to be asked.
+
+  every task                bound, calibration, diversity, and P(y) beside P(y|x)
+  group, variant            robustness: one question put in several ways
+  band                      hallucination, by how well known what is asked about is
+  answerable (false)        hallucination: there is no answer, so one given is wrong
+  cue                       bias: what a surface cue suggests, right or not
+  few right answers         bias: what is answered over all questions
+  one letter, group         bias: one choice in several orders
+
+Nothing here needs a model: `specs` is of arrays, so that a store that was made on a pod
+can be read on a laptop, and a measure that is added later has its numbers at once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pxy.evaluate import store
+from pxy.measures import (
+  arrays,
+  bias,
+  bound,
+  calibration,
+  diversity,
+  estimate,
+  hallucination,
+  ranking,
+  robust,
+)
+
+CONFIDENT = 64
+"""Responses that confidences and diversity are taken from: more change little."""
+GPASS = ((16, 0.5),)
+COVER = (0.1, 0.5, 0.9)
+ALL = (4, 16)
+"""k of pass^k."""
+RIGHT = 8
+"""Right responses that solutions are rarefied to."""
+BUDGET = 256
+"""Tokens that n-grams are counted in."""
+FEW = 32
+"""Different right answers that a marginal is taken over, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A store with its problems by rising id, and its answers as codes.
+
+  Attributes:
+    ids: of the problems.
+    problems: rows of the problems.
+    right_PR, verified_PR: 1, 0 or nan; verified is all nan where no grader tells.
+    answer_PR, gold_P: codes (arrays.codes); answers: by code.
+    stored: with its rows in this order.
+  """
+
+  ids: tuple[str, ...]
+  problems: list[dict]
+  right_PR: np.ndarray
+  verified_PR: np.ndarray
+  answer_PR: np.ndarray
+  gold_P: np.ndarray
+  stored: store.Stored
+
+  def column(self, name: str, default=None) -> list:
+    """A column of the problems, in their order."""
+    return [row.get(name, default) for row in self.problems]
+
+  def those(self, on_P: Sequence[bool]) -> "Table":
+    """Some of the problems."""
+    return table(self.stored, [bool(x) for x in on_P])
+
+
+def table(stored: store.Stored, on_P: Sequence[bool] | None = None) -> Table:
+  """A store, or those of its problems, by rising id."""
+  names = [row["problem"] for row in stored.problems]
+  order = [p for p in np.argsort(names, kind="stable") if on_P is None or on_P[p]]
+  stored = stored.take(order)
+  gold = [" ".join(row["answer"].split()) for row in stored.problems]
+  answer_PR, gold_P = arrays.codes(stored.answers, gold)
+  return Table(
+    tuple(row["problem"] for row in stored.problems),
+    stored.problems,
+    stored.answer_right_PR,
+    stored.verified_PR,
+    answer_PR,
+    gold_P,
+    stored,
+  )
+
+
+def _bound(t: Table) -> list[estimate.Spec]:
+  chance = None
+  if _same_by_text(t):
+    # Of one kind are those whose answers could be exchanged.
+    kinds = [str(x) for x in t.column("attribute", "")]
+    chance = bound.shuffle(t.answer_PR, t.gold_P, kinds)
+  return [
+    *curve(t, t.right_PR, shuffled=chance),
+    *(curve(t, t.verified_PR, verified=True) if _any(t.verified_PR) else ()),
+    *_spread(t, t.verified_PR if _any(t.verified_PR) else t.right_PR),
+  ]
+
+
+def curve(t: Table, correct_PR, **how) -> list[estimate.Spec]:
+  """pass@k for each k that so many responses bear."""
+  n = correct_PR.shape[1]
+  return [bound.pass_at(t.ids, correct_PR, k, **how) for k in bound.ks(n)]
+
+
+def _spread(t: Table, correct_PR) -> list[estimate.Spec]:
+  n = correct_PR.shape[1]
+  return [
+    *(bound.pass_all(t.ids, correct_PR, k) for k in ALL if k <= n // 4),
+    *(bound.gpass_at(t.ids, correct_PR, k, tau) for k, tau in GPASS if k <= n // 4),
+    *(bound.cover(t.ids, correct_PR, tau) for tau in COVER),
+  ]
+
+
+def _contexts(t: Table) -> list[estimate.Spec]:
+  """P(y|x) and P(y): perplexity of the model's own responses in each context, and
+  whether it tells right from wrong."""
+  length_PR, out = t.stored.length_PR, []
+  for context, logp_PR in t.stored.logp.items():
+    out += bound.perplexity(t.ids, context, logp_PR, length_PR)
+    out.append(ranking.auroc(t.ids, context, logp_PR / length_PR, t.right_PR))
+  return out
+
+
+def _same_by_text(t: Table) -> bool:
+  """Whether right means that the extracted answer is the reference, to the letter: else
+  an answer cannot be graded against another problem's."""
+  same_PR = t.answer_PR == t.gold_P[:, None]
+  known_PR = ~np.isnan(t.right_PR)
+  return bool(known_PR.any() and (same_PR == (t.right_PR == 1))[known_PR].all())
+
+
+def _calibration(t: Table) -> list[estimate.Spec]:
+  right_PR, answer_PR = t.right_PR[:, :CONFIDENT], t.answer_PR[:, :CONFIDENT]
+  length_PR = t.stored.length_PR[:, :CONFIDENT]
+  out = []
+  if right_PR.shape[1] > 1 and (answer_PR >= 0).any():
+    out += calibration.specs(t.ids, calibration.agreement(answer_PR), right_PR)
+    logp_PR = t.stored.logp["prompt"][:, :CONFIDENT]
+    sequence_PR = calibration.sequence(logp_PR, length_PR)
+    given = calibration.given("sequence", sequence_PR, answer_PR)
+    out += calibration.specs(t.ids, given, right_PR)
+  return out
+
+
+def _diversity(t: Table) -> list[estimate.Spec]:
+  best_PR = t.verified_PR if _any(t.verified_PR) else t.right_PR
+  texts = [
+    [
+      " ".join(text.split()) if right == 1 else None
+      for text, right in zip(*rows, strict=True)
+    ]
+    for rows in zip(t.stored.texts, best_PR, strict=True)
+  ]
+  solution_PR, _ = arrays.codes([row[:CONFIDENT] for row in texts], [])
+  stored, few = t.stored, slice(CONFIDENT)
+  entropy_PR, length_PR = stored.entropy_PR[:, few], stored.length_PR[:, few]
+  return [
+    diversity.distinct(t.ids, solution_PR, RIGHT),
+    diversity.chao1(t.ids, solution_PR),
+    diversity.answer_entropy(t.ids, t.answer_PR[:, few]),
+    diversity.token_entropy(t.ids, entropy_PR, length_PR),
+    diversity.ngrams(t.ids, [row[few] for row in stored.ids], 2, BUDGET),
+  ]
+
+
+def _robust(t: Table) -> list[estimate.Spec]:
+  groups, variants = t.column("group"), t.column("variant")
+  if "plain" not in variants or len(set(variants)) < 2 or None in groups:
+    return []
+  gold_P = t.gold_P
+  right_PR = t.verified_PR if _any(t.verified_PR) else t.right_PR
+  return robust.specs(groups, variants, right_PR, t.answer_PR, gold_P)
+
+
+def _hallucination(t: Table) -> list[estimate.Spec]:
+  nothing_P = np.array([not x for x in t.column("answerable", True)])
+  bands = t.column("band")
+  if not nothing_P.any() and not any(bands):
+    return []
+  attempted_PR = _attempted(t)
+  # Where there is no answer, not to give one is right, but it is none that is given.
+  right_PR = np.where(nothing_P[:, None] & (attempted_PR == 1), 0.0, t.right_PR)
+  named_P = np.array([bool(band) for band in bands])
+  out = []
+  for names, on_P, kinds in (
+    (bands, named_P & ~nothing_P, None),
+    (bands, named_P & nothing_P, ("wrong", "abstained")),
+    (["unknown"] * len(bands), nothing_P, ("wrong", "abstained")),
+  ):
+    if on_P.any():
+      found = hallucination.specs(
+        [x for x, on in zip(t.ids, on_P, strict=True) if on],
+        [str(x) for x, on in zip(names, on_P, strict=True) if on],
+        right_PR[on_P],
+        attempted_PR[on_P],
+      )
+      out += [s for s in found if kinds is None or s.name.rpartition("_")[2] in kinds]
+  return out
+
+
+def _attempted(t: Table) -> np.ndarray:
+  """1 where an answer is given, by the grader's word if it has one."""
+  told_PR = t.stored.abstained_PR
+  return np.where(np.isnan(told_PR), t.answer_PR >= 0, 1 - told_PR).astype(float)
+
+
+def _bias(t: Table) -> list[estimate.Spec]:
+  return [*_marginal(t), *_cues(t), *_choices(t)]
+
+
+def _marginal(t: Table) -> list[estimate.Spec]:
+  few = marginal_of(t)
+  if few is None:
+    return []
+  return bias.marginal(few.ids, few_shares(few), few.gold_P)
+
+
+def marginal_of(t: Table) -> Table | None:
+  """The problems of the one attribute whose right answers are few, or None: what is
+  answered over all questions is then a distribution that can be looked at."""
+  for name in sorted({str(x) for x in t.column("attribute", "")}):
+    on_P = [str(x) == name for x in t.column("attribute", "")]
+    on_P = [
+      a and bool(b) for a, b in zip(on_P, t.column("answerable", True), strict=True)
+    ]
+    kinds = len({int(g) for g, on in zip(t.gold_P, on_P, strict=True) if on})
+    if 1 < kinds <= FEW and sum(on_P) >= 4 * kinds:
+      few = t.those(on_P)
+      # Right answers have the first codes, whatever else is answered.
+      gold = [" ".join(row["answer"].split()) for row in few.problems]
+      order = sorted(set(gold))
+      code = {answer: i for i, answer in enumerate(order)}
+      answer_PR = np.array(
+        [
+          [-1 if a is None else code.get(a, -1) for a in row]
+          for row in few.stored.answers
+        ]
+      )
+      gold_P = np.array([code[a] for a in gold])
+      return dataclasses.replace(few, answer_PR=answer_PR, gold_P=gold_P)
+  return None
+
+
+def few_shares(few: Table) -> np.ndarray:
+  """P(a|x) over the right answers of `marginal_of`."""
+  return bias.shares(few.answer_PR, int(few.gold_P.max()) + 1)
+
+
+def _cues(t: Table) -> list[estimate.Spec]:
+  cued = t.those([bool(x) for x in t.column("cue", "")])
+  if not cued.ids:
+    return []
+  cues = [" ".join(str(x).split()) for x in cued.column("cue")]
+  gold = [" ".join(row["answer"].split()) for row in cued.problems]
+  agrees_P = np.array([a == b for a, b in zip(cues, gold, strict=True)])
+  out = []
+  if agrees_P.any() and not agrees_P.all():
+    out.append(bias.cue(cued.ids, cued.right_PR, agrees_P))
+  follows_PR = np.array(
+    [
+      [a == cue for a in row]
+      for row, cue in zip(cued.stored.answers, cues, strict=True)
+    ],
+    float,
+  )
+  known_P = np.array([b != "ghost" for b in cued.column("band", "")])
+  for name, on_P in (
+    ("bias/follows", ~agrees_P & known_P),
+    (
+      "bias/s_amb",
+      ~known_P | ~np.array([bool(x) for x in cued.column("answerable", 1)]),
+    ),
+  ):
+    if on_P.any():
+      specs = bias.ambiguous(
+        [x for x, on in zip(cued.ids, on_P, strict=True) if on],
+        _attempted(cued)[on_P],
+        follows_PR[on_P],
+      )
+      out += [spec for spec in specs if spec.name == name]
+  return out
+
+
+def _choices(t: Table) -> list[estimate.Spec]:
+  letters = [row["answer"].strip() for row in t.problems]
+  groups = t.column("group")
+  if None in groups or not all(len(x) == 1 and "A" <= x <= "Z" for x in letters):
+    return []
+  letter_P = np.array([ord(x) - ord("A") for x in letters])
+  return [bias.choices(groups, letter_P, t.right_PR)]
+
+
+def _any(x_PR) -> bool:
+  return bool((~np.isnan(x_PR)).any())
+
+
+PARTS: dict[str, Callable[[Table], list[estimate.Spec]]] = {
+  "bound": _bound,
+  "robust": _robust,
+  "calibration": _calibration,
+  "contexts": _contexts,
+  "hallucination": _hallucination,
+  "bias": _bias,
+  "diversity": _diversity,
+}
+"""What is asked of a store."""
+
+
+def specs(stored: store.Stored, parts: Sequence[str]) -> list[estimate.Spec]:
+  """All measures of some PARTS that the task's columns allow."""
+  t = table(stored)
+  return [spec for part in parts for spec in PARTS[part](t)]

@@ -12,7 +12,8 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
+_DOCS = ("docs/architecture.md", "docs/data.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *_DOCS)
 FOLDERS = "pxy|docs|tests|experiments|colabs|benchmarks|.ci"
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*[\w/*]")
 """A path from the root, wherever it stands; a `*` is one as in a shell."""

@@ -225,6 +225,16 @@ def every_name(smallest: int) -> Iterator[str]:
     yield from _latin([city["name"], *city["alternatenames"]])
 
 
+def is_name(key: str) -> bool:
+  """Whether a name, folded and without spaces, is one of a country or a listed city."""
+  return key in _index() or key in _country_keys()
+
+
+@functools.cache
+def _country_keys() -> frozenset[str]:
+  return frozenset(_key(name) for c in countries() for name in c.names)
+
+
 @functools.cache
 def _records() -> tuple[dict, ...]:
   """GeoNames' cities, by id."""

@@ -55,10 +55,10 @@ _LETTER = re.compile(
 
 def fold(text: str) -> str:
   """Lower case without accents, apostrophes and full stops."""
-  if not text.isascii():
-    text = unicodedata.normalize("NFKD", text)
-    text = "".join(c for c in text if not unicodedata.combining(c))
-  return text.casefold().translate(_LETTERS)
+  if text.isascii():
+    return text.lower().translate(_LETTERS)
+  text = unicodedata.normalize("NFKD", text).casefold()
+  return "".join(c for c in text if not unicodedata.combining(c)).translate(_LETTERS)
 
 
 def words(text: str) -> list[str]:

@@ -70,6 +70,17 @@ def test_every_answer_is_accepted_and_no_other_questions(kind):
       assert graded(row, other.answer).score == 0, (row, other.answer)
 
 
+def test_the_examples_of_a_prompt_do_not_tell_what_is_asked():
+  said = collections.defaultdict(set)
+  for kind in (*OPEN, "invented"):
+    for row in rows(kind):
+      said[row.columns["relation"]].add(json.dumps(row.messages[:-1]))
+      subject = row.columns["subject"]
+      assert subject not in json.dumps(row.messages[:-1]), subject
+  assert all(len(examples) == 1 for examples in said.values())
+  assert all(short.UNKNOWN in text for some in said.values() for text in some)
+
+
 def test_what_is_known_to_be_right_and_what_is_left_out():
   capital = {row.columns["subject"]: row.answer for row in rows("capitals")}
   expected = {
@@ -124,7 +135,7 @@ def test_choices_come_in_all_cyclic_orders_of_the_same_four():
       choices = row.columns["choices"]
       assert choices == first[turn:] + first[:turn] and len(set(choices)) == 4
       right = choices["ABCD".index(row.answer)]
-      assert f"{row.answer}. {right}\n" in row.messages[0]["content"]
+      assert f"{row.answer}. {right}\n" in row.messages[-1]["content"]
       assert graded(row, f"{row.answer}. {right}").score == 1
   letters = collections.Counter(groups[g][0].answer for g in groups)
   assert min(letters.values()) > len(groups) / 6, f"the first orders lean: {letters}"
@@ -181,7 +192,8 @@ def test_tasks_are_sources_like_the_others():
   cfg = config.Data(task="facts/capitals", template="plain", max_prompt_tokens=999)
   source = prompts.load(cfg, TOK, "test")
   prompt = source.first(1)[0]
-  assert prompt.text.endswith("Answer:") and prompt.task == "facts/capitals"
+  assert prompt.text.endswith(f"Lima\n\n{prompt.columns['question']}")
+  assert prompt.task == "facts/capitals"
   assert source.split == "test" and prompt.columns["accepted"][0] == prompt.answer
   mixed = sources.parts("0.5 * facts/capitals + 0.5 * facts/invented")
   assert [task for _, task in mixed] == ["facts/capitals", "facts/invented"]

@@ -17,17 +17,19 @@ identity; `answerable`; `accepted`, all that is right. Of choices also `choices`
 texts of A to D, and `variant`, by how many places they are rotated, 0 to 3. The
 distractors are right answers to other questions of the relation and band.
 
-One prompt serves both kinds of model: `Question: ... Answer:` is a message that asks a
-chat model for the name alone, and with the template `plain` a text that a base model
-goes on with. A hash of the fact names its split: half test, a tenth validation. A fact
-is in the same split whichever way it is asked, and in all its orders.
+One prompt serves both kinds of model: three questions with their answers, of which one
+abstains, are earlier turns of a chat, and with the template `plain` paragraphs that a
+base model goes on with. They are the same whatever is asked, so that they do not tell
+whether there is an answer. A hash of the fact names its split: half test, a tenth
+validation. A fact is in the same split whichever way it is asked, and in all its
+orders.
 """
 
 import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pxy import config
 from pxy.data import invented, places, rows
@@ -106,21 +108,44 @@ def _cities() -> list[Fact]:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-  """How facts of one kind are asked for, and where they come from."""
+  """How facts of one kind are asked for, and where they come from.
+
+  Attributes:
+    question: with a place for the subject.
+    facts: makes all of them.
+    shown: (subject, answer) of the examples in each prompt; nothing asks about these.
+  """
 
   question: str
-  facts: object
+  facts: Callable[[], list[Fact]]
+  shown: tuple[tuple[str, str], ...]
 
 
 RELATIONS = {
-  "capitals": Relation("What is the capital of {}?", _capitals),
-  "countries": Relation("Which country has {} as its capital?", _countries),
-  "continents": Relation("On which continent is {}?", _continents),
-  "cities": Relation("In which country is the city of {}?", _cities),
+  "capitals": Relation(
+    "What is the capital of {}?",
+    _capitals,
+    (("Norway", "Oslo"), ("Velmoria", short.UNKNOWN), ("Peru", "Lima")),
+  ),
+  "countries": Relation(
+    "Which country has {} as its capital?",
+    _countries,
+    (("Oslo", "Norway"), ("Velmor", short.UNKNOWN), ("Lima", "Peru")),
+  ),
+  "continents": Relation(
+    "On which continent is {}?",
+    _continents,
+    (("Norway", "Europe"), ("Velmoria", short.UNKNOWN), ("Peru", "South America")),
+  ),
+  "cities": Relation(
+    "In which country is the city of {}?",
+    _cities,
+    (("Bergen", "Norway"), ("Velmorad", short.UNKNOWN), ("Arequipa", "Peru")),
+  ),
 }
 KINDS = (*RELATIONS, "invented", "choices")
 _INVENTED = ("capitals", "cities", "continents")  # relations, in turn
-_OPEN = "Question: {}\nAnswer with the name alone, or unknown.\nAnswer:"
+_OPEN = "Answer with the name alone, or unknown.\n\n"
 _CLOSED = "Question: {}\n{}\nAnswer with the letter alone.\nAnswer:"
 _TASK = re.compile(r"facts/(?P<kind>[a-z]+)", re.ASCII)
 
@@ -146,7 +171,9 @@ def facts(relation: str) -> dict[str, tuple[Fact, ...]]:
 
   Bands are thirds by people, of equals by key; of cities some are left out then.
   """
-  found = sorted(RELATIONS[relation].facts(), key=lambda f: (-f.people, f.key))
+  shown = {subject for subject, _ in RELATIONS[relation].shown}
+  found = [fact for fact in RELATIONS[relation].facts() if fact.subject not in shown]
+  found.sort(key=lambda fact: (-fact.people, fact.key))
   cuts = [len(found) * i // len(BANDS) for i in range(len(BANDS) + 1)]
   out = {}
   for band, first, end in zip(BANDS, cuts, cuts[1:], strict=False):
@@ -206,12 +233,23 @@ def _open(
     "accepted": list(fact.accepted) if fact else [],
   }
   return rows.Row(
-    messages=[{"role": "user", "content": _OPEN.format(question)}],
+    messages=_messages(relation, question),
     answer=fact.answer if fact else short.UNKNOWN,
     task=f"facts/{kind}",
     split=_split(fact.key if fact else subject),
     columns=columns,
   )
+
+
+def _messages(relation: str, question: str) -> list[dict[str, str]]:
+  """The examples of a relation, each an answered turn, and a question."""
+  messages, start = [], _OPEN
+  for subject, answer in RELATIONS[relation].shown:
+    asked = start + RELATIONS[relation].question.format(subject)
+    messages.append({"role": "user", "content": asked})
+    messages.append({"role": "assistant", "content": answer})
+    start = ""
+  return [*messages, {"role": "user", "content": question}]
 
 
 def _orders(band: str, fact: Fact) -> list[rows.Row]:

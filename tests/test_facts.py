@@ -18,8 +18,9 @@ OWN = pathlib.Path(__file__).parent / "data" / "own_facts.jsonl"
 OPEN = tuple(facts.RELATIONS)
 
 
-def rows(kind):
-  return [row for s in facts.SPLITS for _, row in facts.read(f"facts/{kind}", s)]
+def rows(kind, options=""):
+  task = f"facts/{kind}{options}"
+  return [row for s in facts.SPLITS for _, row in facts.read(task, s)]
 
 
 def column(found, name):
@@ -73,12 +74,15 @@ def test_every_answer_is_accepted_and_no_other_questions(kind):
 def test_the_examples_of_a_prompt_do_not_tell_what_is_asked():
   said = collections.defaultdict(set)
   for kind in (*OPEN, "invented"):
-    for row in rows(kind):
-      said[row.columns["relation"]].add(json.dumps(row.messages[:-1]))
-      subject = row.columns["subject"]
-      assert subject not in json.dumps(row.messages[:-1]), subject
+    for row in rows(kind, "?shots=3"):
+      examples, _, asked = row.messages[0]["content"].rpartition("\n\n")
+      said[row.columns["relation"]].add(examples)
+      assert asked == f"Question: {row.columns['question']}\nAnswer:"
+      assert row.columns["question"] not in examples
   assert all(len(examples) == 1 for examples in said.values())
-  assert all(short.UNKNOWN in text for some in said.values() for text in some)
+  assert all("Answer: unknown" in text for some in said.values() for text in some)
+  plain, shown = rows("capitals"), rows("capitals", "?shots=2")
+  assert [r.columns for r in plain] == [r.columns for r in shown], "the rows are others"
 
 
 def test_what_is_known_to_be_right_and_what_is_left_out():
@@ -108,6 +112,13 @@ def test_what_is_known_to_be_right_and_what_is_left_out():
   assert city.get("Mumbai", "India") == "India" and len(set(city.values())) > 100
   assert not {"Paris", "Jerusalem", "Sevastopol", "Birmingham", "Valencia"} & set(city)
   assert all(places._plain(name) for name in city)
+
+
+def test_the_page_has_the_counts():
+  page = (OWN.parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+  for kind in facts.KINDS:
+    line = next(x for x in page.splitlines() if x.startswith(f"| `facts/{kind}` |"))
+    assert f"| {len(rows(kind)):,} |" in line, f"docs/data.md: {kind} {len(rows(kind))}"
 
 
 def test_bands_are_thirds_by_people():
@@ -185,14 +196,21 @@ def test_questions_are_the_same_on_every_machine():
   for kind in facts.KINDS:
     text = json.dumps([(r.messages, r.answer, r.split, r.columns) for r in rows(kind)])
     found[kind] = hashlib.sha256(text.encode()).hexdigest()[:12]
-  assert found == {}
+  assert found == {
+    "capitals": "e36e5d33fb77",
+    "countries": "8b677036401e",
+    "continents": "dc9bb9986db4",
+    "cities": "c610a9080ea2",
+    "invented": "1ce823b6dbc4",
+    "choices": "af31efecf79f",
+  }
 
 
 def test_tasks_are_sources_like_the_others():
   cfg = config.Data(task="facts/capitals", template="plain", max_prompt_tokens=999)
   source = prompts.load(cfg, TOK, "test")
   prompt = source.first(1)[0]
-  assert prompt.text.endswith(f"Lima\n\n{prompt.columns['question']}")
+  assert prompt.text.endswith("alone, or unknown.\nAnswer:")
   assert prompt.task == "facts/capitals"
   assert source.split == "test" and prompt.columns["accepted"][0] == prompt.answer
   mixed = sources.parts("0.5 * facts/capitals + 0.5 * facts/invented")
@@ -204,9 +222,11 @@ def test_tasks_are_sources_like_the_others():
 @pytest.mark.parametrize(
   ("task", "split", "says"),
   [
-    ("facts/kings", "test", "facts/KIND with KIND one of capitals, countries"),
+    ("facts/kings", "test", "with KIND one of capitals, countries"),
     ("facts/", "test", "no such task"),
     ("facts/capitals?seed=1", "test", "no such task"),
+    ("facts/capitals?shots=4", "test", "shots must be 0 to 3"),
+    ("facts/choices?shots=1", "test", "it has no examples; leave out"),
     ("facts/capitals", "dev", "split 'dev' is none of train, validation, test"),
   ],
 )

@@ -17,12 +17,12 @@ identity; `answerable`; `accepted`, all that is right. Of choices also `choices`
 texts of A to D, and `variant`, by how many places they are rotated, 0 to 3. The
 distractors are right answers to other questions of the relation and band.
 
-One prompt serves both kinds of model: three questions with their answers, of which one
-abstains, are earlier turns of a chat, and with the template `plain` paragraphs that a
-base model goes on with. They are the same whatever is asked, so that they do not tell
-whether there is an answer. A hash of the fact names its split: half test, a tenth
-validation. A fact is in the same split whichever way it is asked, and in all its
-orders.
+A chat model is asked for the name alone. A base model goes on with a text that other
+questions and answers begin: `facts/capitals?shots=3`, with the template `plain`. These
+are the same whatever is asked, and one of them abstains, so they do not tell whether
+there is an answer; there are none of `choices`. A hash of the fact names its split:
+half test, a tenth validation. A fact is in the same split whichever way it is asked,
+and in all its orders.
 """
 
 import dataclasses
@@ -113,7 +113,7 @@ class Relation:
   Attributes:
     question: with a place for the subject.
     facts: makes all of them.
-    shown: (subject, answer) of the examples in each prompt; nothing asks about these.
+    shown: (subject, answer) of the examples; nothing asks about these.
   """
 
   question: str
@@ -145,9 +145,12 @@ RELATIONS = {
 }
 KINDS = (*RELATIONS, "invented", "choices")
 _INVENTED = ("capitals", "cities", "continents")  # relations, in turn
-_OPEN = "Answer with the name alone, or unknown.\n\n"
+SHOTS = 3
+"""Examples before a question, at most."""
+_ASKED = "Question: {}"
+_HOW = "Answer with the name alone, or unknown."
 _CLOSED = "Question: {}\n{}\nAnswer with the letter alone.\nAnswer:"
-_TASK = re.compile(r"facts/(?P<kind>[a-z]+)", re.ASCII)
+_TASK = re.compile(r"facts/(?P<kind>[a-z]+)(\?shots=(?P<shots>[0-9]))?", re.ASCII)
 
 
 def read(task: str, split: str) -> list[tuple[int, rows.Row]]:
@@ -156,12 +159,21 @@ def read(task: str, split: str) -> list[tuple[int, rows.Row]]:
   match = _TASK.fullmatch(task)
   if match is None or match["kind"] not in KINDS:
     raise config.Error(
-      f"{task}: no such task; there are facts/KIND with KIND one of {', '.join(KINDS)}"
+      f"{task}: no such task; there are facts/KIND and facts/KIND?shots=N with KIND one"
+      f" of {', '.join(KINDS)}"
     )
+  kind, shots = match["kind"], int(match["shots"] or 0)
+  if shots and kind == "choices":
+    raise config.Error(f"{task}: it has no examples; leave out ?shots={shots}")
+  if shots > SHOTS:
+    raise config.Error(f"{task}: shots must be 0 to {SHOTS}")
   if split not in SPLITS:
     raise config.Error(f"{task}: split {split!r} is none of {', '.join(SPLITS)}")
+  numbered = enumerate(_all(kind, shots))
   return [
-    (uid, row) for uid, row in enumerate(_all(match["kind"])) if row.split == split
+    (uid, dataclasses.replace(row, task=task))
+    for uid, row in numbered
+    if row.split == split
   ]
 
 
@@ -187,16 +199,16 @@ def facts(relation: str) -> dict[str, tuple[Fact, ...]]:
 
 
 @functools.cache
-def _all(kind: str) -> tuple[rows.Row, ...]:
-  """The rows of all splits, the bands in turn."""
+def _all(kind: str, shots: int = 0) -> tuple[rows.Row, ...]:
+  """The rows of all splits, the bands in turn; `read` names their task."""
   if kind == "invented":
     return tuple(
-      _open(kind, _INVENTED[i % len(_INVENTED)], "invented", name)
+      _open(_INVENTED[i % len(_INVENTED)], "invented", name, None, shots)
       for i, name in enumerate(invented.names())
     )
   if kind != "choices":
     return tuple(
-      _open(kind, kind, band, fact.subject, fact) for band, fact in _turns(facts(kind))
+      _open(kind, band, fact.subject, fact, shots) for band, fact in _turns(facts(kind))
     )
   found = []
   for relation in RELATIONS:
@@ -219,7 +231,7 @@ def _turns(bands: dict[str, Sequence[Fact]]) -> list[tuple[str, Fact]]:
 
 
 def _open(
-  kind: str, relation: str, band: str, subject: str, fact: Fact | None = None
+  relation: str, band: str, subject: str, fact: Fact | None, shots: int
 ) -> rows.Row:
   """A question that is answered by a name; without a fact there is no answer."""
   question = RELATIONS[relation].question.format(subject)
@@ -233,23 +245,23 @@ def _open(
     "accepted": list(fact.accepted) if fact else [],
   }
   return rows.Row(
-    messages=_messages(relation, question),
+    messages=[{"role": "user", "content": _prompt(relation, question, shots)}],
     answer=fact.answer if fact else short.UNKNOWN,
-    task=f"facts/{kind}",
+    task=f"facts/{relation}",
     split=_split(fact.key if fact else subject),
     columns=columns,
   )
 
 
-def _messages(relation: str, question: str) -> list[dict[str, str]]:
-  """The examples of a relation, each an answered turn, and a question."""
-  messages, start = [], _OPEN
-  for subject, answer in RELATIONS[relation].shown:
-    asked = start + RELATIONS[relation].question.format(subject)
-    messages.append({"role": "user", "content": asked})
-    messages.append({"role": "assistant", "content": answer})
-    start = ""
-  return [*messages, {"role": "user", "content": question}]
+def _prompt(relation: str, question: str, shots: int) -> str:
+  """A question, behind so many of the relation's examples."""
+  if not shots:
+    return f"{_ASKED.format(question)}\n{_HOW}\nAnswer:"
+  text = f"{_HOW}\n\n"
+  for subject, answer in RELATIONS[relation].shown[:shots]:
+    asked = _ASKED.format(RELATIONS[relation].question.format(subject))
+    text += f"{asked}\nAnswer: {answer}\n\n"
+  return f"{text}{_ASKED.format(question)}\nAnswer:"
 
 
 def _orders(band: str, fact: Fact) -> list[rows.Row]:

@@ -5,10 +5,11 @@
   `I don't know.`, `There is no such place.`                abstained
 
 Only the first sentence of the first line counts, since a base model runs on after its
-answer; a box or <answer> tag goes before it, and what stands in <think> never counts.
-Case, accents, punctuation and articles do not matter. A sentence names an answer if
-what else it says is words of the question and of `_CARRIERS`: thus it names no second
-one. No pattern is taken from a response; the work is linear in LONGEST.
+answer, and what is added behind a comma (`Paris, a city that ...`) is left off. A box
+or <answer> tag goes before it, and what stands in <think> never counts. Case, accents,
+punctuation and articles do not matter. A sentence names an answer if what else it says
+is words of the question and of `_CARRIERS`: thus it names no second one. No pattern is
+taken from a response; the work is linear in its length.
 """
 
 import re
@@ -44,7 +45,10 @@ _ABSTAINED = tuple(
   )
 )  # fmt: skip
 _OTHER = re.compile(r"[\W_]+")
-_END = re.compile(r"(?<=\w{3})[.!?](?=[\s*_\"')]|$)")
+_END = re.compile(
+  r"(?<=\w{3})[.!?](?=[\s*_\"')]|$)"
+  r"|,\s(?=(?:a|an|the|which|where|located|situated|known)\s)"
+)
 _TEX = re.compile(r"\\[a-z]{1,10}\{|[{}$]")
 _LETTER = re.compile(
   r"(?:(?:the )?(?:correct )?(?:answer|option|choice)(?: is)?:? ?)?"

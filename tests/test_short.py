@@ -98,6 +98,7 @@ def test_where_there_is_no_answer_to_abstain_is_right():
     (tasks.short, " ", {}),
     (tasks.short, "Paris", {"accepted": "Lutetia"}),
     (tasks.short, "Paris", {"question": 3}),
+    (tasks.short, "Paris", {"answerable": "false"}),
     (tasks.choice, "Paris", {}),
     (tasks.choice, "", {}),
     (tasks.choice, "B", {"choices": [1, 2]}),

@@ -160,10 +160,11 @@ def short(item: Item) -> Outcome:
   whose words a sentence may repeat; `answerable`, false where to abstain is right, as
   it is with the answer `unknown`.
   """
-  answerable = (
-    item.columns.get("answerable", True) is not False
-    and item.answer.strip().lower() != short_lib.UNKNOWN
-  )
+  answerable = item.columns.get("answerable", True)
+  if not isinstance(answerable, bool):
+    return ungradable("column `answerable` must be true or false")
+  if item.answer.strip().lower() == short_lib.UNKNOWN:
+    answerable = False
   if not item.answer.strip() and answerable:
     return ungradable("the answer is empty")
   said = short_lib.sentence(item.response)

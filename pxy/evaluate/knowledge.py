@@ -127,8 +127,9 @@ def divergences(
   """
   if policy.arch.vocab_size != other.arch.vocab_size:
     raise config.Error(
-      f"{policy.name} and {other.name}: {policy.arch.vocab_size} and {other.arch.vocab_size}"
-      " tokens; KL needs one tokenizer: leave `kept` out of --what"
+      f"{policy.name} and {other.name}: {policy.arch.vocab_size} and"
+      f" {other.arch.vocab_size} tokens; KL needs one tokenizer: leave `kept` out of"
+      " --what"
     )
   order = np.argsort([row["problem"] for row in stored.problems], kind="stable")
   stored = stored.take(order, TEXTS)

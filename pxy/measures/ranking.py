@@ -18,7 +18,6 @@ import numpy as np
 
 from pxy.measures import estimate
 
-
 _POOLED = "pooled responses, ties in every order; null: grades dealt out anew"
 
 

@@ -37,9 +37,11 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
   Raises:
     config.Error: a folder is no run, or `out` cannot be written.
   """
-  from pxy.report import plot  # matplotlib: a second that no run begins with
-
-  from pxy.report import probe_plot, sections
+  from pxy.report import (
+    plot,  # matplotlib: a second that no run begins with
+    probe_plot,
+    sections,
+  )
 
   groups = runs.group([runs.read(pathlib.Path(folder)) for folder in folders])
   out = pathlib.Path(out)

@@ -55,7 +55,7 @@ def bound(measured: Measured) -> list[plot.Panel]:
       _panel(
         "bound-difference",
         "pass@k minus that of the base",
-        "Paired by problem, 95 % intervals. Below zero, RL lost what the base could do.",
+        "Paired by problem, 95 % intervals. Below zero, the base was better.",
         measured,
         _difference,
       )
@@ -111,8 +111,8 @@ def probe(measured: Measured) -> list[plot.Panel]:
       _panel(
         "probe-hallucination",
         "Answers by how well known the subject is",
-        "Share of responses that are right, abstain or are wrong; bars at the ends: 95 %"
-        " intervals; n problems. Of ghosts and unknown names nothing can be known."
+        "Share of responses that are right, abstain or are wrong, with 95 % intervals;"
+        " (n problems). Of ghosts and unknown names nothing can be known."
         if len(measured) == 1
         else "Share of responses that give a wrong answer, with 95 % intervals.",
         measured,
@@ -140,11 +140,10 @@ def probe(measured: Measured) -> list[plot.Panel]:
         "probe-robust",
         "The same questions, put otherwise",
         "Accuracy in each variant, and the chance to be right in all of them at once;"
-        " 95 % intervals. Grey: as many responses to the plain question.",
+        " 95 % intervals. Dashed: the plain questions; grey: as many responses to one"
+        " of them.",
         measured,
-        lambda ax, m: _dots(
-          ax, m, variants | {"robust/worst": "right in all"}, clip=(0, 1)
-        ),
+        lambda ax, m: _variants(ax, m, variants),
       )
     )
   return found + _perplexities(
@@ -375,6 +374,18 @@ def _n(measured, name) -> int:
   return max(r["measures"][name]["n"] for _, r in measured if name in r["measures"])
 
 
+def _variants(ax, measured, variants):
+  for i, (_, report) in enumerate(measured):
+    held = report["measures"]
+    for name, variant in variants.items():
+      change = held.get(f"robust/change_{variant}")
+      if name in held and change is not None:
+        plain = held[name]["value"] - change["value"]
+        ax.axvline(plain, color=curve.colour(i), lw=0.9, ls=(0, (2, 2)))
+        break
+  _dots(ax, measured, variants | {"robust/worst": "right in all"}, clip=(0, 1))
+
+
 def _perplexities(key, measured, title, note) -> list[plot.Panel]:
   names = [
     n.removeprefix("bound/ppl_").removesuffix("_median")
@@ -382,6 +393,8 @@ def _perplexities(key, measured, title, note) -> list[plot.Panel]:
   ]
   if not names:
     return []
+  order = ("prompt", "start", "document", "other")
+  names.sort(key=lambda name: order.index(name) if name in order else len(order))
 
   def draw(ax, measured):
     for row, name in enumerate(names):

@@ -212,8 +212,11 @@ def _probed(records: Sequence[dict]) -> dict[int, dict[str, dict]]:
     step = record["step"] - ("eval" not in record)
     for name, value in record.items():
       if name.startswith("probe/"):
-        name, _, end = name.removeprefix("probe/").partition(":")
-        out.setdefault(step, {}).setdefault(name, {})[end or "value"] = value
+        name = name.removeprefix("probe/")
+        stem, _, end = name.rpartition("/")
+        if end not in ("low", "high"):
+          stem, end = name, "value"
+        out.setdefault(step, {}).setdefault(stem, {})[end] = value
   return out
 
 

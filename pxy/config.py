@@ -257,6 +257,9 @@ class Train:
   """Of data order, sampling and views."""
   eval_every: Natural = 0
   """Steps between evaluations; 0: only before and after."""
+  probe_every: Natural = 0
+  """Steps between quick probes of the weights on their own world (`pxy probe --quick`
+  without what needs more than the responses); 0: none."""
   save_every: Natural = 20
   """Steps between checkpoints; 0: only the last."""
   mirror: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -205,7 +205,7 @@ def fill(
       first=first,
     )
     return [
-      (answer.prompt, _row(answer, ids[answer.prompt.uid], r, seed, collector))
+      (answer.prompt, row(answer, ids[answer.prompt.uid], r, seed, collector))
       for answers in graded.answers
       for r, answer in enumerate(answers, first)
     ]
@@ -240,7 +240,7 @@ def _chunks(prompts, samples: int, engine):
   return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
 
-def _row(answer: collect.Answer, problem: str, r: int, seed: int, collector) -> dict:
+def row(answer: collect.Answer, problem: str, r: int, seed: int, collector) -> dict:
   """The row of a response, but for its log-probs."""
   prompt, outcome = answer.prompt, answer.outcome
   known = outcome.status == "scored"

@@ -143,7 +143,7 @@ def _rows(ax, rows, reports):
   ax.grid(True, axis="x")
   left, right = ax.get_xlim()
   ax.set_xlim(min(0, left), max(0, right))
-  if left < 0:
+  if ax.dataLim.x0 < 0:
     ax.axvline(0, color=curve.MUTED, lw=0.9, ls=(0, (2, 2)))
   ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
 

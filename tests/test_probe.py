@@ -251,6 +251,27 @@ def test_bound_of_a_copy(task, tmp_path):
     (["bound"], "name a BASE"),
     (["probe", "builtin:tiny", "--what", "beauty"], "--what beauty: there are bound"),
     (["probe", "builtin:tiny", "--task", "no.jsonl"], "no.jsonl"),
+    (
+      ["bound", "builtin:tiny", "--task", "arithmetic/add1", "--samples", "2"],
+      "--samples 2: pass@k is looked at up to a quarter",
+    ),
+    (
+      [
+        "probe",
+        "builtin:tiny",
+        "--task",
+        "arithmetic/add1",
+        "--samples",
+        "4",
+        "--problems",
+        "2",
+        "--max-new-tokens",
+        "4",
+        "--grader",
+        "nothing.py:f",
+      ],
+      "nothing.py",
+    ),
   ],
 )
 def test_wrong_words_are_one_line(words, said, capsys, tmp_path, monkeypatch):
@@ -260,6 +281,23 @@ def test_wrong_words_are_one_line(words, said, capsys, tmp_path, monkeypatch):
   assert stop.value.code == 2
   error = capsys.readouterr().err
   assert said in error and error.count("\n") == 1, error
+
+
+def test_a_task_without_answers_is_refused(tmp_path, capsys):
+  rows = [{"prompt": f"{i} + 1?", "answer": "", "split": "test"} for i in range(2)]
+  path = tmp_path / "no.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  with pytest.raises(SystemExit):
+    run("probe", "builtin:tiny", "--task", path, *SMALL.split(), "--save", tmp_path)
+  error = capsys.readouterr().err.strip().splitlines()[-1]
+  assert "answer" in error and str(path) in error, error
+
+
+def test_another_tokenizer_is_no_base(task, tmp_path, capsys):
+  words = ["bound", "builtin:tiny", "builtin:world", "--task", task, *SMALL.split()]
+  with pytest.raises(SystemExit):
+    run(*words, "--save", tmp_path)
+  assert "different tokenizers" in capsys.readouterr().err
 
 
 def test_plans_ask_for_tasks_and_parts_that_there_are():

@@ -30,6 +30,8 @@ from pxy.weights import load
 ALL = ("bound", "robust", "calibration", "hallucination", "bias", "kept", "diversity")
 ALONE = 512
 """Responses to no prompt."""
+LEAST = 4
+"""Responses to a problem."""
 
 
 @dataclasses.dataclass
@@ -56,10 +58,17 @@ class Examined:
     source = prompts_lib.load(data, self.policy.tokenizer, cfg.split)
     contexts = likelihood_lib.names(",".join(self._known(ask.contexts)))
     with pool_lib.Pool(config.Reward(), data.grader) as pool:
-      return self.subject.ask(
+      found = self.subject.ask(
         self.options.save, data, cfg, limits, source, pool,
         seed=self.options.seed, contexts=contexts,
       )  # fmt: skip
+    if np.isnan(found.score_PR).all():
+      raise config.Error(
+        f"--task {ask.task}: no response has a grade, so there is nothing to measure:"
+        " give the rows an `answer`, or name their grader with --grader (pxy data check"
+        f" {ask.task} says what is wrong with each)"
+      )
+    return found
 
   def prompt_ids(self, stored: store.Stored) -> dict[str, np.ndarray]:
     """Ids of the prompts that a store answers, by problem."""
@@ -115,6 +124,11 @@ class Examined:
 def _plans(options, policy) -> dict[str, plans.Plan]:
   """By what is reported: a task of the user's own, or the model's world."""
   if options.task:
+    if options.samples < LEAST:
+      raise config.Error(
+        f"--samples {options.samples}: pass@k is looked at up to a quarter of the"
+        f" samples, and agreement needs others to agree with: at least {LEAST}"
+      )
     return {
       task: plans.of_task(task, options.problems, options.samples)
       for task in dict.fromkeys(options.task)

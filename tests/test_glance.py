@@ -59,8 +59,6 @@ def test_probes_come_when_they_are_due_and_change_nothing(small, tmp_path):
 
 def test_a_model_of_no_world_is_refused_in_one_line(monkeypatch):
   monkeypatch.setattr(glance.plans, "BASES", {"world": "builtin:world"})
-  with pytest.raises(
-    config.Error, match=r"probe_every: .*--task TASK"
-  ) as error:
+  with pytest.raises(config.Error, match=r"probe_every: .*--task TASK") as error:
     glance.make("m", testing.tokenizer())
   assert "\n" not in str(error.value)

@@ -281,10 +281,10 @@ def test_probes_on_the_way_are_of_the_weights_that_a_step_began_with(made):
   )
   groups = runs.group([run])
   (panel,) = probe_plot.over_steps(groups)
-  assert "bias/tv" in plot.svg(panel, groups)
+  assert "bias, TV" in plot.svg(panel, groups)
   shutil.copytree(made[0], made[0].parent / "again", dirs_exist_ok=True)
   pooled = runs.group([run, runs.read(made[0].parent / "again")])
-  assert "bias/tv" in plot.svg(*probe_plot.over_steps(pooled), pooled)
+  assert "bias, TV" in plot.svg(*probe_plot.over_steps(pooled), pooled)
   without = runs.group([runs.read(test_report.make(made[0].parent / "without"))])
   assert probe_plot.over_steps(without) == []
 

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -29,6 +30,8 @@ from pxy.weights import load
 ALL = ("bound", "robust", "calibration", "hallucination", "bias", "kept", "diversity")
 ALONE = 512
 """Responses to no prompt."""
+LEAST = 4
+"""Responses to a problem."""
 
 
 @dataclasses.dataclass
@@ -55,15 +58,30 @@ class Examined:
     source = prompts_lib.load(data, self.policy.tokenizer, cfg.split)
     contexts = likelihood_lib.names(",".join(self._known(ask.contexts)))
     with pool_lib.Pool(config.Reward(), data.grader) as pool:
-      return self.subject.ask(
+      found = self.subject.ask(
         self.options.save, data, cfg, limits, source, pool,
         seed=self.options.seed, contexts=contexts,
       )  # fmt: skip
+    if np.isnan(found.score_PR).all():
+      raise config.Error(
+        f"--task {ask.task}: no response has a grade, so there is nothing to measure:"
+        " give the rows an `answer`, or name their grader with --grader (pxy data check"
+        f" {ask.task} says what is wrong with each)"
+      )
+    return found
 
-  def prompts(self, plan: plans.Plan, ask: plans.Ask) -> dict[str, np.ndarray]:
-    """Ids of the prompts, by problem."""
-    data, cfg, _ = self._configs(plan, ask)
-    found = prompts_lib.load(data, self.policy.tokenizer, cfg.split).prompts
+  def prompt_ids(self, stored: store.Stored) -> dict[str, np.ndarray]:
+    """Ids of the prompts that a store answers, by problem."""
+    of = stored.about["of"]
+    data = config.Data(
+      task=of["task"],
+      grader=of["grader"],
+      template=of["template"],
+      system=of["system"],
+      template_arguments=tuple(of["template_arguments"]),
+      max_prompt_tokens=of["max_prompt_tokens"],
+    )
+    found = prompts_lib.load(data, self.policy.tokenizer, of["split"]).prompts
     return dict(zip(store.ids(found), (p.ids for p in found), strict=True))
 
   def alone(self, plan: plans.Plan, context: str) -> store.Stored:
@@ -106,6 +124,11 @@ class Examined:
 def _plans(options, policy) -> dict[str, plans.Plan]:
   """By what is reported: a task of the user's own, or the model's world."""
   if options.task:
+    if options.samples < LEAST:
+      raise config.Error(
+        f"--samples {options.samples}: pass@k is looked at up to a quarter of the"
+        f" samples, and agreement needs others to agree with: at least {LEAST}"
+      )
     return {
       task: plans.of_task(task, options.problems, options.samples)
       for task in dict.fromkeys(options.task)
@@ -239,7 +262,7 @@ def _divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None
   for one in found.values():
     plan = one.plan
     ask = next((a for a in plan.asks if "contexts" in a.parts), plan.asks[0])
-    prompts = new.prompts(plan, ask)
+    prompts = new.prompt_ids(new.ask(plan, ask))
     for direction, p, q in (("forward", base, new), ("reverse", new, base)):
       stored = p.ask(plan, ask)
       one.specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
@@ -269,8 +292,13 @@ def head(model: str, task: str, plan: plans.Plan) -> dict:
 
 
 def jsoned(found: dict[str, estimate.Measure]) -> dict:
-  """As --json has it."""
-  return {name: one.to_json() for name, one in sorted(found.items())}
+  """As --json has it, by name, pass@2 before pass@16."""
+
+  def natural(name):
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
+
+  return {name: found[name].to_json() for name in sorted(found, key=natural)}
 
 
 def show(report: dict) -> None:

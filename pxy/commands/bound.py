@@ -1,0 +1,238 @@
+"""`pxy bound`: what a run does beside what its base could already do.
+
+Every number is of stored samples (--save); how likely one model's text is to the other
+needs the models, and is kept beside them.
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from pxy import config, files
+from pxy.commands import probe as probe_lib
+from pxy.data import world_problems
+from pxy.evaluate import probe, store
+from pxy.measures import bound, diversity, estimate
+from pxy.report import page
+from pxy.show import progress
+
+GUESSES = 64
+"""Answers without reasoning, to each problem."""
+SCORED = 8
+"""Responses to a problem that are scored under the other model."""
+MATCHED = (64, 16, 7)
+"""To find a temperature: problems, samples, halvings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arm:
+  """A model's responses: what one curve is of."""
+
+  label: str
+  examined: probe_lib.Examined
+  table: probe.Table
+
+
+def command(options) -> None:
+  """`pxy bound BASE [RUN...]`; options are options.Bound."""
+  for name in ("json", "plot"):
+    if getattr(options, name) is not None:
+      files.writable(getattr(options, name), f"--{name} {getattr(options, name)}")
+  files.writable(options.save / "samples", f"--save {options.save}")
+  if not options.model:
+    raise config.Error("name a BASE: builtin:world, or a folder; see pxy bound --help")
+  models = [probe_lib.Examined(options, m) for m in dict.fromkeys(options.model)]
+  for run in models[1:]:
+    _same_tokens(models[0], run)
+  reports = []
+  for task, plan in models[0].plans.items():
+    ask = next(ask for ask in plan.asks if "bound" in ask.parts)
+    arms = [_arm(one, one.model, plan, ask) for one in models]
+    base, runs = arms[0], arms[1:]
+    guesses = _guesses(models[0], plan, ask) if options.guess else None
+    reports.append(_report(base, None, task, plan, ask, guesses))
+    for run in runs:
+      _same_problems(base, run)
+      reports.append(_report(run, base, task, plan, ask, guesses))
+      page.keep(run.label, None, "bound", reports[-1:])
+      if options.matched:
+        for hot, cold in ((base, run), (run, base)):
+          arm = _matched(hot, cold, plan, ask)
+          reports.append(_report(arm, base, task, plan, ask, None))
+  for report in reports:
+    probe_lib.show(report)
+  if options.plot is not None:
+    from pxy.report import bound_plot  # matplotlib
+
+    options.plot.parent.mkdir(parents=True, exist_ok=True)
+    options.plot.write_bytes(bound_plot.png(reports))
+  if options.json is not None:
+    files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
+
+
+def _arm(examined, label, plan, ask, **rule) -> _Arm:
+  return _Arm(label, examined, probe.table(examined.ask(plan, ask, **rule)))
+
+
+def _report(arm, base, task, plan, ask, guesses) -> dict:
+  """What --json has of an arm; with a base, what it gained and lost."""
+  t = arm.table
+  specs = [*probe.PARTS["bound"](t), *_entropies(t)]
+  specs += _own_perplexities(arm, base)
+  report = probe_lib.head(arm.label, task, dataclasses.replace(plan, asks=(ask,)))
+  more = {}
+  if guesses is not None:
+    guess_PR = _matching(t, guesses)
+    specs.append(bound.guessable(t.ids, guess_PR))
+    marked = bound.guessed(guess_PR)
+    report["guessed"] = [x for x, on in zip(t.ids, marked, strict=True) if on]
+  if base is not None:
+    others = [*probe.PARTS["bound"](base.table), *_entropies(base.table)]
+    new_PR, base_PR = (_best(x.table) for x in (arm, base))
+    specs += bound.solved(t.ids, new_PR, base_PR)
+    more = bound.crossing(t.ids, new_PR, base_PR)
+    report["against"] = base.label
+    report["base_measures"] = probe_lib.jsoned(estimate.measures(others))
+    report["difference"] = probe_lib.jsoned(probe_lib.differences(specs, others))
+  report["measures"] = probe_lib.jsoned(estimate.measures(specs) | more)
+  return report
+
+
+def _best(t: probe.Table) -> np.ndarray:
+  """Verified responses where a grader tells, else right answers."""
+  return t.right_PR if np.isnan(t.verified_PR).all() else t.verified_PR
+
+
+def _entropies(t: probe.Table) -> list[estimate.Spec]:
+  """Answer entropy beside token entropy: a model may be sure of its words and not of
+  its answers."""
+  return [
+    diversity.answer_entropy(t.ids, t.answer_PR),
+    diversity.token_entropy(t.ids, t.stored.entropy_PR, t.stored.length_PR),
+  ]
+
+
+def _own_perplexities(arm: _Arm, base: _Arm | None) -> list[estimate.Spec]:
+  """Perplexity of what each wrote under itself and under the other, and of the right
+  responses under the base; on the problems that are solved sometimes."""
+  t = arm.table
+  on_P = bound.sometimes(_best(t))
+  if not on_P.any():
+    return []
+  own = "base_base" if base is None else "new_new"
+  length_PR = t.stored.length_PR[:, :SCORED]
+  logp_PR = t.stored.logp["prompt"][:, :SCORED]
+  out = bound.perplexity(t.ids, own, logp_PR, length_PR, on_P)
+  if base is None:
+    return out + _gold(arm, on_P)
+  if base.examined is not arm.examined:
+    logp_PR = _under(base, arm)
+    out += bound.perplexity(t.ids, "base_new", logp_PR, length_PR, on_P)
+    logp_PR = _under(arm, base)
+    length_PR = base.table.stored.length_PR[:, :SCORED]
+    out += bound.perplexity(t.ids, "new_base", logp_PR, length_PR, on_P)
+  return out
+
+
+def _under(scorer: _Arm, writer: _Arm) -> np.ndarray:
+  """log p of the writer's first responses under the scorer [P, SCORED]."""
+  stored, ids = writer.table.stored, scorer.examined.subject.digests["weights"]
+  path = stored.path.with_name(f"{stored.path.stem}.under-{ids}.json")
+  texts = [[x.tolist() for x in group[:SCORED]] for group in stored.ids]
+  about = store.digest(writer.table.ids, texts)
+  if path.is_file():
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found.get("of") == about:
+      return np.array(found["logp"], np.float64)
+  prompts = writer.examined.prompt_ids(stored)
+  asked = [
+    (prompts[name].tolist(), r, ids)
+    for name, group in zip(writer.table.ids, stored.ids, strict=True)
+    for r, ids in enumerate(group[:SCORED])
+  ]
+  examined = scorer.examined
+  sums = [
+    logp for logp, _ in examined.subject.likelihood(examined.policy.params, asked)
+  ]
+  logp_PR = np.array(sums, np.float64).reshape(len(stored.ids), -1)
+  values = [[x if np.isfinite(x) else None for x in row] for row in logp_PR.tolist()]
+  files.write_json(path, {"of": about, "logp": values})
+  return logp_PR
+
+
+def _gold(arm: _Arm, on_P) -> list[estimate.Spec]:
+  """Of the right responses, where the task has them."""
+  t, tokenizer = arm.table, arm.examined.policy.tokenizer
+  if not all(isinstance(row.get("trace"), str) for row in t.problems):
+    return []
+  prompts = arm.examined.prompt_ids(t.stored)
+  texts = [[*tokenizer.encode(row["trace"]), tokenizer.end_id] for row in t.problems]
+  asked = [
+    (prompts[name].tolist(), 0, np.array(ids, np.int32))
+    for name, ids in zip(t.ids, texts, strict=True)
+  ]
+  found = arm.examined.subject.likelihood(arm.examined.policy.params, asked)
+  logp_PR = np.array([[logp] for logp, _ in found], np.float64)
+  length_PR = np.array([[len(ids)] for ids in texts])
+  return bound.perplexity(t.ids, "base_gold", logp_PR, length_PR, on_P)
+
+
+def _guesses(examined, plan, ask) -> probe.Table | None:
+  """Answers of the base without reasoning, where the task has such a variant."""
+  if ask.task != "world/chains":
+    return None
+  guess = dataclasses.replace(
+    ask, task=f"world/{world_problems.GUESS}", samples=min(GUESSES, ask.samples)
+  )
+  return probe.table(examined.ask(plan, guess))
+
+
+def _matching(t: probe.Table, guesses: probe.Table) -> np.ndarray:
+  """Right guesses to the problems of t [P, R]; nan where a problem has none."""
+  row = {group: right_R for group, right_R in zip(
+    guesses.column("group"), guesses.right_PR, strict=True
+  )}  # fmt: skip
+  none_R = np.full(guesses.right_PR.shape[1], np.nan)
+  return np.stack([row.get(group, none_R) for group in t.column("group")])
+
+
+def _matched(arm: _Arm, other: _Arm, plan, ask) -> _Arm:
+  """The arm's model at the temperature where its answers have the other's entropy."""
+  problems, samples, halvings = MATCHED
+  small = dataclasses.replace(
+    ask, problems=min(problems, ask.problems), samples=min(samples, ask.samples)
+  )
+
+  def entropy(table: probe.Table) -> float:
+    found = estimate.measure(diversity.answer_entropy(table.ids, table.answer_PR))
+    return 0.0 if found is None else found.value
+
+  wanted = entropy(probe.table(other.table.stored.first(small.problems, small.samples)))
+  low, high = 0.1, 4.0
+  with progress.counting("temperature", halvings) as count:
+    for i in range(halvings):
+      middle = round((low * high) ** 0.5, 3)
+      found = entropy(probe.table(arm.examined.ask(plan, small, temperature=middle)))
+      low, high = (middle, high) if found < wanted else (low, middle)
+      count(i + 1)
+  chosen = round((low * high) ** 0.5, 3)
+  label = f"{arm.label} at temperature {chosen:g}"
+  return _arm(arm.examined, label, plan, ask, temperature=chosen)
+
+
+def _same_tokens(base: probe_lib.Examined, run: probe_lib.Examined) -> None:
+  tokenizers = [one.subject.digests["tokenizer"] for one in (base, run)]
+  if tokenizers[0] != tokenizers[1]:
+    raise config.Error(
+      f"{base.model} and {run.model} have different tokenizers: a run is held against"
+      " the base that it was trained from"
+    )
+
+
+def _same_problems(base: _Arm, run: _Arm) -> None:
+  if base.table.ids != run.table.ids:
+    raise config.Error(
+      f"{base.label} and {run.label} were not asked the same problems: in one of them"
+      " --max-prompt-tokens leaves out others; raise it"
+    )

@@ -32,7 +32,7 @@ test: $(DEV)  ## ruff and the test suite, all but the slow tests
 	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder
 
-test-slow: $(DEV)  ## tests that kill, run several processes, soak, or compile for TPUs
+test-slow: $(DEV)  ## tests that kill, run several processes, soak, compile for TPUs, or open pages in Chromium
 	$(BIN)/python -m pytest -m slow
 
 lint: $(DEV)  ## ruff alone

@@ -57,11 +57,11 @@ class Page:
     self._events.clear()
 
   def value(self, expression: str):
-    """The JSON value of a JavaScript expression on the page."""
+    """The JSON value of a JavaScript expression on the page; None if it has none."""
     found = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
     if "exceptionDetails" in found:
       raise ValueError(f"{expression}: {found['exceptionDetails']}")
-    return found["result"]["value"]
+    return found["result"].get("value")
 
   def _heard(self, event: dict) -> None:
     given = event["params"]

@@ -78,8 +78,11 @@ def keep(model: str, step: int | None, kind: str, found) -> pathlib.Path | None:
   step = max(known) if step is None else step
   if isinstance(found, list) and len(found) == 1:
     found = found[0]
-  (folder / kind).mkdir(exist_ok=True)
-  files.write_json(folder / kind / f"{step:08d}.json", found)
+  path = folder / kind / f"{step:08d}.json"
+  try:
+    files.write_json(path, found)
+  except OSError as error:
+    raise config.Error(f"{path}: {error.strerror or error}") from error
   if not (folder / "metrics.jsonl").is_file():
     return None
   return write([folder], folder)
@@ -522,8 +525,12 @@ def _md_section(part) -> list[str]:
   if part.panels:
     out.append(f"![{_md(part.title)}](plots/{part.key}.png)")
     out += [f"- **{_md(p.title)}**: {_md(p.note)}" for p in part.panels]
-  out += [_md_table(rows) for rows in (*part.questions, part.table)]
-  return out
+  if part.questions:
+    out.append(
+      "One question in every variant; the first of the task, nothing is picked:"
+    )
+    out += map(_md_table, part.questions)
+  return [*out, _md_table(part.table)]
 
 
 def _markdown(groups, panels, parts_of) -> str:

@@ -23,19 +23,22 @@ SOLVED = {
   "bound/nscr": "gained − lost",
 }
 BANDS = ("head", "mid", "tail", "ghost", "seen", "unseen", "unknown")
-OVER_STEPS = (
-  "bound/verified_pass@1",
-  "bound/pass@1",
-  "calibration/ece",
-  "hallucination/unknown_wrong",
-  "bias/tv",
-  "robust/worst",
-)
-"""What is drawn over steps, where it is known: four of them."""
+OVER_STEPS = {
+  "bound/verified_pass@1": "verified pass@1",
+  "bound/verified_pass@16": "verified pass@16",
+  "bound/pass@1": "pass@1",
+  "bound/pass@8": "pass@8",
+  "calibration/ece": "calibration error",
+  "hallucination/unknown_wrong": "unknown, yet answered",
+  "bias/tv": "bias, TV",
+  "robust/worst": "right in all variants",
+  "diversity/answer_entropy": "entropy of answers",
+}
+"""What is drawn over steps: the first six that are known."""
 
 
-def bound(measured: Measured) -> list[plot.Panel]:
-  """The panels that reports of `pxy bound` have data for."""
+def curves(measured: Measured) -> list[plot.Panel]:
+  """pass@k, and its difference to the base, of reports that have them."""
   found = []
   for prefix, what in (("verified_", "every step right"), ("", "right answer")):
     if _any(measured, "measures", rf"bound/{prefix}pass@\d+"):
@@ -60,6 +63,12 @@ def bound(measured: Measured) -> list[plot.Panel]:
         _difference,
       )
     )
+  return found
+
+
+def bound(measured: Measured) -> list[plot.Panel]:
+  """The panels that reports of `pxy bound` have data for."""
+  found = curves(measured)
   if _any(measured, "measures", "|".join(SOLVED)):
     found.append(
       _panel(
@@ -157,18 +166,18 @@ def probe(measured: Measured) -> list[plot.Panel]:
 def over_steps(groups) -> list[plot.Panel]:
   """A panel of the probes during training (probe_every), if there were any."""
   shown = [n for n in OVER_STEPS if any(_steps(g, n)[0] for g in groups)]
-  if "bound/verified_pass@1" in shown and "bound/pass@1" in shown:
-    shown.remove("bound/pass@1")
+  if "bound/verified_pass@1" in shown:
+    shown = [name for name in shown if not name.startswith("bound/pass@")]
+  shown = shown[:6]
   if not shown:
     return []
 
-  def drawn(fig, groups):
-    shown_here = shown[:4]
-    rows = 2 if len(shown_here) > 2 else 1
-    axes = np.ravel(fig.subplots(rows, -(-len(shown_here) // rows), squeeze=False))
-    for ax in axes[len(shown_here) :]:
+  def drawn(fig, groups):  # names at the last curves alone
+    rows = 2 if len(shown) > 2 else 1
+    axes = np.ravel(fig.subplots(rows, -(-len(shown) // rows), squeeze=False))
+    for ax in axes[len(shown) :]:
       ax.set_axis_off()
-    for ax, name in zip(axes, shown_here, strict=False):
+    for ax, name in zip(axes, shown, strict=False):
       ends = []
       for i, group in enumerate(groups):
         step, value, low, high = _steps(group, name)
@@ -176,11 +185,12 @@ def over_steps(groups) -> list[plot.Panel]:
           ax.fill_between(step, low, high, color=curve.colour(i), alpha=0.18, lw=0)
           ax.plot(step, value, color=curve.colour(i), marker="o", ms=2.5)
           ends.append((value[-1], curve.colour(i), group.name))
-      ax.set_title(name)
+      ax.set_title(OVER_STEPS[name])
       curve.over_steps(ax, groups, label=False, named=False)
       ax.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True))
       ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
-      curve.label_ends(ax, ends, groups)
+      if name == shown[-1]:
+        curve.label_ends(ax, ends, groups)
 
   note = (
     "A few problems on the weights of each step (probe_every), with 95 % intervals over"

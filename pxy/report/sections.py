@@ -57,10 +57,11 @@ def of(groups: Sequence[runs.Group]) -> list[Section]:
         if str(report.get("task")) == task
       ]
       measured = [(group.name, report) for group, _, report in held]
+      drawn = panels(measured)
+      if key == "probes" and not any(part.key.startswith("bound") for part in out):
+        drawn = probe_plot.curves(measured) + drawn
       own = key if len(tasks) == 1 else f"{key}-{number}"
-      drawn = [
-        dataclasses.replace(p, key=f"{p.key}-{number}") for p in panels(measured)
-      ]
+      drawn = [dataclasses.replace(p, key=f"{p.key}-{number}") for p in drawn]
       out.append(
         Section(
           own,

@@ -7,7 +7,7 @@ hop in seven goes wrong. So the model knows what is often said, half knows what 
 now and then, and knows nothing of who is never spoken of: what can be asked of RL.
 
 Cost: 1,320 steps, 8 minutes of CPU time; on 2 cores that others used too, 10 minutes.
-Expected: all gates of tests/test_world_model.py hold. It knows codes to .20, .26, .60
+Expected: all 7 gates of tests/test_world_model.py hold. It knows codes to .20, .26, .60
 and 16.0 nats (head, mid, tail, ghosts), bosses to .21, .37, 1.5 and 10.9; answers 81,
 72 and 49 % of single codes right; calls 88 % of the seen invented names unknown, 19 %
 of the unseen ones and 0.1 % of the head; and calls 28 % of those who contradict their

@@ -1,0 +1,511 @@
+"""What one GPU makes of pxy: each part beside the card's own peaks, and transformers.
+
+    make gpu                                     # everything; a table, and gpu.json
+    python -m benchmarks.gpu --parts card decode --json FILE
+    python -m benchmarks.gpu --toy               # the same at a size for a CPU
+
+The model has Qwen3-0.6B's shape, random weights, and activations in bfloat16.
+
+  card    a large product of matrices and a large copy: the peaks that the rest is held
+          against, measured in the same process
+  decode  a token of every slot by the sampler's program alone: by slots and live length
+  engine  tokens per second of sampling, the host's part and prefill included
+  update  forward, backward and AdamW: rows of one sequence, and rows of several
+  score   log-probs in one forward pass
+  demo    `make demo`'s run, without and with the programs it compiled before
+  peer    transformers' generate and a plain torch update, where they are installed
+
+A bound is the time that the bytes or FLOPs which cannot be spared take at the measured
+peak; `of it` is the share of the bound in the time that was taken. `first call` is what
+came before the first result: tracing, compiling, and that result.
+
+A child measures (card to score one after the other in one process, so that one card's
+numbers stand beside each other), and what it has found stays if it must be stopped:
+`--seconds` is what the whole may take. The bare machine needs jax and what pxy imports.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from pxy.imports import later
+
+# This process starts others, of which one has the card's memory.
+jax = later("jax")
+jnp = later("jax.numpy")
+np = later("numpy")
+config = later("pxy.config")
+arch_lib = later("pxy.model.arch")
+decoder = later("pxy.model.decoder")
+flops = later("pxy.model.flops")
+mesh_lib = later("pxy.parallel.mesh")
+rollout = later("pxy.rl.rollout")
+batch = later("pxy.run.batch")
+engine_lib = later("pxy.sampling.engine")
+step_lib = later("pxy.sampling.step")
+train_lib = later("pxy.train.step")
+
+OWN = ("card", "decode", "engine", "update", "score")
+PARTS = (*OWN, "demo", "peer")
+DTYPE = "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """What is measured."""
+
+  arch: dict
+  matrix: int
+  """Rows and columns of the product of two."""
+  copied: int
+  """Numbers that are copied, 4 bytes each."""
+  decode: tuple[tuple[int, int], ...]
+  """Slots, and live tokens of each."""
+  engine: tuple[int, int, int]
+  """Responses, tokens of a prompt, tokens of a response."""
+  update: tuple[int, int, int]
+  """Sequences, rows of a micro-batch, tokens of a row."""
+  prompt: int
+  chunk: int
+  """Vocabulary entries per chunk of the log-probs."""
+  demo: tuple[str, ...]
+  """Flags of the demo's run."""
+
+
+SIZES = {
+  "qwen3-0.6b": Size(
+    arch=dict(
+      vocab_size=151936, layers=28, d_model=1024, heads=16, kv_heads=8, head_dim=128,
+      d_ff=3072, context=40960, qk_norm=True,
+    ),
+    matrix=8192,
+    copied=1 << 29,
+    decode=((128, 1024), (256, 2048), (1, 1024)),
+    engine=(128, 512, 512),
+    update=(16, 4, 4096),
+    prompt=512,
+    chunk=18992,
+    demo=(),
+  ),
+  "toy": Size(
+    arch=dict(
+      vocab_size=300, layers=2, d_model=32, heads=4, kv_heads=2, head_dim=16, d_ff=48,
+      context=512, qk_norm=True,
+    ),
+    matrix=64,
+    copied=1 << 12,
+    decode=((4, 64), (1, 64)),
+    engine=(4, 16, 24),
+    update=(4, 2, 64),
+    prompt=16,
+    chunk=128,
+    demo=("--steps", "1", "--eval.problems", "2", "--eval.samples", "1"),
+  ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table."""
+
+  part: str
+  what: str
+  value: float
+  unit: str
+  share: float | None = None
+  """Of the bound at the measured peak."""
+  first: float | None = None
+  """Seconds of the first call."""
+  more: dict = dataclasses.field(default_factory=dict)
+
+
+def timed(call: Callable[[], object], times: int) -> tuple[float, float]:
+  """Seconds of the first call, and the median of `times` after it."""
+  start = time.perf_counter()
+  call()
+  first, taken = time.perf_counter() - start, []
+  for _ in range(times):
+    start = time.perf_counter()
+    call()
+    taken.append(time.perf_counter() - start)
+  return first, statistics.median(taken)
+
+
+class Own:
+  """The parts that need the model; each yields its rows."""
+
+  def __init__(self, size: Size):
+    self.size, self.arch = size, arch_lib.Arch(**size.arch)
+    self.flops = self.bytes = None  # a second, at most: measured
+
+  @functools.cached_property
+  def params(self):
+    return jax.block_until_ready(decoder.init(self.arch, jax.random.key(0)))
+
+  def card(self) -> Iterator[Row]:
+    """The peaks, of which the other parts' shares are."""
+    n, kind = self.size.matrix, jax.devices()[0].device_kind
+    one = jax.random.normal(jax.random.key(0), (n, n), jnp.bfloat16)
+    # Ten in a row: a product's launch is not the product.
+    product = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: one @ y, x))
+    first, seconds = timed(lambda: product(one).block_until_ready(), 5)
+    self.flops = 10 * 2 * n**3 / seconds
+    peak = flops.peak(kind)
+    yield Row(
+      "card", f"{n} x {n} bfloat16 product", self.flops / 1e12, "TFLOP/s",
+      self.flops / peak if peak else None, first, {"maker": peak},
+    )  # fmt: skip
+    big = jax.random.normal(jax.random.key(0), (self.size.copied,), jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    first, seconds = timed(lambda: copy(big).block_until_ready(), 5)
+    self.bytes = 2 * big.nbytes / seconds
+    yield Row("card", "copy, read + written", self.bytes / 1e12, "TB/s", None, first)
+
+  def decode(self) -> Iterator[Row]:
+    """The sampler's program, which draws a stretch of tokens; no host, no prefill."""
+    tokens = engine_lib.STRETCH
+    weights = step_lib.weights(self.arch, self.params, dtype=DTYPE)
+    rule = step_lib.Rule(1.0, 0, 1.0, (), 1 << 20)
+    for rows, live in self.size.decode:
+      # Full rows, and rows of every length up to that: what is read should be theirs.
+      full = np.full(rows, live - tokens, np.int32)
+      ragged = np.linspace(1, live - tokens, rows, dtype=np.int32)
+      slots = step_lib.empty(self.arch, rows=rows, length=live, dtype=DTYPE)
+      hold = [dataclasses.replace(slots, idle_B=jnp.zeros(rows, bool))]
+      del slots
+
+      def call(length_B):
+        slots = hold.pop()
+        slots = dataclasses.replace(
+          slots, cache=dataclasses.replace(slots.cache, length_B=jnp.array(length_B))
+        )
+        slots, _ = step_lib.decode(
+          self.arch, weights, slots, np.int32(rows + 1),
+          rule=rule, tokens=tokens, live=live, dtype=DTYPE,
+        )  # fmt: skip
+        hold.append(jax.block_until_ready(slots))
+
+      for name, length_B in {"": full, " at most": ragged}.items():
+        if name and rows == 1:
+          continue
+        first, seconds = timed(lambda x=length_B: call(x), 3)
+        bound = self.read(length_B + tokens / 2) / self.bytes
+        yield Row(
+          "decode", f"{rows} slots,{name} {live:,} live", 1e3 * seconds / tokens,
+          "ms/token", bound / (seconds / tokens), None if name else first,
+          {"bound_ms": 1e3 * bound, "gb": memory()},
+        )  # fmt: skip
+
+  def read(self, length_B) -> float:
+    """Bytes that a token of all slots must read: the weights, and what rows hold."""
+    arch = self.arch
+    token = 2 * 2 * arch.layers * arch.kv_heads * arch.head_dim
+    return 2 * decoder.size(arch) + token * float(np.sum(length_B))
+
+  def engine(self) -> Iterator[Row]:
+    """A whole run of the engine, to the full length of all responses."""
+    responses, prompt, new = self.size.engine
+    n = max(1, responses // 32)
+    engine = engine_lib.Engine(
+      self.arch, sampling=config.Sampling(max_new_tokens=new, slots=responses),
+      stop_ids=(), max_prompt_tokens=prompt, dtype=DTYPE,
+    )  # fmt: skip
+    prompts = list(self.ids(responses // n, prompt))
+    with engine:
+      first, seconds = timed(
+        lambda: engine.run(self.params, prompts, n, key=jax.random.key(1)), 1
+      )
+    lengths = prompt + np.arange(new)
+    bound = sum(self.read([at] * responses) for at in lengths) / self.bytes
+    tokens = responses * new
+    yield Row(
+      "engine", f"{responses} x ({prompt} + {new})", tokens / seconds, "tokens/s",
+      bound / seconds, first, {"seconds": seconds, "gb": memory()},
+    )  # fmt: skip
+
+  def ids(self, *shape):
+    """Random tokens."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, self.arch.vocab_size, shape, np.int32)
+
+  @functools.cached_property
+  def stepper(self):
+    sequences, rows, tokens = self.size.update
+    cfg = config.Train(
+      data=config.Data(
+        prompts=sequences // 2, responses=2, max_prompt_tokens=self.size.prompt
+      ),
+      sampling=config.Sampling(max_new_tokens=tokens - self.size.prompt + 1),
+      compute=config.Compute(
+        dtype=DTYPE, remat="full", micro_rows=rows, row_tokens=tokens,
+        vocab_chunk=self.size.chunk,
+      ),
+    )  # fmt: skip
+    mesh = mesh_lib.make(config.Mesh())
+    made = train_lib.Stepper(self.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
+    return cfg, made, batch.shape(cfg, mesh_lib.row_shards(mesh))
+
+  @functools.cached_property
+  def state(self):
+    # Kept in a list: an update takes the old one.
+    return [self.stepper[1].init(self.params)]
+
+  def packed(self, ragged: bool):
+    """A batch of whole rows, or of sequences of every length, several in a row."""
+    cfg, _, shape = self.stepper
+    sequences, _, tokens = self.size.update
+    most = tokens - self.size.prompt + 1
+    lengths = np.linspace(most // 8, most * 5 // 8, sequences, dtype=np.int32)
+    lengths = lengths if ragged else np.full(sequences, most)
+    prompts = list(self.ids(sequences // 2, self.size.prompt))
+    ids = [[self.ids(n) for n in pair] for pair in lengths.reshape(-1, 2)]
+    logps = [[np.full(len(x), -11.9, np.float32) for x in pair] for pair in ids]
+    rewards_PR = np.arange(sequences).reshape(-1, 2) % 2 * 1.0
+    made = batch.prepare(
+      cfg.phases[0], rollout.stack(prompts, ids, logps), rewards_PR,
+      np.ones(rewards_PR.shape, bool), contexts={}, key=None, shape=shape,
+    )  # fmt: skip
+    return made, [self.size.prompt + int(n) - 1 for n in lengths]
+
+  def update(self) -> Iterator[Row]:
+    """Updates on one batch after the other, of one program."""
+    cfg, stepper, _ = self.stepper
+    for name, ragged in {"one a row": False, "several a row": True}.items():
+      made, lengths = self.packed(ragged)
+
+      def call(made=made):
+        old = self.state.pop()
+        state, _ = stepper.update(old, made.packed, made.used, 1e-6, cfg.phases[0].terms)
+        self.state.append(jax.block_until_ready(state))
+
+      first, seconds = timed(call, 3)
+      yield self.trained("update", name, flops.train, lengths, seconds, first, ragged)
+
+  def score(self) -> Iterator[Row]:
+    """Scoring of the same batches."""
+    _, stepper, _ = self.stepper
+    for name, ragged in {"one a row": False, "several a row": True}.items():
+      made, lengths = self.packed(ragged)
+      given = self.state[0].params, made.packed, made.used
+      first, seconds = timed(
+        lambda given=given: jax.block_until_ready(stepper.score(*given)), 3
+      )
+      yield self.trained("score", name, flops.forward, lengths, seconds, first, ragged)
+
+  def trained(self, part, name, count, lengths, seconds, first, ragged) -> Row:
+    """A row of tokens per second, held against FLOPs."""
+    tokens = sum(lengths)
+    rate = count(self.arch, tokens, flops.causal(self.arch, lengths)) / seconds
+    peak = flops.peak(jax.devices()[0].device_kind)
+    more = {"seconds": seconds, "tflops": rate / 1e12, "gb": memory()}
+    more["mfu"] = rate / peak if peak else None
+    what = f"{len(lengths)} sequences, {name} of {self.size.update[2]:,}"
+    first = None if ragged else first
+    return Row(part, what, tokens / seconds, "tokens/s", rate / self.flops, first, more)
+
+
+def memory() -> float | None:
+  """Most GB that were in use on the device."""
+  found = jax.devices()[0].memory_stats() or {}
+  peak = found.get("peak_bytes_in_use")
+  return None if peak is None else round(peak / 1e9, 2)
+
+
+def demo(size: Size) -> Iterator[Row]:
+  """`make demo`'s run in processes of its own, twice; the second has the programs."""
+  with tempfile.TemporaryDirectory() as folder:
+    for name in ("cold", "warm"):
+      out, start = pathlib.Path(folder, name), time.perf_counter()
+      command = [sys.executable, "-m", "pxy", "train", "dsrl", "--out", str(out)]
+      environment = {**os.environ, "PXY_CACHE": folder}
+      with (out.with_suffix(".log")).open("w") as log:
+        child = subprocess.Popen(
+          [*command, *size.demo], stdout=log, stderr=log, env=environment
+        )
+        try:
+          first = None
+          while child.poll() is None:
+            time.sleep(0.05)
+            if first is None and steps(out):
+              first = time.perf_counter() - start
+        finally:
+          child.kill()
+          child.wait()
+      seconds = time.perf_counter() - start
+      if child.returncode:
+        raise RuntimeError(out.with_suffix(".log").read_text()[-400:])
+      yield Row(
+        "demo", name, seconds, "seconds", None, first, {"steps": steps(out)}
+      )  # fmt: skip
+
+
+def steps(out: pathlib.Path) -> int:
+  """Training steps that a run has written down."""
+  with contextlib.suppress(FileNotFoundError):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return sum('"actor/pg_loss"' in line for line in lines)
+  return 0
+
+
+def peer(size: Size) -> Iterator[Row]:
+  """The same shape in transformers: its generate, and an update in plain torch."""
+  import torch
+  import transformers
+
+  arch = arch_lib.Arch(**size.arch)
+  where = "cuda" if torch.cuda.is_available() else "cpu"
+  made = transformers.Qwen3Config(
+    vocab_size=arch.vocab_size, hidden_size=arch.d_model, num_hidden_layers=arch.layers,
+    num_attention_heads=arch.heads, num_key_value_heads=arch.kv_heads,
+    head_dim=arch.head_dim, intermediate_size=arch.d_ff,
+    max_position_embeddings=arch.context, tie_word_embeddings=True,
+  )  # fmt: skip
+
+  def wait():
+    if where == "cuda":
+      torch.cuda.synchronize()
+
+  torch.manual_seed(0)
+  with torch.device(where):
+    model = transformers.Qwen3ForCausalLM(made).to(torch.bfloat16).eval()
+  rows, prompt, new = size.engine
+  new = max(1, new // 4)
+  ids = torch.randint(0, arch.vocab_size, (rows, prompt), device=where)
+
+  def generate(tokens):
+    with torch.no_grad():
+      model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0,
+        max_new_tokens=tokens, min_new_tokens=tokens, pad_token_id=0,
+      )  # fmt: skip
+    wait()
+
+  generate(2)
+  start = time.perf_counter()
+  generate(new)
+  seconds = time.perf_counter() - start
+  yield Row(
+    "peer", f"transformers' generate, {rows} x ({prompt} + {new})",
+    rows * new / seconds, "tokens/s",
+  )  # fmt: skip
+
+  model = model.float().train()
+  model.gradient_checkpointing_enable({"use_reentrant": False})
+  adam = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=where == "cuda")
+  _, rows, tokens = size.update
+  ids = torch.randint(0, arch.vocab_size, (rows, tokens), device=where)
+
+  def update():
+    adam.zero_grad(set_to_none=True)
+    with torch.autocast(where, torch.bfloat16):
+      for row in ids[:, None]:
+        hidden = model.model(row).last_hidden_state[:, :-1]
+        logp = torch.log_softmax(model.lm_head(hidden).float(), -1)
+        (-logp.gather(-1, row[:, 1:, None]).mean() / rows).backward()
+    adam.step()
+    wait()
+
+  _, seconds = timed(update, 2)
+  yield Row(
+    "peer", f"torch's update, {rows} x {tokens:,}", rows * tokens / seconds, "tokens/s"
+  )
+
+
+def measure(size: Size, parts) -> Iterator[Row]:
+  """The rows of parts, in this process; a part that fails yields its reason."""
+  own = Own(size)
+  others = {"demo": demo, "peer": peer}
+  for part in PARTS:
+    if part not in parts:
+      continue
+    try:
+      if part in others:
+        yield from others[part](size)
+      else:
+        yield from getattr(own, part)()
+    except Exception as e:
+      reason = " ".join(f"{type(e).__name__}: {e}".split())[:300]
+      yield Row(part, reason, float("nan"), "failed")
+
+
+def children(given) -> Iterator[Row]:
+  """The rows of all parts, of a process for each card's worth of memory."""
+  end = time.monotonic() + given.seconds
+  for parts in ([p for p in OWN if p in given.parts], ["demo"], ["peer"]):
+    if not set(parts) & set(given.parts):
+      continue
+    if parts == ["peer"] and importlib.util.find_spec("transformers") is None:
+      continue
+    command = [sys.executable, "-m", "benchmarks.gpu", "--here", "--parts", *parts]
+    command += ["--toy"] if given.toy else []
+    # What pxy has freed, the next process must have.
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    child = subprocess.Popen(
+      command, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    timer = threading.Timer(max(0.1, end - time.monotonic()), child.kill)
+    timer.start()
+    try:
+      for line in child.stdout:
+        if line.startswith("{"):
+          yield Row(**json.loads(line))
+    finally:
+      timer.cancel()
+      child.kill()
+      if child.wait():
+        yield Row(parts[0], "stopped before its end", float("nan"), "failed")
+
+
+def table(rows: list[Row]) -> str:
+  """The rows in Markdown."""
+  lines = [
+    "| part | what | measured | of the bound | first call |",
+    "|---|---|---|---|---|",
+  ]
+  for row in rows:
+    value = f"{row.value:,.2f}" if row.value < 100 else f"{row.value:,.0f}"
+    mfu = row.more.get("mfu")
+    share = "" if row.share is None else f"{100 * row.share:.0f} %"
+    share += f" (MFU {100 * mfu:.1f} %)" if mfu else ""
+    first = "" if row.first is None else f"{row.first:.1f} s"
+    lines.append(f"| {row.part} | {row.what} | {value} {row.unit} | {share} | {first} |")
+  return "\n".join(lines)
+
+
+def main(args: list[str] | None = None) -> None:
+  """Measures and shows."""
+  parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
+  parser.add_argument("--toy", action="store_true", help="at a size for a CPU")
+  parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+  parser.add_argument("--seconds", type=float, default=480, help="for all of it")
+  parser.add_argument("--json", metavar="FILE", default="gpu.json")
+  parser.add_argument("--here", action="store_true", help="in this process, to stdout")
+  given = parser.parse_args(args)
+  if given.here:
+    for row in measure(SIZES["toy" if given.toy else "qwen3-0.6b"], given.parts):
+      print(json.dumps(dataclasses.asdict(row)), flush=True)
+    return
+  rows = []
+  for row in children(given):
+    rows.append(row)
+    print(table(rows).splitlines()[-1], flush=True)
+    report = {"seconds": given.seconds, "rows": [dataclasses.asdict(r) for r in rows]}
+    pathlib.Path(given.json).write_text(json.dumps(report, indent=1) + "\n")
+  print("\n" + table(rows))
+
+
+if __name__ == "__main__":
+  main()

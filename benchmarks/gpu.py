@@ -148,7 +148,7 @@ class Own:
 
   def __init__(self, size: Size):
     self.size, self.arch = size, arch_lib.Arch(**size.arch)
-    self.flops = self.bytes = None  # a second, at most: measured
+    self.flops = self.bytes = float("nan")  # a second, at most: as `card` finds them
 
   @functools.cached_property
   def params(self):
@@ -175,38 +175,38 @@ class Own:
 
   def decode(self) -> Iterator[Row]:
     """The sampler's program, which draws a stretch of tokens; no host, no prefill."""
-    tokens = engine_lib.STRETCH
     weights = step_lib.weights(self.arch, self.params, dtype=DTYPE)
-    rule = step_lib.Rule(1.0, 0, 1.0, (), 1 << 20)
     for rows, live in self.size.decode:
-      # Full rows, and rows of every length up to that: what is read should be theirs.
-      full = np.full(rows, live - tokens, np.int32)
-      ragged = np.linspace(1, live - tokens, rows, dtype=np.int32)
-      slots = step_lib.empty(self.arch, rows=rows, length=live, dtype=DTYPE)
-      hold = [dataclasses.replace(slots, idle_B=jnp.zeros(rows, bool))]
-      del slots
+      yield from self.decoded(weights, rows, live)
 
-      def call(length_B):
-        slots = hold.pop()
-        slots = dataclasses.replace(
-          slots, cache=dataclasses.replace(slots.cache, length_B=jnp.array(length_B))
-        )
-        slots, _ = step_lib.decode(
-          self.arch, weights, slots, np.int32(rows + 1),
-          rule=rule, tokens=tokens, live=live, dtype=DTYPE,
-        )  # fmt: skip
-        hold.append(jax.block_until_ready(slots))
+  def decoded(self, weights, rows: int, live: int) -> Iterator[Row]:
+    """Full rows, and rows of every length up to that: what is read should be theirs."""
+    tokens = engine_lib.STRETCH
+    rule = step_lib.Rule(1.0, 0, 1.0, (), 1 << 20)
+    slots = step_lib.empty(self.arch, rows=rows, length=live, dtype=DTYPE)
+    hold = [dataclasses.replace(slots, idle_B=jnp.zeros(rows, bool))]
+    del slots
 
-      for name, length_B in {"": full, " at most": ragged}.items():
-        if name and rows == 1:
-          continue
-        first, seconds = timed(lambda x=length_B: call(x), 3)
-        bound = self.read(length_B + tokens / 2) / self.bytes
-        yield Row(
-          "decode", f"{rows} slots,{name} {live:,} live", 1e3 * seconds / tokens,
-          "ms/token", bound / (seconds / tokens), None if name else first,
-          {"bound_ms": 1e3 * bound, "gb": memory()},
-        )  # fmt: skip
+    def call(length_B):
+      slots = hold.pop()
+      cache = dataclasses.replace(slots.cache, length_B=jnp.array(length_B))
+      slots, _ = step_lib.decode(
+        self.arch, weights, dataclasses.replace(slots, cache=cache),
+        np.int32(rows + 1), rule=rule, tokens=tokens, live=live, dtype=DTYPE,
+      )  # fmt: skip
+      hold.append(jax.block_until_ready(slots))
+
+    ways = {"": np.full(rows, live - tokens, np.int32)}
+    if rows > 1:
+      ways[" at most"] = np.linspace(1, live - tokens, rows, dtype=np.int32)
+    for name, length_B in ways.items():
+      first, seconds = timed(functools.partial(call, length_B), 3)
+      bound = self.read(length_B + tokens / 2) / self.bytes
+      yield Row(
+        "decode", f"{rows} slots,{name} {live:,} live", 1e3 * seconds / tokens,
+        "ms/token", bound / (seconds / tokens), None if name else first,
+        {"bound_ms": 1e3 * bound, "gb": memory()},
+      )  # fmt: skip
 
   def read(self, length_B) -> float:
     """Bytes that a token of all slots must read: the weights, and what rows hold."""
@@ -287,7 +287,8 @@ class Own:
 
       def call(made=made):
         old = self.state.pop()
-        state, _ = stepper.update(old, made.packed, made.used, 1e-6, cfg.phases[0].terms)
+        terms = cfg.phases[0].terms
+        state, _ = stepper.update(old, made.packed, made.used, 1e-6, terms)
         self.state.append(jax.block_until_ready(state))
 
       first, seconds = timed(call, 3)
@@ -475,12 +476,12 @@ def table(rows: list[Row]) -> str:
     "|---|---|---|---|---|",
   ]
   for row in rows:
-    value = f"{row.value:,.2f}" if row.value < 100 else f"{row.value:,.0f}"
+    value = f"{row.value:,.{2 if row.value < 100 else 0}f} {row.unit}"
     mfu = row.more.get("mfu")
     share = "" if row.share is None else f"{100 * row.share:.0f} %"
     share += f" (MFU {100 * mfu:.1f} %)" if mfu else ""
     first = "" if row.first is None else f"{row.first:.1f} s"
-    lines.append(f"| {row.part} | {row.what} | {value} {row.unit} | {share} | {first} |")
+    lines.append(f"| {row.part} | {row.what} | {value} | {share} | {first} |")
   return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from pxy import config
-from pxy.model import flops
+from pxy.model import attention, flops
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.parallel import program as program_lib
@@ -335,7 +335,9 @@ class _Batch:
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
     self.room, self.live, self.slots = 0, 0, None
-    self.whole = (
+    # What reads each row as far as it is filled needs no program for each length.
+    self.held = attention.holds(self.arch, engine.dtype, engine.mesh)
+    self.whole = self.held or (
       step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) > WHOLE
     )
 
@@ -438,7 +440,7 @@ class _Batch:
   def _grow(self, length):
     """See to it that every slot has room for `length` tokens."""
     most = self.longest + self.rule.limit
-    self.live = max(self.live, _bucket(length, most))
+    self.live = max(self.live, _bucket(most if self.held else length, most))
     if self.live <= self.room:
       return
     self.room = _bucket(most, most) if self.whole else self.live

@@ -264,7 +264,9 @@ def test_rows_of_a_cache_move_with_what_they_hold(turned):
   np.testing.assert_array_equal(moved.length_B, [3, 6, 3])
   token_B = jnp.array([1, 2, 1])
   hidden_BD, _ = decode(arch, params, token_B, moved)
-  want_BD, _ = decode(arch, params, token_B[:2][::-1], kv.resize(cache, [0, 1], 10))
+  want_BD, _ = decode(
+    arch, params, token_B[:2][::-1], kv.resize(cache, jnp.arange(2), 10)
+  )
   np.testing.assert_allclose(hidden_BD[:2], want_BD[::-1], atol=1e-6)
   np.testing.assert_array_equal(hidden_BD[0], hidden_BD[2])
 

@@ -140,20 +140,20 @@ def test_more_sequences_than_places_take_the_mask(monkeypatch, places):
 def test_what_a_gpu_decodes_from_its_whole_cache_is_cached(heads, kv_heads):
   """With XLA in the place of cuDNN."""
   rng = np.random.default_rng(0)
-  layers, rows, room, width = 3, 4, 10, 8
-  made = (rng.standard_normal((layers, rows, kv_heads, room, width)) for _ in range(2))
-  k_LBKSH, v_LBKSH = (np.float32(x) for x in made)
+  layers, rows, room, width = 3, 4, 12, 8  # three pages a row
+  made = (rng.standard_normal((layers, rows, room, kv_heads, width)) for _ in range(2))
+  k_LBSKH, v_LBSKH = (np.float32(x) for x in made)
   q_BNH = np.float32(rng.standard_normal((rows, heads, width)))
   length_B = np.array([0, 3, 9, 5])  # without the token itself
   row_B = np.arange(rows)
   for layer in range(layers):
-    k_BKSH, v_BKSH = k_LBKSH[layer], v_LBKSH[layer]
-    own = k_BKSH[row_B, :, length_B], v_BKSH[row_B, :, length_B]
+    k_BSKH, v_BSKH = k_LBSKH[layer], v_LBSKH[layer]
     want_BNH = attention.cached(
-      q_BNH, *own, k_BKSH.swapaxes(2, 3), v_BKSH, length_B, scale=0.3
-    )
+      q_BNH, k_BSKH[row_B, length_B], v_BSKH[row_B, length_B],
+      k_BSKH.transpose(0, 2, 3, 1), v_BSKH.swapaxes(1, 2), length_B, scale=0.3,
+    )  # fmt: skip
     out_BNH = attention.held(
-      q_BNH, k_LBKSH, v_LBKSH, layer, jnp.asarray(length_B + 1), scale=0.3, how="xla"
+      q_BNH, k_LBSKH, v_LBSKH, layer, jnp.asarray(length_B + 1), scale=0.3, how="xla"
     )
     np.testing.assert_allclose(out_BNH, want_BNH, atol=1e-5, err_msg=f"layer {layer}")
 

@@ -247,8 +247,8 @@ def test_a_full_cache_row_is_left_alone(turned):
   cache = dataclasses.replace(cache, length_B=jnp.array([3, 1]))
   _, after = decode(arch, params, jnp.array([1, 2]), cache)
   np.testing.assert_array_equal(after.length_B, [4, 2])
-  keys = (0, 1, 3) if turned else (0, 1, 2)
-  for x, others in ((after.k_LBKHS, keys), (after.v_LBKSH, (0, 1, 3))):
+  axes = [(0, 2, 3)] * 2 if turned else [(0, 1, 2), (0, 1, 3)]
+  for x, others in zip((after.k_LBKHS, after.v_LBKSH), axes, strict=True):
     assert not np.asarray(x[:, 0]).any(), "a full row was written to"
     written = np.asarray(x[:, 1]).any(others)
     np.testing.assert_array_equal(written, [False, True, False])

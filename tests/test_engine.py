@@ -101,7 +101,7 @@ def test_a_cache_that_is_read_by_rows_draws_the_same_with_one_program(
   params, usual, monkeypatch
 ):
   """What one GPU does, with XLA in the place of cuDNN."""
-  monkeypatch.setattr(attention, "holds", lambda *_: True)
+  monkeypatch.setattr(attention, "holds", lambda *_, **__: True)
   lives, decode = set(), step.decode
   monkeypatch.setattr(
     step, "decode", lambda *a, **k: lives.add(k["live"]) or decode(*a, **k)

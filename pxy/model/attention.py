@@ -28,9 +28,8 @@ rows are split over (data, fsdp), heads over tensor.
 `cached` is plain JAX everywhere: it reads the cache once, and that is its time. It is
 given a layer of the stacked cache, which a GPU first copies (three times the bytes) and
 of which it reads as much in each row. `held`, on a GPU, is cuDNN's decoding with pages:
-a row of a layer is a page of the stacked cache, which is neither cut nor copied, and a
-row is read as far as it is filled. 28 layers of 128 rows at 1,024 tokens took a token
-17 ms the one way and 6.6 ms the other (H100, Qwen3-0.6B's shape).
+the pages of a layer's rows are those of the stacked cache, which is neither cut nor
+copied, and a row is read as far as it is filled.
 
 Left out: tokamax, whose public attention takes the same mask, for eight packages more.
 """
@@ -60,6 +59,10 @@ _MASKED = -1e30
 # matrix about half is formed, and never all of it at once. On a CPU 32 x 256 tokens ran
 # five times faster than in one piece.
 _BLOCK, _BLOCKS = 32, 8
+
+# Bytes of scores up to which a GPU takes a row in one piece: each block has products of
+# its own shapes, and XLA tries dozens of programs for each (33 s for the demo's model).
+_PIECE = 2**28
 
 # Sequences, padding included, that a row has places for on a GPU. cuDNN's backward pass
 # asks for memory as if each were a row: for 1 x 16,384 tokens, 16 heads of 128 and 128
@@ -105,7 +108,8 @@ def packed(
   elif kernel == "cudnn":
     run = functools.partial(_cudnn, how="cudnn" if platform == "gpu" else "xla")
   else:
-    return _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap)
+    whole = platform == "gpu" and _score_bytes(q_BTNH) <= _PIECE
+    return _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap, whole)
   if mesh is not None:
     run = _split(run, mesh, q_BTNH.shape[0], k_BTKH.shape[2])
   return run(q_BTNH * scale, k_BTKH, v_BTKH, segments_BT, window)
@@ -226,7 +230,12 @@ def _under_mask(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, window, how):
   )  # fmt: skip
 
 
-def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap):
+def _score_bytes(q_BTNH) -> int:
+  rows, tokens, heads, _ = q_BTNH.shape
+  return 4 * rows * heads * tokens**2
+
+
+def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap, whole=False):
   rows, tokens, heads, width = q_BTNH.shape
   kv_heads = k_BTKH.shape[2]
   q = (q_BTNH * scale).reshape(rows, tokens, kv_heads, heads // kv_heads, width)
@@ -242,7 +251,7 @@ def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap):
     q, k, v = q_BKGTH[:, :, :, start:end], k_BKTH[:, :, :end], v_BKTH[:, :, :end]
     return _masked(q, k, v, seen_BTS, softcap)
 
-  size = max(_BLOCK, -(-tokens // _BLOCKS))
+  size = tokens if whole else max(_BLOCK, -(-tokens // _BLOCKS))
   outs = [block(i, min(i + size, tokens)) for i in range(0, tokens, size)]
   out_BKGTH = jnp.concatenate(outs, axis=3)
   return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(q_BTNH.shape)
@@ -313,32 +322,37 @@ def holds(arch, dtype, mesh) -> bool:
   return fits and set(arch.windows()) == {None}
 
 
-def held(q_BNH, k_LBKSH, v_LBKSH, layer, length_B, *, scale, how="cudnn"):
+def held(q_BNH, k_LBSKH, v_LBSKH, layer, length_B, *, scale, how="cudnn"):
   """Attention of one token over the first `length_B` > 0 positions of a layer.
 
-  The stacked cache is given whole, and the token's own key and value are in it.
+  The stacked cache is given whole, and the token's own key and value are in it. Pages
+  are of a power of two, the largest that divides S: let it be 64 or more.
+
   how: `cudnn`, or `xla`, which means the same. Returns out_BNH.
   """
-  layers, rows, kv_heads, room, width = k_LBKSH.shape
+  _, rows, room, kv_heads, width = k_LBSKH.shape
+  page = room & -room
+  each = room // page
+  first = jnp.asarray(layer, jnp.int32) * (rows * each)
+  page_BP = first + jnp.arange(rows * each, dtype=jnp.int32).reshape(rows, each)
+  k, v = (x.reshape(-1, page, kv_heads, width) for x in (k_LBSKH, v_LBSKH))
   if how == "xla":
-    k_BSKH, v_BSKH = (x[layer].swapaxes(1, 2) for x in (k_LBKSH, v_LBKSH))
+    k_BSKH, v_BSKH = (x[page_BP].reshape(rows, room, kv_heads, width) for x in (k, v))
     out_B1NH = jax.nn.dot_product_attention(
       q_BNH[:, None], k_BSKH, v_BSKH, scale=scale, key_value_seq_lengths=length_B,
       implementation="xla",
     )  # fmt: skip
     return out_B1NH[:, 0]
-  pages = (layers * rows, kv_heads, room, width)
-  page_B111 = (layer * rows + jnp.arange(rows, dtype=jnp.int32))[:, None, None, None]
-  none = jnp.zeros(0, q_BNH.dtype)
+  page_B1P1, none = page_BP[:, None, :, None], jnp.zeros(0, q_BNH.dtype)
   # Beneath cudnn.paged_attention, which wants every page to be of some row.
-  out_BN1H = cudnn._dot_product_attention(
-    q_BNH[:, :, None], k_LBKSH.reshape(pages), v_LBKSH.reshape(pages),
+  out_B1NH = cudnn._dot_product_attention(
+    q_BNH[:, None], k, v,
     none,  # bias
     jnp.ones_like(length_B), length_B,
     none, none,  # offsets
-    page_B111, page_B111,
+    page_B1P1, page_B1P1,
     scale, 0, 0.0, (False, False),  # no dropout, no bias
-    cudnn.MaskType.PADDING, cudnn.AttentionLayout.BNTH.value, None,
+    cudnn.MaskType.PADDING, cudnn.AttentionLayout.BTNH.value, None,
     cudnn.check_cudnn_version(), False,
   )  # fmt: skip
-  return out_BN1H[:, :, 0]
+  return out_B1NH[:, 0]

@@ -40,6 +40,9 @@ WHOLE = 2**30
 """Bytes of a device's cache above which it is made at its full length at once: a move
 to a longer one needs the old and the new at the same time."""
 
+PAGE = 64
+"""A GPU's rows are of as many tokens, or a multiple: the pages of attention.held."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -335,11 +338,12 @@ class _Batch:
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
     self.room, self.live, self.slots = 0, 0, None
-    # What reads each row as far as it is filled needs no program for each length.
-    self.held = attention.holds(self.arch, engine.dtype, engine.mesh)
-    self.whole = self.held or (
-      step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) > WHOLE
-    )
+    small = step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) <= WHOLE
+    # One length for all programs, where each costs a GPU seconds to compile: if rows
+    # are read as far as they are filled, or reading them all takes no time.
+    gpu = mesh_lib.platform(self.mesh) == "gpu"
+    self.one = attention.holds(self.arch, **self.static) or (gpu and small)
+    self.whole = self.one or not small
 
   def dispatch(self):
     """Fill the free slots and start a stretch; returns what `retire` must be given."""
@@ -440,7 +444,9 @@ class _Batch:
   def _grow(self, length):
     """See to it that every slot has room for `length` tokens."""
     most = self.longest + self.rule.limit
-    self.live = max(self.live, _bucket(most if self.held else length, most))
+    if self.one:
+      length = most = -(-most // PAGE) * PAGE
+    self.live = max(self.live, _bucket(length, most))
     if self.live <= self.room:
       return
     self.room = _bucket(most, most) if self.whole else self.live

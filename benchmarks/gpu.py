@@ -92,7 +92,7 @@ SIZES = {
     ),
     matrix=8192,
     copied=1 << 29,
-    decode=((128, 1024), (256, 2048), (1, 1024)),
+    decode=((128, 1024), (256, 1024), (1, 1024)),
     engine=(128, 512, 512),
     update=(16, 4, 4096),
     prompt=512,
@@ -324,32 +324,34 @@ def memory() -> float | None:
   return None if peak is None else round(peak / 1e9, 2)
 
 
-def demo(size: Size) -> Iterator[Row]:
+def demo(size: Size, seconds: float = 600) -> Iterator[Row]:
   """`make demo`'s run in processes of its own, twice; the second has the programs."""
+  end = time.monotonic() + seconds
   with tempfile.TemporaryDirectory() as folder:
     for name in ("cold", "warm"):
-      out, start = pathlib.Path(folder, name), time.perf_counter()
+      out, start = pathlib.Path(folder, name), time.monotonic()
       command = [sys.executable, "-m", "pxy", "train", "dsrl", "--out", str(out)]
-      environment = {**os.environ, "PXY_CACHE": folder}
-      with (out.with_suffix(".log")).open("w") as log:
+      with out.with_suffix(".log").open("w") as log:
         child = subprocess.Popen(
-          [*command, *size.demo], stdout=log, stderr=log, env=environment
-        )
+          [*command, *size.demo], stdout=log, stderr=log,
+          env={**os.environ, "PXY_CACHE": folder},
+        )  # fmt: skip
+        first = None
         try:
-          first = None
-          while child.poll() is None:
+          while child.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
             if first is None and steps(out):
-              first = time.perf_counter() - start
+              first = time.monotonic() - start
         finally:
+          stopped = child.poll() is None
           child.kill()
           child.wait()
-      seconds = time.perf_counter() - start
-      if child.returncode:
-        raise RuntimeError(out.with_suffix(".log").read_text()[-400:])
-      yield Row(
-        "demo", name, seconds, "seconds", None, first, {"steps": steps(out)}
-      )  # fmt: skip
+      if child.returncode and not stopped:
+        raise RuntimeError(out.with_suffix(".log").read_text()[-300:])
+      what = f"{name}, {steps(out)} steps" + (", then stopped" if stopped else "")
+      yield Row("demo", what, time.monotonic() - start, "seconds", None, first)
+      if stopped:
+        return
 
 
 def steps(out: pathlib.Path) -> int:
@@ -424,10 +426,10 @@ def peer(size: Size) -> Iterator[Row]:
   )
 
 
-def measure(size: Size, parts) -> Iterator[Row]:
+def measure(size: Size, parts, seconds: float = 600) -> Iterator[Row]:
   """The rows of parts, in this process; a part that fails yields its reason."""
   own = Own(size)
-  others = {"demo": demo, "peer": peer}
+  others = {"demo": functools.partial(demo, seconds=seconds), "peer": peer}
   for part in PARTS:
     if part not in parts:
       continue
@@ -449,14 +451,15 @@ def children(given) -> Iterator[Row]:
       continue
     if parts == ["peer"] and importlib.util.find_spec("transformers") is None:
       continue
+    left = max(1.0, end - time.monotonic())
     command = [sys.executable, "-m", "benchmarks.gpu", "--here", "--parts", *parts]
-    command += ["--toy"] if given.toy else []
-    # What pxy has freed, the next process must have.
+    command += ["--seconds", f"{left - 2:.0f}", *(["--toy"] if given.toy else [])]
+    # A cache may ask for more than the share of the card that JAX takes by itself.
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
     child = subprocess.Popen(
       command, stdout=subprocess.PIPE, text=True, env=environment
     )
-    timer = threading.Timer(max(0.1, end - time.monotonic()), child.kill)
+    timer = threading.Timer(left, child.kill)
     timer.start()
     try:
       for line in child.stdout:
@@ -496,7 +499,8 @@ def main(args: list[str] | None = None) -> None:
   parser.add_argument("--here", action="store_true", help="in this process, to stdout")
   given = parser.parse_args(args)
   if given.here:
-    for row in measure(SIZES["toy" if given.toy else "qwen3-0.6b"], given.parts):
+    size = SIZES["toy" if given.toy else "qwen3-0.6b"]
+    for row in measure(size, given.parts, given.seconds):
       print(json.dumps(dataclasses.asdict(row)), flush=True)
     return
   rows = []

@@ -47,7 +47,7 @@ def world(rows, tokens, heads, kv_heads, width):
   return *numbers, segments_BT
 
 
-STATIC = ("window", "windows", "softcap", "mesh", "kernel")
+STATIC = ("window", "windows", "softcap", "most", "mesh", "kernel")
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
@@ -63,12 +63,12 @@ def run(q, k, v, slope, segments, array, window, **flags):
   return out, *grads
 
 
-def check(kernel, mesh=None, softcap=None, window=None, windows=(), **shape):
+def check(kernel, mesh=None, softcap=None, window=None, windows=(), most=None, **shape):
   *numbers, segments_BT = world(**SHAPE | shape)
   got = run(
     *numbers, segments_BT, np.int32(window) if windows else None,
     window=None if windows else window, windows=windows,
-    softcap=softcap, mesh=mesh, kernel=kernel,
+    softcap=softcap, most=most, mesh=mesh, kernel=kernel,
   )  # fmt: skip
   assert all(np.isfinite(x).all() for x in got), "padding became nan"
   for b, ids_T in enumerate(segments_BT):
@@ -134,6 +134,10 @@ def test_more_sequences_than_places_take_the_mask(monkeypatch, places):
   """Rows of `world` are of four runs at most."""
   monkeypatch.setattr(attention, "_RUNS", places)
   check("cudnn", **CASES["64 wide"] | {"tokens": 60 + places})  # not traced before
+
+
+def test_who_knows_how_many_sequences_there_are_needs_no_mask():
+  check("cudnn", most=4, tokens=59)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (3, 1), (2, 2)])

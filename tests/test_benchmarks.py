@@ -5,6 +5,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from benchmarks import gpu, run
 from pxy.model import arch as arch_lib
@@ -48,6 +49,14 @@ def test_a_gpus_part_that_fails_is_a_row_of_the_table():
   size = dataclasses.replace(gpu.SIZES["toy"], engine=(4, 500, 100))
   (row,) = gpu.measure(size, ["engine"])
   assert row.unit == "failed" and "exceed the model's context" in row.what
+
+
+def test_a_wrong_number_stops_the_gpus_part():
+  with pytest.raises(RuntimeError, match=r"held: relative error 0.031"):
+    gpu.right("held", 0.031)
+  with pytest.raises(RuntimeError, match="nan"):
+    gpu.right("held", math.nan)
+  assert gpu.far([3.0, 4.0], [0.0, 4.0]) == 0.75
 
 
 def test_a_token_reads_the_weights_and_what_its_row_holds():

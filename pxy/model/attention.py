@@ -84,6 +84,7 @@ def packed(
   softcap=None,
   window=None,
   windows=(),
+  most=None,
   mesh=None,
   kernel=None,
 ):
@@ -92,6 +93,7 @@ def packed(
   Args:
     window: tokens seen, itself included: int, int array (per layer), or None for all.
     windows: the values that `window` can have where it is an array.
+    most: runs of equal ids that a row has at most, where that is known.
     mesh: the mesh that the program runs on; None: one device.
     kernel: by name; None: by platform. On a platform that is not its own splash is
       interpreted and cudnn is jax.nn's XLA version: right, and slow.
@@ -106,7 +108,8 @@ def packed(
       splash.packed, softcap=softcap, windows=windows, interpret=platform != "tpu"
     )
   elif kernel == "cudnn":
-    run = functools.partial(_cudnn, how="cudnn" if platform == "gpu" else "xla")
+    how = "cudnn" if platform == "gpu" else "xla"
+    run = functools.partial(_cudnn, most=most, how=how)
   else:
     whole = platform == "gpu" and _score_bytes(q_BTNH) <= _PIECE
     return _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap, whole)
@@ -150,12 +153,14 @@ def _split(run, mesh, rows, kv_heads):
   return split
 
 
-def _cudnn(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, how):
+def _cudnn(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, most, how):
   """Attention by a row's runs of equal ids, or under a mask; queries come scaled."""
   under = functools.partial(_under_mask, window=window, how=how)
   if isinstance(window, jax.Array) or not _takes_runs(how):
     return under(q_BTNH, k_BTKH, v_BTKH, segments_BT)
-  found = runs(segments_BT, _RUNS)
+  found = runs(segments_BT, most or _RUNS)
+  if most is not None:
+    return _by_runs(q_BTNH, k_BTKH, v_BTKH, found, window=window, how=how)
   return jax.lax.cond(
     found.fit,
     lambda q, k, v: _by_runs(q, k, v, found, window=window, how=how),

@@ -188,13 +188,13 @@ def _scan(
 
 def _read(
   arch, params, tokens_BT, positions_BT, segments_BT, *,
-  remat, dtype, keep, rows=None, mesh=None, kernel=None,
+  remat, dtype, keep, rows=None, most=None, mesh=None, kernel=None,
 ):  # fmt: skip
 
   def attend(q, k, v, held, extra, window):
     out_BTNH = attention.packed(
       q, k, v, segments_BT, scale=arch.scale, softcap=arch.attn_softcap, window=window,
-      windows=[w or _FAR for w in arch.windows()], mesh=mesh, kernel=kernel,
+      windows=[w or _FAR for w in arch.windows()], most=most, mesh=mesh, kernel=kernel,
     )  # fmt: skip
     return out_BTNH, held
 
@@ -249,7 +249,7 @@ def prefill(
   segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
   hidden_BTD, (k, v) = _read(
     arch, params, tokens_BT, positions_BT, segments_BT,
-    remat="none", dtype=dtype, keep=True, mesh=mesh,
+    remat="none", dtype=dtype, keep=True, most=2, mesh=mesh,  # a prompt, and padding
   )  # fmt: skip
   hidden_BD = jnp.take_along_axis(hidden_BTD, (length_B - 1)[:, None, None], 1)[:, 0]
   return hidden_BD, kv.of(k, v, length_B.astype(jnp.int32), turned)

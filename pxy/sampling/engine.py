@@ -40,7 +40,7 @@ WHOLE = 2**30
 """Bytes of a device's cache above which it is made at its full length at once: a move
 to a longer one needs the old and the new at the same time."""
 
-PAGE = 64
+PAGE = 128
 """A GPU's rows are of as many tokens, or a multiple: the pages of attention.held."""
 
 

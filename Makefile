@@ -6,7 +6,7 @@ PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 
-.PHONY: help demo test test-slow lint bench base world smollm2 parity pods lock clean
+.PHONY: help demo test test-slow lint bench gpu base world smollm2 parity pods lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -32,7 +32,7 @@ test: $(DEV)  ## ruff and the test suite, all but the slow tests
 	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder
 
-test-slow: $(DEV)  ## tests that kill, run several processes, soak, or compile for TPUs
+test-slow: $(DEV)  ## tests that kill, run several processes, soak, compile for TPUs, or open pages in Chromium
 	$(BIN)/python -m pytest -m slow
 
 lint: $(DEV)  ## ruff alone
@@ -40,6 +40,9 @@ lint: $(DEV)  ## ruff alone
 
 bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, step
 	$(BIN)/python -m benchmarks.run
+
+gpu:  ## what one GPU makes of it, in a PYTHON that has jax[cuda13]: a table, and gpu.json
+	$(PYTHON) -m benchmarks.gpu
 
 base: $(READY)  ## pre-train the embedded base model again (the weights that pxy ships)
 	$(BIN)/pxy pretrain experiments/base.py --out runs/base

@@ -63,14 +63,16 @@ class Data:
 
   task: str = "arithmetic/add3"
   """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world_problems.py
-  has the kinds), a .jsonl or .parquet file, `gym:NAME?OPTION=VALUE,...` of
-  reasoning-gym, `tfds:NAME?prompt=FEATURE,answer=FEATURE`, or a mixture of these:
-  `0.7 * TASK + 0.3 * TASK`."""
+  has the kinds), `facts/KIND` (data/facts.py), a .jsonl or .parquet file,
+  `gym:NAME?OPTION=VALUE,...` of reasoning-gym,
+  `tfds:NAME?prompt=FEATURE,answer=FEATURE`, `variants:TASK` (data/variants.py), or a
+  mixture of these: `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
   """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra
-  where rules do not decide: docs/graders.md), `gym`, or a function of TRL's or verl's
-  signature: `package.module:name` or `path/to/file.py:name`. Of `world/KIND`: `answer`,
-  `verified` (`auto`: every hop true as well), `abstain` (wrong is -1, `unknown` 0)."""
+  where rules do not decide: docs/graders.md), `short` (names), `choice` (letters),
+  `gym`, or a function of TRL's or verl's signature: `package.module:name` or
+  `path/to/file.py:name`. Of `world/KIND`: `answer`, `verified` (`auto`: every hop true
+  as well), `abstain` (wrong is -1, `unknown` 0)."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8
@@ -255,6 +257,9 @@ class Train:
   """Of data order, sampling and views."""
   eval_every: Natural = 0
   """Steps between evaluations; 0: only before and after."""
+  probe_every: Natural = 0
+  """Steps between quick probes of the weights on their own world (`pxy probe --quick`
+  without what needs more than the responses); 0: none."""
   save_every: Natural = 20
   """Steps between checkpoints; 0: only the last."""
   mirror: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -52,6 +52,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       _, phase = config.phase_at(cfg, step)
       draw_key, view_key = step_lib.keys(cfg.seed, step, session.returns)
       state = step_lib.entered(cfg, state, step)
+      probed = parts.probe(state, step)
       graded = collect.step(  # y ~ pi(.|x), r(x, y)
         parts.collector,
         state.params,
@@ -64,7 +65,8 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       collect.refuse_stale(graded, session.place.updates)
       batches = step_lib.batches(parts, phase, graded, view_key)  # A, view, pack
       state, found = step_lib.update(parts, state, phase, batches)
-      session.record(state, numbers.of(parts, step, phase, graded, batches, found))
+      done = numbers.of(parts, step, phase, graded, batches, found, probed)
+      session.record(state, done)
     session.finish()
   if session.summary is not None and process.main():
     page.write([session.folder.path], session.folder.path)

@@ -47,7 +47,7 @@ def world(rows, tokens, heads, kv_heads, width):
   return *numbers, segments_BT
 
 
-STATIC = ("window", "windows", "softcap", "mesh", "kernel")
+STATIC = ("window", "windows", "softcap", "most", "mesh", "kernel")
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
@@ -63,12 +63,12 @@ def run(q, k, v, slope, segments, array, window, **flags):
   return out, *grads
 
 
-def check(kernel, mesh=None, softcap=None, window=None, windows=(), **shape):
+def check(kernel, mesh=None, softcap=None, window=None, windows=(), most=None, **shape):
   *numbers, segments_BT = world(**SHAPE | shape)
   got = run(
     *numbers, segments_BT, np.int32(window) if windows else None,
     window=None if windows else window, windows=windows,
-    softcap=softcap, mesh=mesh, kernel=kernel,
+    softcap=softcap, most=most, mesh=mesh, kernel=kernel,
   )  # fmt: skip
   assert all(np.isfinite(x).all() for x in got), "padding became nan"
   for b, ids_T in enumerate(segments_BT):
@@ -118,6 +118,60 @@ def test_gpus_without_what_cudnn_asks_for_take_xla():
   assert kernel("gpu", 1, 2, 4, 64, dtype="float32") == "xla"
   assert kernel("gpu", 1, 3, 4, 64) == kernel("gpu", 1, 2, 4, 256) == "xla"
   assert kernel("tpu", 1, 3, 4, 256) == "splash" and kernel("cpu", 1, 2, 4, 64) == "xla"
+
+
+def test_runs_say_where_sequences_start_and_whether_all_have_a_place():
+  segments_BT = jnp.array([[5, 5, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
+  found = attention.runs(segments_BT, 4)
+  np.testing.assert_array_equal(found.length_BM, [[2, 3, 1, -1], [6, -1, -1, -1]])
+  np.testing.assert_array_equal(found.start_BM, [[0, 2, 5, -1], [0, -1, -1, -1]])
+  assert found.fit and attention.runs(segments_BT, 3).fit
+  assert not attention.runs(segments_BT, 2).fit, "three sequences in two places"
+
+
+@pytest.mark.parametrize("places", [2, 4, 8])
+def test_more_sequences_than_places_take_the_mask(monkeypatch, places):
+  """Rows of `world` are of four runs at most."""
+  monkeypatch.setattr(attention, "_RUNS", places)
+  check("cudnn", **CASES["64 wide"] | {"tokens": 60 + places})  # not traced before
+
+
+def test_who_knows_how_many_sequences_there_are_needs_no_mask():
+  check("cudnn", most=4, tokens=59)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (3, 1), (2, 2)])
+def test_what_a_gpu_decodes_from_its_whole_cache_is_cached(heads, kv_heads):
+  """With XLA in the place of cuDNN."""
+  rng = np.random.default_rng(0)
+  layers, rows, room, width = 3, 4, 12, 8  # three pages a row
+  made = (rng.standard_normal((layers, rows, room, kv_heads, width)) for _ in range(2))
+  k_LBSKH, v_LBSKH = (np.float32(x) for x in made)
+  q_BNH = np.float32(rng.standard_normal((rows, heads, width)))
+  length_B = np.array([0, 3, 9, 5])  # without the token itself
+  row_B = np.arange(rows)
+  for layer in range(layers):
+    k_BSKH, v_BSKH = k_LBSKH[layer], v_LBSKH[layer]
+    want_BNH = attention.cached(
+      q_BNH, k_BSKH[row_B, length_B], v_BSKH[row_B, length_B],
+      k_BSKH.transpose(0, 2, 3, 1), v_BSKH.swapaxes(1, 2), length_B, scale=0.3,
+    )  # fmt: skip
+    out_BNH = attention.held(
+      q_BNH, k_LBSKH, v_LBSKH, layer, jnp.asarray(length_B + 1), scale=0.3, how="xla"
+    )
+    np.testing.assert_allclose(out_BNH, want_BNH, atol=1e-5, err_msg=f"layer {layer}")
+
+
+def test_only_one_gpu_that_can_holds(monkeypatch):
+  arch = testing.arch(head_dim=64)
+  assert not attention.holds(arch, "bfloat16", None), "this is a CPU"
+  monkeypatch.setattr(attention.mesh_lib, "platform", lambda mesh: "gpu")
+  monkeypatch.setattr(attention, "_KNOWN", True)
+  assert attention.holds(arch, "bfloat16", None)
+  assert not attention.holds(arch, "float32", None)
+  assert not attention.holds(arch, "bfloat16", mesh_lib.make(config.Mesh()))
+  for flags in ({"window": 5}, {"attn_softcap": 2.0}, {"head_dim": 256}):
+    assert not attention.holds(testing.arch(**flags), "bfloat16", None), flags
 
 
 GEMMA = testing.arch(

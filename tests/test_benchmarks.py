@@ -1,8 +1,14 @@
-"""The benchmark measures what it says, at the size that it names."""
+"""The benchmarks measure what they say, at the sizes that they name."""
+
+import dataclasses
+import json
+import math
 
 import numpy as np
+import pytest
 
-from benchmarks import run
+from benchmarks import gpu, run
+from pxy.model import arch as arch_lib
 from pxy.model import decoder
 
 
@@ -26,3 +32,41 @@ def test_responses_have_their_full_length():
   job = run.Job(size)
   assert all(len(s.ids) == size.completion for group in job.sampling() for s in group)
   assert job.packed.scored_tokens == size.tokens
+
+
+def test_the_gpus_parts_run_at_a_size_for_a_cpu():
+  rows = list(gpu.measure(gpu.SIZES["toy"], gpu.OWN))
+  failed = [row.what for row in rows if row.unit == "failed"]
+  assert not failed, f"benchmarks/gpu.py: {failed}"
+  assert list(dict.fromkeys(row.part for row in rows)) == list(gpu.OWN)
+  assert all(math.isfinite(row.value) and row.value > 0 for row in rows)
+  for row in rows:
+    assert gpu.Row(**json.loads(json.dumps(dataclasses.asdict(row)))) == row
+  assert len(gpu.table(rows).splitlines()) == 2 + len(rows)
+
+
+def test_a_gpus_part_that_fails_is_a_row_of_the_table():
+  size = dataclasses.replace(gpu.SIZES["toy"], engine=(4, 500, 100))
+  (row,) = gpu.measure(size, ["engine"])
+  assert row.unit == "failed" and "exceed the model's context" in row.what
+
+
+def test_a_wrong_number_stops_the_gpus_part():
+  with pytest.raises(RuntimeError, match=r"held: relative error 0.031"):
+    gpu.right("held", 0.031)
+  with pytest.raises(RuntimeError, match="nan"):
+    gpu.right("held", math.nan)
+  assert gpu.far([3.0, 4.0], [0.0, 4.0]) == 0.75
+
+
+def test_a_token_reads_the_weights_and_what_its_row_holds():
+  own = gpu.Own(gpu.SIZES["toy"])
+  arch = arch_lib.Arch(**own.size.arch)
+  cache = 2 * 2 * arch.layers * arch.kv_heads * arch.head_dim
+  assert own.read([0]) == 2 * decoder.size(arch)
+  assert own.read([3, 4]) - own.read([0]) == 7 * cache
+
+
+def test_the_gpus_model_has_the_size_of_qwen3():
+  arch = arch_lib.Arch(**gpu.SIZES["qwen3-0.6b"].arch)
+  assert decoder.size(arch) == 596_049_920

@@ -73,7 +73,7 @@ def plain(shape):
 
 
 forward = jax.jit(decoder.forward, static_argnames=("arch", "remat", "dtype"))
-prefill = jax.jit(decoder.prefill, static_argnames=("arch", "dtype"))
+prefill = jax.jit(decoder.prefill, static_argnames=("arch", "dtype", "turned"))
 decode = jax.jit(decoder.decode, static_argnames=("arch", "dtype"))
 
 
@@ -112,13 +112,26 @@ def test_decoding_is_teacher_forcing(name):
     np.testing.assert_allclose(hidden_BD, want_BD, atol=1e-5, rtol=1e-5)
 
 
-def decoded(arch, params, ids_BT, length_B, room=12):
+@pytest.mark.parametrize("name", ["plain", "qk_norm", "one_kv_head", "all_kv_heads"])
+def test_a_gpu_decodes_the_same_from_its_cache_and_its_weights(name):
+  """With XLA in the place of cuDNN: the layout, the writes and the lengths."""
+  arch, params = model(**FLAGS[name])
+  ids_BT, lengths = tokens(3, 9), jnp.array([4, 2, 1])
+  usual = decoded(arch, params, ids_BT, lengths)
+  turned = decoded(arch, decoder.apart(params), ids_BT, lengths, turned=True)
+  for (t, want_BD), (_, hidden_BD) in zip(usual, turned, strict=True):
+    message = f"after positions {t}"
+    np.testing.assert_allclose(hidden_BD, want_BD, atol=1e-5, err_msg=message)
+
+
+def decoded(arch, params, ids_BT, length_B, room=12, turned=False):
   """Prefill of the first `length_B` tokens, decoding of 5 more: (position, hidden)."""
-  width = int(length_B.max())
-  hidden_BD, cache = prefill(arch, params, ids_BT[:, :width], length_B)
+  width, rows = int(length_B.max()), len(ids_BT)
+  hidden_BD, cache = prefill(arch, params, ids_BT[:, :width], length_B, turned=turned)
   yield length_B - 1, hidden_BD
   # Rubbish behind the valid part must not be read.
-  full = jax.tree.map(lambda x: jnp.full_like(x, 7), kv.empty(arch, len(ids_BT), room))
+  full = kv.empty(arch, rows, room, turned=turned)
+  full = jax.tree.map(lambda x: jnp.full_like(x, 7), full)
   cache = kv.copy(full, jnp.arange(len(ids_BT)), cache, jnp.arange(len(ids_BT)))
   row_B = jnp.arange(len(ids_BT))
   for _ in range(5):
@@ -227,16 +240,35 @@ def test_bfloat16_stays_close_and_logits_are_float32():
   assert cache.k_LBKHS.dtype == jnp.bfloat16
 
 
-def test_a_full_cache_row_is_left_alone():
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_full_cache_row_is_left_alone(turned):
   arch, params = model()
-  cache = kv.empty(arch, 2, 3)
-  cache = kv.Cache(cache.k_LBKHS, cache.v_LBKSH, jnp.array([3, 1]))
+  cache = kv.empty(arch, 2, 3, turned=turned)
+  cache = dataclasses.replace(cache, length_B=jnp.array([3, 1]))
   _, after = decode(arch, params, jnp.array([1, 2]), cache)
   np.testing.assert_array_equal(after.length_B, [4, 2])
-  for x, others in ((after.k_LBKHS, (0, 1, 2)), (after.v_LBKSH, (0, 1, 3))):
+  axes = [(0, 2, 3)] * 2 if turned else [(0, 1, 2), (0, 1, 3)]
+  for x, others in zip((after.k_LBKHS, after.v_LBKSH), axes, strict=True):
     assert not np.asarray(x[:, 0]).any(), "a full row was written to"
     written = np.asarray(x[:, 1]).any(others)
     np.testing.assert_array_equal(written, [False, True, False])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_of_a_cache_move_with_what_they_hold(turned):
+  arch, params = model()
+  ids_BT, length_B = tokens(2, 6), jnp.array([6, 3])
+  _, cache = prefill(arch, params, ids_BT, length_B, turned=turned)
+  moved = kv.resize(cache, jnp.array([1, 0, 1]), 10)
+  assert (moved.room, moved.turned) == (10, turned)
+  np.testing.assert_array_equal(moved.length_B, [3, 6, 3])
+  token_B = jnp.array([1, 2, 1])
+  hidden_BD, _ = decode(arch, params, token_B, moved)
+  want_BD, _ = decode(
+    arch, params, token_B[:2][::-1], kv.resize(cache, jnp.arange(2), 10)
+  )
+  np.testing.assert_allclose(hidden_BD[:2], want_BD[::-1], atol=1e-6)
+  np.testing.assert_array_equal(hidden_BD[0], hidden_BD[2])
 
 
 def test_parameters_are_described_before_they_exist():

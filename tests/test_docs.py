@@ -12,9 +12,9 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+_DOCS = ("architecture", "data", "measures", "samples")
 PAGES = (
-  "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
-  "docs/architecture.md", "docs/measures.md", "docs/samples.md",
+  "README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in _DOCS)
 )  # fmt: skip
 FOLDERS = "pxy|docs|tests|experiments|colabs|benchmarks|.ci"
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*[\w/*]")

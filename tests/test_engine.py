@@ -9,7 +9,7 @@ import pytest
 
 from pxy import config
 from pxy.model import arch as arch_lib
-from pxy.model import decoder
+from pxy.model import attention, decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import logprob
 from pxy.safety import interrupt
@@ -95,6 +95,23 @@ def test_many_responses_grow_and_shrink_the_slots(params, short_stretch):
   assert stats.prompt_tokens == sum(map(len, prompts)), "a prompt was read twice"
   assert stats.busy_steps == stats.tokens - 96, "the prefill draws one token each"
   assert 0 <= stats.idle < 0.6, f"idle share {stats.idle}"
+
+
+def test_a_cache_that_is_read_by_rows_draws_the_same_with_one_program(
+  params, usual, monkeypatch
+):
+  """What one GPU does, with XLA in the place of cuDNN."""
+  monkeypatch.setattr(attention, "holds", lambda *_, **__: True)
+  lives, decode = set(), step.decode
+  monkeypatch.setattr(
+    step, "decode", lambda *a, **k: lives.add(k["live"]) or decode(*a, **k)
+  )
+  jax.clear_caches()  # of programs that were traced for this CPU
+  try:
+    same(usual, sample(params)[0], "turned against usual")
+  finally:
+    jax.clear_caches()
+  assert len(lives) == 1, f"a program for each of {lives}"
 
 
 def test_logp_is_the_scorers(params):

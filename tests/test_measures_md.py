@@ -3,6 +3,8 @@
 `python tests/test_measures_md.py` writes them.
 """
 
+import importlib.util
+import json
 import pathlib
 import re
 import subprocess
@@ -14,6 +16,7 @@ from pxy.measures import names
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs" / "measures.md"
+FIGURES = ROOT / "docs" / "figures"
 PARTS = list(dict.fromkeys(name.split("/")[0] for name in names.NAMES))
 
 
@@ -32,6 +35,37 @@ def test_the_docs_say_what_the_code_says(part):
     f"the table {part!r} of {DOCS.name} is not that of pxy/measures/names.py: run"
     " python tests/test_measures_md.py"
   )
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_has_its_picture(part):
+  size = (FIGURES / f"{part}.svg").stat().st_size
+  assert f"](figures/{part}.svg)" in DOCS.read_text(encoding="utf-8")
+  assert 1_000 < size < 60_000
+
+
+def test_pictures_are_drawn_of_what_a_probe_writes(tmp_path):
+  spec = importlib.util.spec_from_file_location("figures", FIGURES / "measures.py")
+  figures = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(figures)
+  panels = [rows for part in PARTS for rows in figures.FIGURES[part].values()]
+  asked = [name for rows in panels for name in rows.values()]
+  for name in asked:
+    names.sentence(name)
+  span = {"value": 0.5, "low": 0.25, "high": 0.75}
+  measures = {n: span | {"null": i % 2 and span, "n": 30} for i, n in enumerate(asked)}
+  fewer = {name: one for name, one in measures.items() if not name.endswith("2")}
+  models = [
+    {"model": "base", "measures": fewer},
+    {"model": "run", "measures": measures},
+  ]
+  path = tmp_path / "probe.json"
+  path.write_text(json.dumps(models), encoding="utf-8")
+  figures.main(str(path), tmp_path)
+  for part in PARTS:
+    text = (tmp_path / f"{part}.svg").read_text(encoding="utf-8")
+    assert ">run<" in text and ">base<" in text, part
+    assert "30 problems" in text or "(30)" in text, part
 
 
 def test_a_name_means_one_thing():

@@ -233,7 +233,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
   for task, message in (
     (str(tmp_path / "none.jsonl"), "no such file"),
     (str(tmp_path / "bad.parquet"), "not a readable parquet file"),
-    ("gsm8k", "expected arithmetic/LEVEL, world/KIND, a .jsonl or .parquet file, gym"),
+    ("gsm8k", "expected arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or"),
     (write([""]), "no rows"),
   ):
     with pytest.raises(config.Error, match=message):

@@ -4,8 +4,6 @@ The JSON holds what align.summary says, and a row for each response. Of a run fo
 is also kept as RUN/align/STEP.json, and RUN's report shows it.
 """
 
-import pathlib
-
 import jax
 import numpy as np
 from rich import console
@@ -18,7 +16,6 @@ from pxy.report import align_plot, page, plot
 from pxy.rl import context, pack, view
 from pxy.run import batch
 from pxy.show import progress
-from pxy.train import checkpoint
 from pxy.train import step as step_lib
 
 
@@ -107,13 +104,9 @@ def _write(options, report) -> None:
   if options.plot is not None:
     panels = align_plot.panels([("", report)])
     files.write_bytes(options.plot, plot.png([], panels))
-  folder = pathlib.Path(options.model) / "checkpoints"
-  if options.model.startswith("builtin:") or not folder.is_dir():
-    return
-  step = options.step if options.step is not None else max(checkpoint.steps(folder))
-  files.write_json(folder.parent / "align" / f"{step:08d}.json", report)
-  if (folder.parent / "metrics.jsonl").is_file():
-    print(f"report: {page.write([folder.parent], folder.parent)}")
+  shown = page.keep(options.model, options.step, "align", report)
+  if shown is not None:
+    print(f"report: {shown}")
 
 
 def show(report: dict) -> None:

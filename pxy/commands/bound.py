@@ -14,6 +14,7 @@ from pxy.commands import probe as probe_lib
 from pxy.data import world_problems
 from pxy.evaluate import probe, store
 from pxy.measures import bound, diversity, estimate
+from pxy.report import page
 from pxy.show import progress
 
 GUESSES = 64
@@ -42,6 +43,8 @@ def command(options) -> None:
   if not options.model:
     raise config.Error("name a BASE: builtin:world, or a folder; see pxy bound --help")
   models = [probe_lib.Examined(options, m) for m in dict.fromkeys(options.model)]
+  for run in models[1:]:
+    _same_tokens(models[0], run)
   reports = []
   for task, plan in models[0].plans.items():
     ask = next(ask for ask in plan.asks if "bound" in ask.parts)
@@ -50,8 +53,9 @@ def command(options) -> None:
     guesses = _guesses(models[0], plan, ask) if options.guess else None
     reports.append(_report(base, None, task, plan, ask, guesses))
     for run in runs:
-      _same_tokens(base, run)
+      _same_problems(base, run)
       reports.append(_report(run, base, task, plan, ask, guesses))
+      page.keep(run.label, None, "bound", reports[-1:])
       if options.matched:
         for hot, cold in ((base, run), (run, base)):
           arm = _matched(hot, cold, plan, ask)
@@ -217,13 +221,16 @@ def _matched(arm: _Arm, other: _Arm, plan, ask) -> _Arm:
   return _arm(arm.examined, label, plan, ask, temperature=chosen)
 
 
-def _same_tokens(base: _Arm, run: _Arm) -> None:
-  tokenizers = [x.examined.subject.digests["tokenizer"] for x in (base, run)]
+def _same_tokens(base: probe_lib.Examined, run: probe_lib.Examined) -> None:
+  tokenizers = [one.subject.digests["tokenizer"] for one in (base, run)]
   if tokenizers[0] != tokenizers[1]:
     raise config.Error(
-      f"{base.label} and {run.label} have different tokenizers: a run is held against"
+      f"{base.model} and {run.model} have different tokenizers: a run is held against"
       " the base that it was trained from"
     )
+
+
+def _same_problems(base: _Arm, run: _Arm) -> None:
   if base.table.ids != run.table.ids:
     raise config.Error(
       f"{base.label} and {run.label} were not asked the same problems: in one of them"

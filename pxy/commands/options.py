@@ -136,8 +136,9 @@ class OnTask:
 
   model: Model
   task: str = config.Data().task
-  """`arithmetic/LEVEL`, `world/KIND`, a .jsonl or .parquet file, `gym:NAME`,
-  `tfds:NAME`, or a mixture; see data.task in `pxy train --help`."""
+  """`arithmetic/LEVEL`, `world/KIND`, `facts/KIND`, a .jsonl or .parquet file,
+  `gym:NAME`, `tfds:NAME`, `variants:TASK`, or a mixture; see data.task in
+  `pxy train --help`."""
   split: _like(config.Eval, "split") = config.Eval().split
   max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
   max_prompt_tokens: _like(config.Data, "max_prompt_tokens") = (
@@ -347,7 +348,7 @@ class Score:
   """A .jsonl file."""
   task: str = config.Data().grader
   """The grader: `auto` (by the row's data_source), `arithmetic`, `boxed`, `number`,
-  `math`, `gym`, `answer`, `verified`, `abstain`, or a function as
+  `math`, `short`, `choice`, `gym`, `answer`, `verified`, `abstain`, or a function as
   MODULE_OR_FILE:NAME."""
   out: pathlib.Path | None = None
   """Write the grades there, not to stdout."""

@@ -18,10 +18,11 @@ from rich import table as rich_table
 from pxy import __version__, config, files
 from pxy.commands import eval as eval_lib
 from pxy.data import prompts as prompts_lib
+from pxy.evaluate import figures as figures_lib
 from pxy.evaluate import knowledge, plans, probe, store
 from pxy.evaluate import likelihood as likelihood_lib
-from pxy.evaluate import samples as samples_lib
 from pxy.measures import bias, estimate
+from pxy.report import page
 from pxy.rewards import pool as pool_lib
 from pxy.text import template
 from pxy.weights import load
@@ -29,6 +30,17 @@ from pxy.weights import load
 ALL = ("bound", "robust", "calibration", "hallucination", "bias", "kept", "diversity")
 ALONE = 512
 """Responses to no prompt."""
+LEAST = 4
+"""Responses to a problem."""
+
+
+@dataclasses.dataclass
+class Found:
+  """What was found of a model on a task."""
+
+  plan: plans.Plan
+  specs: list[estimate.Spec] = dataclasses.field(default_factory=list)
+  figures: dict[str, list] = dataclasses.field(default_factory=dict)
 
 
 class Examined:
@@ -46,10 +58,17 @@ class Examined:
     source = prompts_lib.load(data, self.policy.tokenizer, cfg.split)
     contexts = likelihood_lib.names(",".join(self._known(ask.contexts)))
     with pool_lib.Pool(config.Reward(), data.grader) as pool:
-      return self.subject.ask(
+      found = self.subject.ask(
         self.options.save, data, cfg, limits, source, pool,
         seed=self.options.seed, contexts=contexts,
       )  # fmt: skip
+    if np.isnan(found.score_PR).all():
+      raise config.Error(
+        f"--task {ask.task}: no response has a grade, so there is nothing to measure:"
+        " give the rows an `answer`, or name their grader with --grader (pxy data check"
+        f" {ask.task} says what is wrong with each)"
+      )
+    return found
 
   def prompt_ids(self, stored: store.Stored) -> dict[str, np.ndarray]:
     """Ids of the prompts that a store answers, by problem."""
@@ -105,17 +124,19 @@ class Examined:
 def _plans(options, policy) -> dict[str, plans.Plan]:
   """By what is reported: a task of the user's own, or the model's world."""
   if options.task:
+    if options.samples < LEAST:
+      raise config.Error(
+        f"--samples {options.samples}: pass@k is looked at up to a quarter of the"
+        f" samples, and agreement needs others to agree with: at least {LEAST}"
+      )
     return {
       task: plans.of_task(task, options.problems, options.samples)
       for task in dict.fromkeys(options.task)
     }
-  digest = samples_lib.tokenizer_digest(policy.tokenizer)
-  for name, base in plans.BASES.items():
-    if digest == samples_lib.tokenizer_digest(load.load(base).tokenizer):
-      plan = plans.PLANS[name]
-      if options.quick:
-        plan = dataclasses.replace(plan, asks=tuple(a.smaller() for a in plan.asks))
-      return {name: plan}
+  found = plans.of_tokenizer(policy.tokenizer)
+  if found is not None:
+    name, plan = found
+    return {name: plan.smaller() if options.quick else plan}
   raise config.Error(
     f"{policy.name} is of none of pxy's worlds: name what to ask with --task (a file,"
     " gym:NAME?...), with columns as docs/measures.md says"
@@ -131,21 +152,29 @@ def command(options) -> None:
   if not options.model:
     raise config.Error("name a MODEL: builtin:world, or a folder; see pxy probe --help")
   base = None if options.against is None else Examined(options, options.against)
-  of_base = base and specs_of(base, what, options)
+  of_base = specs_of(base, what, options) if base else {}
+  measured = {t: jsoned(estimate.measures(one.specs)) for t, one in of_base.items()}
   reports = []
   for model in dict.fromkeys(options.model):
     new = base if base and model == base.model else Examined(options, model)
     found = of_base if new is base else specs_of(new, what, options)
     if base and "kept" in what:
       _divergences(new, base, found)
-    for task, (plan, specs) in found.items():
-      report = head(model, task, plan)
-      report["measures"] = jsoned(estimate.measures(specs))
-      if base and task in of_base:
+    own = []
+    for task, one in found.items():
+      report = head(model, task, one.plan)
+      report["measures"] = jsoned(estimate.measures(one.specs))
+      if task in of_base:
         report["against"] = options.against
-        report["difference"] = jsoned(differences(specs, of_base[task][1]))
-      reports.append(report)
+        report["base_measures"] = measured[task]
+        report["difference"] = jsoned(differences(one.specs, of_base[task].specs))
+      report["figures"] = one.figures
+      own.append(report)
       show(report)
+    reports += own
+    shown = page.keep(model, None, "probe", own)
+    if shown is not None:
+      print(f"report: {shown}")
   if options.json is not None:
     files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
 
@@ -158,11 +187,11 @@ def _parts(options) -> tuple[str, ...]:
   return tuple(asked) or ALL
 
 
-def specs_of(of: Examined, what, options) -> dict[str, tuple]:
-  """{task: (plan, specs)} of a model."""
+def specs_of(of: Examined, what, options) -> dict[str, Found]:
+  """What is found of a model, by task."""
   out = {}
   for name, plan in of.plans.items():
-    specs: list[estimate.Spec] = []
+    found = out[name] = Found(plan)
     few = None
     for ask in plan.asks:
       parts = [
@@ -171,23 +200,23 @@ def specs_of(of: Examined, what, options) -> dict[str, tuple]:
       if not parts:
         continue
       stored = of.ask(plan, ask)
-      specs += probe.specs(stored, parts)
+      found.specs += probe.specs(stored, parts)
+      found.figures |= figures_lib.of(stored, parts)
       if "bias" in parts and plan.world:
         few = probe.marginal_of(probe.table(stored))
     if few is not None:
       for context in ("start", "empty"):
-        specs += _prior(few, of.alone(plan, context), context)
+        stored = of.alone(plan, context)
+        found.specs += _prior(few, stored, context)
+        figures_lib.alone(found.figures.get("answers", []), stored, context)
     if "kept" in what:
-      specs += _kept(of, plan, options)
-    out[name] = plan, specs
+      found.specs += _kept(of, plan, options)
   return out
 
 
 def _prior(few: probe.Table, alone: store.Stored, context: str) -> list[estimate.Spec]:
   """All answers against those without a prompt."""
-  order = sorted({" ".join(row["answer"].split()) for row in few.problems})
-  given = [answer for group in alone.answers for answer in group]
-  count_A = np.array([given.count(answer) for answer in order], float)
+  count_A = probe.counted(alone, probe.few_answers(few))
   if not count_A.sum():
     return []
   prior_A = count_A / count_A.sum()
@@ -228,15 +257,15 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
   return knowledge.specs(found)
 
 
-def _divergences(new: Examined, base: Examined, found: dict) -> None:
+def _divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None:
   """Adds KL divergences from the base, forward and reverse."""
-  for task, (plan, specs) in found.items():
+  for one in found.values():
+    plan = one.plan
     ask = next((a for a in plan.asks if "contexts" in a.parts), plan.asks[0])
     prompts = new.prompt_ids(new.ask(plan, ask))
     for direction, p, q in (("forward", base, new), ("reverse", new, base)):
       stored = p.ask(plan, ask)
-      specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
-    found[task] = plan, specs
+      one.specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
 
 
 def differences(new, base) -> dict[str, estimate.Measure]:

@@ -2,9 +2,12 @@
 
   arithmetic/LEVEL             the embedded world of sums (arithmetic.py)
   world/KIND?seed=N            the embedded world of facts (world_problems.py)
+  facts/KIND                   facts of the real world, of two packages (facts.py)
   FILE.jsonl, FILE.parquet     rows in four dialects (rows.py)
   gym:NAME?OPTION=VALUE,...    any task of reasoning-gym (gym.py, rewards/gym.py)
   tfds:NAME?prompt=F,answer=F  any TFDS builder (builders.py)
+  variants:TASK                any of these, each question in five wordings
+                               (variants.py)
   0.7 * TASK + 0.3 * TASK      a mixture of these, by weight
 
 A mixture is a word like the others, so it can be named wherever a task can: in a
@@ -17,13 +20,14 @@ import re
 from collections.abc import Iterator
 
 from pxy import config
-from pxy.data import arithmetic, rows, world_problems
+from pxy.data import arithmetic, rows, variants, world_problems
 
 _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
 _FILES = (".jsonl", ".parquet")
 _KINDS = (
-  "arithmetic/LEVEL, world/KIND, a .jsonl or .parquet file, gym:NAME, tfds:NAME, or a"
-  " mixture such as '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
+  "arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or .parquet file, gym:NAME,"
+  " tfds:NAME, variants:TASK, or a mixture such as"
+  " '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
 )
 
 
@@ -51,6 +55,7 @@ def parts(task: str) -> list[tuple[float, str]]:
 def needs_answer(grader: str, task: str) -> bool:
   """Whether each row needs a reference: a user's function may judge without one, and so
   does reasoning-gym."""
+  task = task.removeprefix(variants.PREFIX)
   return ":" not in grader and grader != "gym" and not task.startswith("gym:")
 
 
@@ -61,10 +66,19 @@ def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]
   of this one; other files give all their rows for any split. Raises config.Error for
   the first row that cannot be used.
   """
+  if task.startswith(variants.PREFIX):
+    inner = task.removeprefix(variants.PREFIX)
+    if inner.startswith(variants.PREFIX):
+      raise config.Error(f"task {task!r}: variants of variants; write {inner!r}")
+    return variants.read(read(inner, split, need_answer))
   if task.startswith("arithmetic/"):
     return list(enumerate(_arithmetic(task, split)))
   if task.startswith("world/"):
     return list(enumerate(_world(task, split)))
+  if task.startswith("facts/"):
+    from pxy.data import facts  # of an extra
+
+    return facts.read(task, split)
   if task.startswith("gym:"):
     from pxy.data import gym  # an extra
 
@@ -78,6 +92,10 @@ def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]
 
 def every(task: str, need_answer: bool) -> Iterator[rows.Row | config.Error]:
   """The rows of all splits of one source; for files, what is wrong with the others."""
+  if task.startswith(variants.PREFIX):
+    for row in every(task.removeprefix(variants.PREFIX), need_answer):
+      yield from [row] if isinstance(row, config.Error) else variants.of(row)
+    return
   if task.endswith(_FILES) and not task.startswith(("gym:", "tfds:")):
     yield from rows.read(task, need_answer=need_answer)
     return

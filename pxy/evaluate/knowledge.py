@@ -125,10 +125,11 @@ def divergences(
 
   Raises config.Error where the two have other vocabularies.
   """
-  if policy.arch.vocab != other.arch.vocab:
+  if policy.arch.vocab_size != other.arch.vocab_size:
     raise config.Error(
-      f"{policy.name} and {other.name}: {policy.arch.vocab} and {other.arch.vocab}"
-      " tokens; KL needs one tokenizer: leave `kept` out of --what"
+      f"{policy.name} and {other.name}: {policy.arch.vocab_size} and"
+      f" {other.arch.vocab_size} tokens; KL needs one tokenizer: leave `kept` out of"
+      " --what"
     )
   order = np.argsort([row["problem"] for row in stored.problems], kind="stable")
   stored = stored.take(order, TEXTS)

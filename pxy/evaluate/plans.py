@@ -7,6 +7,8 @@ its responses serve. A task of the user's own has a plan of one row, with every 
 import dataclasses
 
 from pxy.data import arithmetic, world, world_problems
+from pxy.evaluate import samples
+from pxy.weights import load
 
 CONTEXTS = ("start", "document", "other")
 
@@ -53,6 +55,10 @@ class Plan:
   max_prompt_tokens: int = 64
   max_new_tokens: int = 96
 
+  def smaller(self) -> "Plan":
+    """Its asks, each made smaller."""
+    return dataclasses.replace(self, asks=tuple(ask.smaller() for ask in self.asks))
+
 
 HOPS = 6
 PLANS = {
@@ -89,6 +95,15 @@ PLANS = {
 }
 BASES = {"world": "builtin:world", "arithmetic": "builtin:tiny"}
 """Whose tokenizer says which world a model is of."""
+
+
+def of_tokenizer(tokenizer) -> tuple[str, Plan] | None:
+  """(name, plan) of the world that a tokenizer is of; None where it is of none."""
+  digest = samples.tokenizer_digest(tokenizer)
+  for name, base in BASES.items():
+    if digest == samples.tokenizer_digest(load.about(base).tokenizer):
+      return name, PLANS[name]
+  return None
 
 
 def of_task(task: str, problems: int, samples: int) -> Plan:

@@ -100,7 +100,7 @@ def _bound(t: Table) -> list[estimate.Spec]:
   return [
     *curve(t, t.right_PR, shuffled=chance),
     *(curve(t, t.verified_PR, verified=True) if _any(t.verified_PR) else ()),
-    *_spread(t, t.verified_PR if _any(t.verified_PR) else t.right_PR),
+    *_spread(t, best(t)),
   ]
 
 
@@ -108,6 +108,11 @@ def curve(t: Table, correct_PR, **how) -> list[estimate.Spec]:
   """pass@k for each k that so many responses bear."""
   n = correct_PR.shape[1]
   return [bound.pass_at(t.ids, correct_PR, k, **how) for k in bound.ks(n)]
+
+
+def best(t: Table) -> np.ndarray:
+  """Whether every step is right, where the grader tells; else whether the answer is."""
+  return t.verified_PR if _any(t.verified_PR) else t.right_PR
 
 
 def _spread(t: Table, correct_PR) -> list[estimate.Spec]:
@@ -137,21 +142,31 @@ def _same_by_text(t: Table) -> bool:
   return bool(known_PR.any() and (same_PR == (t.right_PR == 1))[known_PR].all())
 
 
-def _calibration(t: Table) -> list[estimate.Spec]:
+def agreement(t: Table) -> tuple[calibration.Confidence, np.ndarray] | None:
+  """The confidence that every model has, and right_PR; None where nothing is
+  answered, or but once."""
   right_PR, answer_PR = t.right_PR[:, :CONFIDENT], t.answer_PR[:, :CONFIDENT]
-  length_PR = t.stored.length_PR[:, :CONFIDENT]
-  out = []
-  if right_PR.shape[1] > 1 and (answer_PR >= 0).any():
-    out += calibration.specs(t.ids, calibration.agreement(answer_PR), right_PR)
-    logp_PR = t.stored.logp["prompt"][:, :CONFIDENT]
-    sequence_PR = calibration.sequence(logp_PR, length_PR)
-    given = calibration.given("sequence", sequence_PR, answer_PR)
-    out += calibration.specs(t.ids, given, right_PR)
-  return out
+  if right_PR.shape[1] < 2 or not (answer_PR >= 0).any():
+    return None
+  return calibration.agreement(answer_PR), right_PR
+
+
+def _calibration(t: Table) -> list[estimate.Spec]:
+  held = agreement(t)
+  if held is None:
+    return []
+  confidence, right_PR = held
+  logp_PR = t.stored.logp["prompt"][:, :CONFIDENT]
+  sequence_PR = calibration.sequence(logp_PR, t.stored.length_PR[:, :CONFIDENT])
+  given = calibration.given("sequence", sequence_PR, t.answer_PR[:, :CONFIDENT])
+  return [
+    *calibration.specs(t.ids, confidence, right_PR),
+    *calibration.specs(t.ids, given, right_PR),
+  ]
 
 
 def _diversity(t: Table) -> list[estimate.Spec]:
-  best_PR = t.verified_PR if _any(t.verified_PR) else t.right_PR
+  best_PR = best(t)
   texts = [
     [
       " ".join(text.split()) if right == 1 else None
@@ -172,12 +187,16 @@ def _diversity(t: Table) -> list[estimate.Spec]:
 
 
 def _robust(t: Table) -> list[estimate.Spec]:
-  groups, variants = t.column("group"), t.column("variant")
-  if "plain" not in variants or len(set(variants)) < 2 or None in groups:
+  if not varied(t):
     return []
-  gold_P = t.gold_P
-  right_PR = t.verified_PR if _any(t.verified_PR) else t.right_PR
-  return robust.specs(groups, variants, right_PR, t.answer_PR, gold_P)
+  groups, variants = t.column("group"), t.column("variant")
+  return robust.specs(groups, variants, best(t), t.answer_PR, t.gold_P)
+
+
+def varied(t: Table) -> bool:
+  """Whether questions stand in it in several ways, `plain` among them."""
+  groups, variants = t.column("group"), t.column("variant")
+  return "plain" in variants and len(set(variants)) > 1 and None not in groups
 
 
 def _hallucination(t: Table) -> list[estimate.Spec]:
@@ -247,6 +266,17 @@ def marginal_of(t: Table) -> Table | None:
       gold_P = np.array([code[a] for a in gold])
       return dataclasses.replace(few, answer_PR=answer_PR, gold_P=gold_P)
   return None
+
+
+def few_answers(few: Table) -> list[str]:
+  """The right answers of `marginal_of`, by code."""
+  return sorted({" ".join(row["answer"].split()) for row in few.problems})
+
+
+def counted(stored: store.Stored, answers: Sequence[str]) -> np.ndarray:
+  """How often each of some answers is given, over all responses."""
+  found = [answer for group in stored.answers for answer in group]
+  return np.array([found.count(answer) for answer in answers], float)
 
 
 def few_shares(few: Table) -> np.ndarray:

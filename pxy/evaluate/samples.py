@@ -25,7 +25,7 @@ from pxy.rewards import given
 from pxy.sampling import collect
 from pxy.show import progress
 
-WAVES = 4
+WAVES = 8
 """Responses of a chunk, in slots of the sampler: its last ones leave slots idle."""
 _AWAY = 0.381966
 """How far on in the task the other prompt is: no neighbour, and no even part of it."""
@@ -205,7 +205,7 @@ def fill(
       first=first,
     )
     return [
-      (answer.prompt, _row(answer, ids[answer.prompt.uid], r, seed, collector))
+      (answer.prompt, row(answer, ids[answer.prompt.uid], r, seed, collector))
       for answers in graded.answers
       for r, answer in enumerate(answers, first)
     ]
@@ -240,7 +240,7 @@ def _chunks(prompts, samples: int, engine):
   return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
 
-def _row(answer: collect.Answer, problem: str, r: int, seed: int, collector) -> dict:
+def row(answer: collect.Answer, problem: str, r: int, seed: int, collector) -> dict:
   """The row of a response, but for its log-probs."""
   prompt, outcome = answer.prompt, answer.outcome
   known = outcome.status == "scored"

@@ -18,6 +18,8 @@ import numpy as np
 
 from pxy.measures import estimate
 
+_POOLED = "pooled responses, ties in every order; null: grades dealt out anew"
+
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
@@ -108,6 +110,14 @@ def auroc(ids: Sequence[str], confidence: str, score_PR, correct_PR) -> estimate
   return _spec(ids, name, auroc_B, method, score_PR, correct_PR)
 
 
+def accuracy(
+  ids: Sequence[str], confidence: str, score_PR, correct_PR, coverage: int
+) -> estimate.Spec:
+  """Accuracy of the `coverage` percent with the highest scores."""
+  name = named(f"accuracy@{coverage}", confidence)
+  return _spec(ids, name, _at(coverage / 100), _POOLED, score_PR, correct_PR)
+
+
 def perplexity(
   ids: Sequence[str], conditional_PR, marginal_PR, tokens_PR, correct_PR
 ) -> list[estimate.Spec]:
@@ -125,11 +135,10 @@ def risk(
   ids: Sequence[str], confidence: str, score_PR, correct_PR
 ) -> list[estimate.Spec]:
   """Risk-coverage area, and accuracy at 50 and 80 % coverage."""
-  method = "pooled responses, ties in every order; null: grades dealt out anew"
-  kinds = {"aurc": aurc_B, "accuracy@50": _at(0.5), "accuracy@80": _at(0.8)}
+  name, method = named("aurc", confidence), _POOLED
   return [
-    _spec(ids, named(name, confidence), of, method, score_PR, correct_PR)
-    for name, of in kinds.items()
+    _spec(ids, name, aurc_B, method, score_PR, correct_PR),
+    *(accuracy(ids, confidence, score_PR, correct_PR, c) for c in (50, 80)),
   ]
 
 

@@ -8,6 +8,9 @@ them is never read. Within a step the layers only read; the step's keys and valu
 written once, behind the last layer, so that inside a loop XLA updates the cache in
 place.
 
+A `turned` cache has both token by token, [L, B, S, K, H], and takes a layer's token
+before that layer reads: so a GPU's kernel finds it (attention.held).
+
 Left out: paging, quantised entries.
 """
 
@@ -30,25 +33,29 @@ class Cache:
   k_LBKHS: jax.Array
   v_LBKSH: jax.Array
   length_B: jax.Array
+  turned: bool = dataclasses.field(default=False, metadata={"static": True})
+  """Keys and values are k_LBSKH and v_LBSKH."""
 
   @property
   def room(self) -> int:
     """Tokens that a row has room for."""
-    return self.v_LBKSH.shape[3]
+    return self.v_LBKSH.shape[2 if self.turned else 3]
 
 
-def empty(arch, rows: int, length: int, dtype="float32") -> Cache:
+def empty(arch, rows: int, length: int, dtype="float32", turned: bool = False) -> Cache:
   """`rows` empty rows with room for `length` tokens each."""
-  shape = (arch.layers, rows, arch.kv_heads)
-  return Cache(
-    jnp.zeros((*shape, arch.head_dim, length), dtype),
-    jnp.zeros((*shape, length, arch.head_dim), dtype),
-    jnp.zeros(rows, jnp.int32),
-  )
+  heads, width = arch.kv_heads, arch.head_dim
+  keys, values = (heads, width, length), (heads, length, width)
+  if turned:
+    keys = values = (length, heads, width)
+  made = (jnp.zeros((arch.layers, rows, *shape), dtype) for shape in (keys, values))
+  return Cache(*made, jnp.zeros(rows, jnp.int32), turned)
 
 
-def of(k_LBTKH, v_LBTKH, length_B) -> Cache:
+def of(k_LBTKH, v_LBTKH, length_B, turned: bool = False) -> Cache:
   """The cache of tokens that were read from the start of each row."""
+  if turned:
+    return Cache(k_LBTKH, v_LBTKH, length_B, turned)
   return Cache(
     k_LBTKH.transpose(0, 1, 3, 4, 2), v_LBTKH.transpose(0, 1, 3, 2, 4), length_B
   )
@@ -64,6 +71,19 @@ def layer(cache: Cache, number, live: int | None):
     return jax.lax.dynamic_slice(x, (number, 0, 0, 0, 0), sizes)[0]
 
   return cut(cache.k_LBKHS, 4), cut(cache.v_LBKSH, 3)
+
+
+def put(cache: Cache, number, k_BKH, v_BKH) -> Cache:
+  """One more token in a layer of each row of a turned cache, whose lengths stay; a full
+  row stays as it is."""
+  row_B, at_B = jnp.arange(cache.length_B.shape[0]), cache.length_B
+
+  def one(x, new_BKH):
+    place = x.at[number, row_B, at_B]
+    return place.set(new_BKH.astype(x.dtype), mode="drop", unique_indices=True)
+
+  k, v = one(cache.k_LBKHS, k_BKH), one(cache.v_LBKSH, v_BKH)
+  return dataclasses.replace(cache, k_LBKHS=k, v_LBKSH=v)
 
 
 def append(cache: Cache, k_LBKH, v_LBKH, mesh=None) -> Cache:
@@ -136,7 +156,9 @@ def resize(cache: Cache, row_B, length: int) -> Cache:
     missing[axis] = (0, length - x.shape[axis])
     return jnp.pad(x, missing)
 
-  return Cache(take(cache.k_LBKHS, 4), take(cache.v_LBKSH, 3), cache.length_B[row_B])
+  keys, values = (2, 2) if cache.turned else (4, 3)
+  k, v = take(cache.k_LBKHS, keys), take(cache.v_LBKSH, values)
+  return Cache(k, v, cache.length_B[row_B], cache.turned)
 
 
 def copy(to: Cache, rows, source: Cache, source_rows) -> Cache:
@@ -144,10 +166,15 @@ def copy(to: Cache, rows, source: Cache, source_rows) -> Cache:
   are left out."""
   width = source.room
   k, v = to.k_LBKHS, to.v_LBKSH
+  if to.turned:
+    k, v = k.at[:, rows, :width], v.at[:, rows, :width]
+  else:
+    k, v = k.at[:, rows, :, :, :width], v.at[:, rows, :, :width]
   return Cache(
-    k.at[:, rows, :, :, :width].set(source.k_LBKHS[:, source_rows], mode="drop"),
-    v.at[:, rows, :, :width].set(source.v_LBKSH[:, source_rows], mode="drop"),
+    k.set(source.k_LBKHS[:, source_rows], mode="drop"),
+    v.set(source.v_LBKSH[:, source_rows], mode="drop"),
     to.length_B.at[rows].set(source.length_B[source_rows], mode="drop"),
+    to.turned,
   )
 
 
@@ -165,8 +192,9 @@ def placed(tree, mesh):
 
   def of(node):
     if isinstance(node, Cache):
-      k, v = (one(x, axis=1, heads=2) for x in (node.k_LBKHS, node.v_LBKSH))
-      return Cache(k, v, one(node.length_B))
+      heads = 3 if node.turned else 2
+      k, v = (one(x, axis=1, heads=heads) for x in (node.k_LBKHS, node.v_LBKSH))
+      return Cache(k, v, one(node.length_B), node.turned)
     return one(node)
 
   return jax.tree.map(of, tree, is_leaf=lambda node: isinstance(node, Cache))

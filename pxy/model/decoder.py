@@ -6,12 +6,14 @@
 `params` is a nested dict of float32 arrays. Those below "layers" are stacked, layer
 first, and `jax.lax.scan` runs over them, so that compile time does not grow with depth.
 The NNX modules of layers.py say what there is; their graph definitions are made
-abstractly, once per Arch, and merged with one layer's slice inside the scan.
+abstractly, once per Arch, and merged with one layer's slice inside the scan. `apart`
+layers are a tuple, and run one after the other.
 
 `forward` reads whole packed rows. `prefill` reads prompts and keeps their keys and
 values, `decode` reads one token per row with the cache: same layers, same numbers.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -21,6 +23,7 @@ from flax import nnx
 from pxy.model import attention, layers, splash
 from pxy.model import cache as kv
 from pxy.model.arch import Arch
+from pxy.parallel import mesh as mesh_lib
 
 # Stands for "no window" where the windows of all layers are one array.
 _FAR = 2**30
@@ -80,6 +83,17 @@ def axes(arch: Arch) -> dict:
   return names(outer, ()) | {"layers": names(layer, ("layers",))}
 
 
+def apart(params) -> dict:
+  """The parameters with "layers" a tuple, one tree each.
+
+  A GPU copies a layer's weights out of the stack before it reads them, in every turn of
+  a scan: for a token of few rows that is three times the bytes.
+  """
+  depth = jax.tree.leaves(params["layers"])[0].shape[0]
+  layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(depth)]
+  return params | {"layers": tuple(layers)}
+
+
 def size(arch: Arch) -> int:
   """Number of parameters."""
   return sum(leaf.size for leaf in jax.tree.leaves(abstract(arch)))
@@ -120,11 +134,13 @@ def _pin(x, sharding):
 
 
 def _scan(
-  arch, params, x_BTD, positions_BT, attend, *, remat, rows=None, extra=None, keep=True
-):
-  """x_BTD through all layers -> (hidden_BTD, stacked keys and values or None).
+  arch, params, x_BTD, positions_BT, attend, *,
+  remat, rows=None, extra=None, keep=True, held=None,
+):  # fmt: skip
+  """x_BTD through all layers -> (hidden_BTD, stacked keys and values or None, held).
 
-  attend(q, k, v, extra, window) has one layer's slice of `extra` and its window.
+  attend(q, k, v, held, extra, window) -> (out, held) has one layer's slice of `extra`
+  and its window; `held` goes from layer to layer.
   """
   graph = _modules(arch)[0][0]
   windows = arch.windows()
@@ -135,43 +151,58 @@ def _scan(
   kinds = kinds if arch.rope_local_theta is not None else kinds[:1]
   tables = [layers.rope(positions_BT, layers.frequencies(arch, k)) for k in kinds]
 
-  def step(x_BTD, inputs):
+  def step(carry, inputs):
+    x_BTD, held = carry
     values, extra, window = inputs
     angles = tables[0]
     if len(tables) == 2:
       angles = jax.tree.map(functools.partial(jnp.where, window == _FAR), *tables)
     window = windows[0] if same else window
+
+    def mix(q, k, v):
+      nonlocal held
+      out, held = attend(q, k, v, held=held, extra=extra, window=window)
+      return out
+
     layer = _merge(graph, values)
-    x_BTD, pair = layer(
-      _pin(x_BTD, rows),
-      angles,
-      lambda q, k, v: attend(q, k, v, extra=extra, window=window),
-    )
-    return x_BTD, pair if keep else None
+    x_BTD, pair = layer(_pin(x_BTD, rows), angles, mix)
+    return (x_BTD, held), pair if keep else None
 
   if remat != "none":
     step = jax.checkpoint(step, policy=_REMAT[remat], prevent_cse=False)
-  unroll = arch.layers if arch.layers <= _UNROLL else 1
-  inputs = (params["layers"], extra, window_L)
-  x_BTD, pairs = jax.lax.scan(step, x_BTD, inputs, unroll=unroll)
-  return _pin(_outer(arch, params).norm(_pin(x_BTD, rows)), rows), pairs
+  carry = x_BTD, held
+  if isinstance(params["layers"], tuple):
+    pairs = []
+    for i, values in enumerate(params["layers"]):
+      at = jax.tree.map(lambda x, i=i: x[i], (extra, window_L))
+      carry, pair = step(carry, (values, *at))
+      pairs.append(pair)
+    pairs = jax.tree.map(lambda *x: jnp.stack(x), *pairs)
+  else:
+    unroll = arch.layers if arch.layers <= _UNROLL else 1
+    inputs = (params["layers"], extra, window_L)
+    carry, pairs = jax.lax.scan(step, carry, inputs, unroll=unroll)
+  x_BTD, held = carry
+  return _pin(_outer(arch, params).norm(_pin(x_BTD, rows)), rows), pairs, held
 
 
 def _read(
   arch, params, tokens_BT, positions_BT, segments_BT, *,
-  remat, dtype, keep, rows=None, mesh=None, kernel=None,
+  remat, dtype, keep, rows=None, most=None, mesh=None, kernel=None,
 ):  # fmt: skip
 
-  def attend(q, k, v, extra, window):
-    return attention.packed(
+  def attend(q, k, v, held, extra, window):
+    out_BTNH = attention.packed(
       q, k, v, segments_BT, scale=arch.scale, softcap=arch.attn_softcap, window=window,
-      windows=[w or _FAR for w in arch.windows()], mesh=mesh, kernel=kernel,
+      windows=[w or _FAR for w in arch.windows()], most=most, mesh=mesh, kernel=kernel,
     )  # fmt: skip
+    return out_BTNH, held
 
   x_BTD = _embed(arch, params, tokens_BT, dtype, rows)
-  return _scan(
+  hidden_BTD, pairs, _ = _scan(
     arch, params, x_BTD, positions_BT, attend, remat=remat, rows=rows, keep=keep
   )
+  return hidden_BTD, pairs
 
 
 def forward(
@@ -202,21 +233,26 @@ def forward(
   return hidden_BTD
 
 
-def prefill(arch: Arch, params, tokens_BT, length_B, *, dtype="float32", mesh=None):
+def prefill(
+  arch: Arch, params, tokens_BT, length_B, *, dtype="float32", mesh=None, turned=None
+):
   """Reads right-padded prompts of `length_B` > 0 tokens.
 
-  mesh: that the program runs on; None: one device. Returns the last real token's
-  hidden_BD, and the cache, with room for T tokens.
+  mesh: that the program runs on; None: one device. turned: of the cache; None: as
+  attention reads it here. Returns the last real token's hidden_BD, and the cache, with
+  room for T tokens.
   """
+  if turned is None:
+    turned = attention.holds(arch, dtype, mesh)
   rows, tokens = tokens_BT.shape
   positions_BT = jnp.broadcast_to(jnp.arange(tokens)[None], (rows, tokens))
   segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
   hidden_BTD, (k, v) = _read(
     arch, params, tokens_BT, positions_BT, segments_BT,
-    remat="none", dtype=dtype, keep=True, mesh=mesh,
+    remat="none", dtype=dtype, keep=True, most=2, mesh=mesh,  # a prompt, and padding
   )  # fmt: skip
   hidden_BD = jnp.take_along_axis(hidden_BTD, (length_B - 1)[:, None, None], 1)[:, 0]
-  return hidden_BD, kv.of(k, v, length_B.astype(jnp.int32))
+  return hidden_BD, kv.of(k, v, length_B.astype(jnp.int32), turned)
 
 
 def decode(
@@ -231,24 +267,36 @@ def decode(
 ):
   """Reads one token per row, at position `cache.length_B`.
 
-  live: positions of the cache that are looked at, from the first; None: all. mesh: that
-  the program runs on; None: one device. Returns the token's hidden_BD, and the cache
-  with it, one longer.
+  live: positions of the cache that are looked at, from the first; None: all; of a
+  turned cache, in each row as many as it has. mesh: that the program runs on; None: one
+  device. Returns the token's hidden_BD, and the cache with it, one longer.
   """
-  length_B = cache.length_B
+  length_B, turned = cache.length_B, cache.turned
 
-  def attend(q, k, v, extra, window):
-    out_BNH = attention.cached(
-      q[:, 0], k[:, 0], v[:, 0], *kv.layer(cache, extra, live), length_B,
-      scale=arch.scale, softcap=arch.attn_softcap, window=window,
-    )  # fmt: skip
-    return out_BNH[:, None]
+  def attend(q, k, v, held, extra, window):
+    q, k, v = q[:, 0], k[:, 0], v[:, 0]
+    if turned:
+      held = kv.put(held, extra, k, v)
+      out_BNH = attention.held(
+        q, held.k_LBKHS, held.v_LBKSH, extra, jnp.minimum(length_B + 1, held.room),
+        scale=arch.scale, how="cudnn" if mesh_lib.platform(mesh) == "gpu" else "xla",
+      )  # fmt: skip
+    else:
+      out_BNH = attention.cached(
+        q, k, v, *kv.layer(cache, extra, live), length_B,
+        scale=arch.scale, softcap=arch.attn_softcap, window=window,
+      )  # fmt: skip
+    return out_BNH[:, None], held
 
-  hidden_B1D, (k, v) = _scan(
+  hidden_B1D, pairs, held = _scan(
     arch, params, _embed(arch, params, tokens_B[:, None], dtype), length_B[:, None],
-    attend, remat="none", extra=jnp.arange(arch.layers),
+    attend, remat="none", extra=jnp.arange(arch.layers), keep=not turned,
+    held=cache if turned else None,
   )  # fmt: skip
   hidden_BD = hidden_B1D[:, 0]
+  if turned:
+    return hidden_BD, dataclasses.replace(held, length_B=length_B + 1)
+  k, v = pairs
   # Zero, but not to XLA: the write has to wait for the last layer to have read. Left
   # without an order it copied the cache in each step, 3.5 of 11 ms at 256 rows of 128.
   wait = (0 * hidden_BD[:, 0])[None, :, None, None]

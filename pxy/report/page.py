@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pxy import config, files
 from pxy.report import curve, runs, sheet
 from pxy.show import completions, progress
+from pxy.train import checkpoint
 
 SAMPLES = 6
 SHOWN = 3000
@@ -36,21 +37,55 @@ def write(folders: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
   Raises:
     config.Error: a folder is no run, or `out` cannot be written.
   """
-  from pxy.report import plot  # matplotlib: a second that no run begins with
+  from pxy.report import (
+    plot,  # matplotlib: a second that no run begins with
+    probe_plot,
+    sections,
+  )
 
   groups = runs.group([runs.read(pathlib.Path(folder)) for folder in folders])
   out = pathlib.Path(out)
-  panels = plot.available(groups) + _aligned(groups)
+  panels = plot.available(groups) + probe_plot.over_steps(groups) + _aligned(groups)
+  parts = sections.of(groups)
   try:
     out.mkdir(parents=True, exist_ok=True)
-    if panels:
-      (out / "plots").mkdir(exist_ok=True)
-      (out / "plots" / "report.png").write_bytes(plot.png(groups, panels))
-    files.write_text(out / "report.md", _markdown(groups, panels))
-    files.write_text(out / "report.html", _html(groups, panels))
+    pictures = {"report": panels} | {part.key: part.panels for part in parts}
+    for name, drawn in pictures.items():
+      if drawn:
+        (out / "plots").mkdir(exist_ok=True)
+        (out / "plots" / f"{name}.png").write_bytes(plot.png(groups, drawn))
+    files.write_text(out / "report.md", _markdown(groups, panels, parts))
+    files.write_text(out / "report.html", _html(groups, panels, parts))
   except OSError as error:
     raise config.Error(f"{error.filename or out}: {error.strerror or error}") from error
   return out / "report.html"
+
+
+def keep(model: str, step: int | None, kind: str, found) -> pathlib.Path | None:
+  """Keeps what was measured of a run folder as MODEL/KIND/STEP.json, whole or not at
+  all, and writes the run's report anew; its path.
+
+  Args:
+    model: as it was named; what is no run folder keeps nothing.
+    step: of the checkpoint; None: the newest.
+    kind: `align`, `bound` or `probe`.
+    found: JSON; of `bound` and `probe` a report of --json, or a list of them.
+  """
+  folder = pathlib.Path(model)
+  known = checkpoint.steps(folder / "checkpoints")
+  if model.startswith("builtin:") or not known:
+    return None
+  step = max(known) if step is None else step
+  if isinstance(found, list) and len(found) == 1:
+    found = found[0]
+  path = folder / kind / f"{step:08d}.json"
+  try:
+    files.write_json(path, found)
+  except OSError as error:
+    raise config.Error(f"{path}: {error.strerror or error}") from error
+  if not (folder / "metrics.jsonl").is_file():
+    return None
+  return write([folder], folder)
 
 
 def _aligned(groups) -> list:
@@ -300,7 +335,7 @@ def _visible(text: str) -> str:
   return _CONTROL.sub("\ufffd", text)
 
 
-def _html(groups, panels) -> str:
+def _html(groups, panels, parts_of) -> str:
   one = len(groups) == 1
   parts = [f"<h1>{_text(title(groups))}</h1>"]
   if one:
@@ -313,15 +348,8 @@ def _html(groups, panels) -> str:
     items = (f"<b>{_text(g.name)}</b>: {_text(headline(g))}" for g in groups)
     parts.append("<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>")
     parts.append(_html_many(groups))
-  if panels:
-    from pxy.report import plot
-
-    figures = "".join(
-      f"<figure><h2>{_text(p.title)}</h2>{plot.svg(p, groups)}"
-      f"<figcaption>{_text(p.note)}</figcaption></figure>"
-      for p in panels
-    )
-    parts.append(f'<div class="plots">{figures}</div>')
+  parts.append(_html_plots(groups, panels))
+  parts += [_html_section(groups, part) for part in parts_of]
   if one:
     parts.append(_html_samples(groups[0]))
   for group in groups:
@@ -329,6 +357,47 @@ def _html(groups, panels) -> str:
     name = "Config" if one else f"Config of {_text(group.name)}"
     parts.append(f"<details><summary>{name}</summary><pre>{settings}</pre></details>")
   return sheet.page(_text(title(groups)), "\n".join(parts))
+
+
+def _html_plots(groups, panels) -> str:
+  from pxy.report import plot
+
+  figures = "".join(
+    f"<figure><h2>{_text(p.title)}</h2>{plot.svg(p, groups)}"
+    f"<figcaption>{_text(p.note)}</figcaption></figure>"
+    for p in panels
+  )
+  return f'<div class="plots">{figures}</div>' if panels else ""
+
+
+def _html_section(groups, part) -> str:
+  out = f"<h2>{_text(part.title)}</h2>"
+  out += "".join(f'<p class="note">{_text(fact)}</p>' for fact in part.facts)
+  out += _html_plots(groups, part.panels)
+  if part.questions:
+    out += (
+      '<h3>One question in every variant</h3><p class="note">The first questions of the'
+      " task; nothing is picked. Each answer with the number of responses that gave"
+      " it.</p>"
+    )
+    out += "".join(_html_rows(rows, "said") for rows in part.questions)
+  return (
+    f'<section class="part">{out}<details><summary>All'
+    f" {len(part.table) - 1} numbers of {_text(part.title)}</summary>"
+    f"{_html_rows(part.table, 'measures')}</details></section>"
+  )
+
+
+def _html_rows(rows, kind: str) -> str:
+  """A table whose first row is its header."""
+  head, *body = (
+    "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in row) + "</tr>"
+    for row, tag in zip(rows, ["th", *["td"] * (len(rows) - 1)], strict=True)
+  )
+  return (
+    f'<div class="wide"><table class="{kind}"><thead>{head}</thead>'
+    f"<tbody>{''.join(body)}</tbody></table></div>"
+  )
 
 
 def _html_one(group) -> str:
@@ -451,7 +520,20 @@ def _md_table(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join(lines)
 
 
-def _markdown(groups, panels) -> str:
+def _md_section(part) -> list[str]:
+  out = [f"## {_md(part.title)}", *map(_md, part.facts)]
+  if part.panels:
+    out.append(f"![{_md(part.title)}](plots/{part.key}.png)")
+    out += [f"- **{_md(p.title)}**: {_md(p.note)}" for p in part.panels]
+  if part.questions:
+    out.append(
+      "One question in every variant; the first of the task, nothing is picked:"
+    )
+    out += map(_md_table, part.questions)
+  return [*out, _md_table(part.table)]
+
+
+def _markdown(groups, panels, parts_of) -> str:
   parts = [f"# {_md(title(groups))}"]
   if len(groups) == 1:
     group = groups[0]
@@ -471,6 +553,8 @@ def _markdown(groups, panels) -> str:
   if panels:
     parts.append("![Plots](plots/report.png)")
     parts += [f"- **{_md(p.title)}**: {_md(p.note)}" for p in panels]
+  for part in parts_of:
+    parts += _md_section(part)
   if len(groups) == 1:
     parts.append("Completions before and after are in report.html.")
   return "\n\n".join(parts) + "\n"

@@ -55,6 +55,12 @@ class Run:
   """How each process but the last ended, and where the next went on."""
   alignments: dict[int, dict] = dataclasses.field(default_factory=dict)
   """What `pxy align` measured, by step."""
+  bounds: dict[int, list[dict]] = dataclasses.field(default_factory=dict)
+  """Reports of `pxy bound`, one a task, by step."""
+  probes: dict[int, list[dict]] = dataclasses.field(default_factory=dict)
+  """Reports of `pxy probe`, one a task, by step."""
+  probed: dict[int, dict[str, dict]] = dataclasses.field(default_factory=dict)
+  """{step: {NAME: {value, low, high}}} of the weights in training (probe_every)."""
 
   @functools.cached_property
   def phases(self) -> list[Phase]:
@@ -160,10 +166,11 @@ def read(folder: pathlib.Path) -> Run:
     summary = {}
     if (folder / "summary.json").is_file():
       summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    alignments = {
-      int(path.stem): json.loads(path.read_text(encoding="utf-8"))
-      for path in sorted((folder / "align").glob("*.json"))
-    }
+    alignments = _kept(folder / "align")
+    bounds, probes = (
+      {step: _reports(found) for step, found in _kept(folder / kind).items()}
+      for kind in ("bound", "probe")
+    )
   except (OSError, ValueError) as error:
     raise config.Error(f"{folder}: damaged run folder: {error}") from error
   return Run(
@@ -174,7 +181,43 @@ def read(folder: pathlib.Path) -> Run:
     summary,
     interruptions,
     alignments,
+    bounds,
+    probes,
+    _probed(records),
   )
+
+
+def _kept(folder: pathlib.Path) -> dict[int, dict | list]:
+  """The JSON of STEP.json, by step."""
+  return {
+    int(path.stem): json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted(folder.glob("*.json"))
+  }
+
+
+def _reports(found) -> list[dict]:
+  """Reports as --json has them; ValueError for what is none."""
+  reports = found if isinstance(found, list) else [found]
+  for report in reports:
+    if not isinstance(report, dict) or not isinstance(report.get("measures"), dict):
+      raise ValueError("a report of pxy bound or pxy probe has `measures`")
+  return reports
+
+
+def _probed(records: Sequence[dict]) -> dict[int, dict[str, dict]]:
+  """A step's record has the numbers of the weights that it began with, an evaluation's
+  those of the weights that it is of."""
+  out: dict[int, dict[str, dict]] = {}
+  for record in records:
+    step = record["step"] - ("eval" not in record)
+    for name, value in record.items():
+      if name.startswith("probe/"):
+        name = name.removeprefix("probe/")
+        stem, _, end = name.rpartition("/")
+        if end not in ("low", "high"):
+          stem, end = name, "value"
+        out.setdefault(step, {}).setdefault(stem, {})[end] = value
+  return out
 
 
 def _interruptions(path: pathlib.Path) -> tuple[str, ...]:

@@ -50,6 +50,16 @@ figcaption { margin-top: .3rem; text-wrap: pretty; }
 pre { margin: 0; font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
   white-space: pre-wrap; overflow-wrap: anywhere; max-height: 26rem; overflow: auto;
   unicode-bidi: isolate; }
+.part { border-top: 1px solid var(--grid); padding: 1.4rem 0 .6rem; }
+.part > h2 { font-size: 1.25rem; }
+h3 { font-size: 1rem; margin: 0 0 .4rem; }
+.said, .measures { font-size: .85rem; margin: .8rem 0 1.6rem; }
+.said td, .measures td:last-child { text-align: left; }
+.said th, .measures th:last-child { text-align: left; }
+.measures td:first-child, .said td:first-child { text-align: left; padding-left: 0; }
+.said td { white-space: normal; vertical-align: top; overflow-wrap: anywhere;
+  min-width: 6rem; }
+.measures td:last-child { color: var(--muted); }
 details { border-top: 1px solid var(--grid); padding: .8rem 0; }
 summary { cursor: pointer; color: var(--muted); }
 details pre { max-height: none; margin-top: .6rem; }

@@ -13,6 +13,8 @@ _TABLE = (
   ("gym", r"gym:.*"),
   ("arithmetic", r"arithmetic.*"),
   ("verified", r"world/.*"),
+  ("choice", r"facts/choices.*"),
+  ("short", r"facts/.*"),
   ("number", r"gsm8k|gsm-?8k|gsm-?plus|gsm-?symbolic|svamp|asdiv|mawps|multiarith"),
   (
     "math",

@@ -25,6 +25,7 @@ from collections.abc import Callable
 
 from pxy import config, imports
 from pxy.rewards import answer, chain, equal, known, value
+from pxy.rewards import short as short_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +160,50 @@ def abstain(item: Item) -> Outcome:
   return _chain(item, lambda told: told["verified"] or told["abstained"] - 1)
 
 
+def short(item: Item) -> Outcome:
+  """1 if the first sentence is an accepted answer, or abstains where there is none.
+
+  Columns: `accepted`, a list of answers that are right besides the answer; `question`,
+  whose words a sentence may repeat; `answerable`, false where to abstain is right, as
+  it is with the answer `unknown`.
+  """
+  answerable = item.columns.get("answerable", True)
+  if not isinstance(answerable, bool):
+    return ungradable("column `answerable` must be true or false")
+  if item.answer.strip().lower() == short_lib.UNKNOWN:
+    answerable = False
+  if not item.answer.strip() and answerable:
+    return ungradable("the answer is empty")
+  said = short_lib.sentence(item.response)
+  question = item.columns.get("question", item.prompt)
+  accepted = item.columns.get("accepted", [])
+  if not isinstance(question, str) or not isinstance(accepted, list):
+    return ungradable("column `question` must be text, and `accepted` a list of texts")
+  accepted = [item.answer, *(name for name in accepted if isinstance(name, str))]
+  right = answerable and short_lib.names(said, accepted, question)
+  abstained = not right and short_lib.abstains(said)
+  told = {"answer": float(right if answerable else abstained)}
+  return scored(told["answer"], told | {"abstained": float(abstained)})
+
+
+def choice(item: Item) -> Outcome:
+  """1 if the first sentence is the answer's letter: `B`, `B.`, `(B)`, `Answer: B`.
+
+  Column: `choices`, the texts of A, B, ..., of which the chosen one's may follow.
+  """
+  expected = item.answer.strip().upper()
+  if len(expected) != 1 or not expected.isalpha():
+    return ungradable(f"the answer {item.answer[:40]!r} is no letter")
+  choices = item.columns.get("choices", [])
+  if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
+    return ungradable("column `choices` must be a list of texts")
+  said = short_lib.sentence(item.response)
+  found = short_lib.letter(said, choices)
+  told = {"answer": float(found == expected)}
+  abstained = not found and short_lib.abstains(said)
+  return scored(told["answer"], told | {"abstained": float(abstained)})
+
+
 def reference(text: str) -> str:
   """What `math` compares with: the answer, or what it has in a box."""
   inside = answer.boxed(text)
@@ -184,6 +229,8 @@ OWN = {
   "answer": said,
   "verified": verified,
   "abstain": abstain,
+  "short": short,
+  "choice": choice,
 }
 """Graders that are safe to run on one sample after another in one process."""
 FORKED = {

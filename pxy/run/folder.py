@@ -254,6 +254,7 @@ FREE = {
   config.Train: (
     "steps",
     "eval_every",
+    "probe_every",
     "save_every",
     "save",
     "mirror",

@@ -18,7 +18,7 @@ from pxy.rl import pack
 from pxy.run import session
 
 
-def of(parts, step: int, phase, graded, made, found) -> session.Done:
+def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
   """The record of a training step, and how it moves the run on.
 
   Args:
@@ -27,6 +27,7 @@ def of(parts, step: int, phase, graded, made, found) -> session.Done:
     phase: config.Phase.
     graded: collect.Graded.
     made, found: step.Batches and step.Found.
+    probed: of parts.Parts.probe.
   """
   cfg, taken = parts.cfg, parts.session.clock.take()
   returns = parts.session.returns
@@ -58,6 +59,7 @@ def of(parts, step: int, phase, graded, made, found) -> session.Done:
     "perf/total_num_tokens": tokens,
     "perf/throughput": tokens / taken["timing_s/step"] / parts.mesh.size,
     "rollout/idle": parts.collector.engine.stats.idle,
+    **probed,
   }
   adv_PR = np.concatenate([b.adv_PR for b in batches])
   return session.Done(

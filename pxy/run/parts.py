@@ -13,6 +13,7 @@ import jax
 
 from pxy import config
 from pxy.data import prompts as prompts_lib
+from pxy.evaluate import glance as glance_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import decoder
@@ -44,6 +45,7 @@ class Parts:
     reference: weights of the start, for a KL term; else None.
     collector: draws and grades the responses of a step.
     examiner: draws and grades those of an evaluation.
+    glance, prober: what a probe asks, and what draws and grades for it; or None.
     session: keeps the run alive.
     notes: what is to be said of all this before the first step.
   """
@@ -59,6 +61,8 @@ class Parts:
   reference: object
   collector: collect.Collector
   examiner: collect.Collector
+  glance: glance_lib.Glance | None
+  prober: collect.Collector | None
   session: session_lib.Session
   notes: list[str]
 
@@ -83,16 +87,35 @@ class Parts:
         seed=cfg.seed,
         version=place.updates,
       )
+    line = evaluate_lib.by_source(found.graded)
+    if place.step == cfg.steps:  # the other probes are in the records of steps
+      line |= self.probe(state, place.step)
     phase = "before"
     if place.step:
       phase = config.phase_at(cfg, place.step - 1)[1].name
     return session_lib.Examined(
       scores=scores_lib.to_json(found.scores),
       phase=phase,
-      line=evaluate_lib.by_source(found.graded),
+      line=line,
       rows=numbers.rows(place.step, "eval", phase, found.graded),
       tokens=found.tokens,
     )
+
+  def probe(self, state, step: int) -> dict[str, float]:
+    """Numbers of the weights after so many steps, where they are due (probe_every);
+    the time that they take is not the step's."""
+    cfg = self.cfg
+    if self.glance is None or (step % cfg.probe_every and step != cfg.steps):
+      return {}
+    with (
+      self.session.clock("probe"),
+      self.session.bar.count("probe", self.glance.total) as count,
+    ):
+      prober = dataclasses.replace(self.prober, on_answer=count)
+      version = int(state.step)
+      found = self.glance(prober, state.params, seed=cfg.seed, version=version)
+    self.session.clock.start()
+    return found
 
 
 def make(
@@ -129,13 +152,14 @@ def make(
   trainer = step_lib.Stepper(policy.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
   reference = _weights(cfg, trainer) if cfg.needs_reference else None
   pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.grader))
+  glance = glance_lib.make(policy.name, tokenizer) if cfg.probe_every else None
 
-  def collector(sampling: config.Sampling) -> collect.Collector:
+  def collector(sampling: config.Sampling, pool, longest: int) -> collect.Collector:
     engine = engine_lib.Engine(
       policy.arch,
       sampling=sampling,
       stop_ids=tokenizer.stop_ids,
-      max_prompt_tokens=cfg.data.max_prompt_tokens,
+      max_prompt_tokens=longest,
       mesh=sampling_mesh,
       dtype=cfg.compute.dtype,
     )
@@ -149,6 +173,12 @@ def make(
       on_answer=lambda done: session.bar.answers(done),
     )
 
+  own = pool, cfg.data.max_prompt_tokens
+  prober = None
+  if glance is not None:
+    by_task = stack.enter_context(pool_lib.Pool(cfg.reward, "auto"))
+    longest = glance.plan.max_prompt_tokens
+    prober = collector(glance.limits(cfg.sampling), by_task, longest)
   return Parts(
     cfg=cfg,
     policy=policy,
@@ -159,8 +189,10 @@ def make(
     contexts=contexts,
     trainer=trainer,
     reference=reference,
-    collector=collector(cfg.sampling),
-    examiner=collector(evaluate_lib.sampling(cfg.sampling, cfg.eval)),
+    collector=collector(cfg.sampling, *own),
+    examiner=collector(evaluate_lib.sampling(cfg.sampling, cfg.eval), *own),
+    glance=glance,
+    prober=prober,
     session=session,
     notes=_notes(cfg, policy, mesh, source, problems, answers, doubt),
   )

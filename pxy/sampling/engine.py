@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from pxy import config
-from pxy.model import flops
+from pxy.model import attention, flops
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.parallel import program as program_lib
@@ -39,6 +39,9 @@ PREFILL = 8192
 WHOLE = 2**30
 """Bytes of a device's cache above which it is made at its full length at once: a move
 to a longer one needs the old and the new at the same time."""
+
+PAGE = 128
+"""A GPU's rows are of as many tokens, or a multiple: the pages of attention.held."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,9 +341,12 @@ class _Batch:
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
     self.room, self.live, self.slots = 0, 0, None
-    self.whole = (
-      step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) > WHOLE
-    )
+    small = step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) <= WHOLE
+    # One length for all programs, where each costs a GPU seconds to compile: if rows
+    # are read as far as they are filled, or reading them all takes no time.
+    gpu = mesh_lib.platform(self.mesh) == "gpu"
+    self.one = attention.holds(self.arch, **self.static) or (gpu and small)
+    self.whole = self.one or not small
 
   def dispatch(self):
     """Fill the free slots and start a stretch; returns what `retire` must be given."""
@@ -441,6 +447,8 @@ class _Batch:
   def _grow(self, length):
     """See to it that every slot has room for `length` tokens."""
     most = self.longest + self.rule.limit
+    if self.one:
+      length = most = -(-most // PAGE) * PAGE
     self.live = max(self.live, _bucket(length, most))
     if self.live <= self.room:
       return

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from pxy.model import attention, decoder
 from pxy.model import cache as kv
-from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import draw
 
@@ -85,7 +85,7 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
   """`rows` idle slots with room for `length` tokens each."""
   zero_B = jnp.zeros(rows, jnp.int32)
   slots = Slots(
-    cache=kv.empty(arch, rows, length, dtype),
+    cache=_cache(arch, rows, length, dtype, mesh),
     token_B=zero_B,
     key_B=jax.random.split(jax.random.key(0), rows),
     drawn_B=zero_B,
@@ -94,9 +94,13 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
   return _pin(slots, mesh)
 
 
+def _cache(arch, rows, length, dtype, mesh):
+  return kv.empty(arch, rows, length, dtype, attention.holds(arch, dtype, mesh))
+
+
 def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
   """Bytes on each device of the cache that `empty` makes; nothing is allocated."""
-  shapes = jax.eval_shape(lambda: kv.empty(arch, rows, length, dtype))
+  shapes = jax.eval_shape(lambda: _cache(arch, rows, length, dtype, mesh))
   if mesh is not None:
     shapes = mesh_lib.at(shapes, kv.placed(shapes, mesh))
   return mesh_lib.device_bytes(shapes)
@@ -152,7 +156,7 @@ def decode(arch, params, slots, enough, *, rule, tokens, live, dtype, mesh=None)
   """Draw up to `tokens` tokens per slot, until `enough` slots are idle.
 
   The cache must have room for `tokens` more in every slot that is not idle, all within
-  its first `live` positions, which are those that attention reads. Returns the
+  its first `live` positions, which are those that attention reads at most. Returns the
   slots and (ids_TB, logp_TB, new_B, going_B, steps made): slot b's new tokens are the
   first new_B[b] of column b, and going_B says which slots are not idle.
   """
@@ -203,7 +207,7 @@ def weights(arch, params, *, dtype, mesh=None):
   """The weights to sample with: cast once, and on a mesh placed by its sampling rules.
 
   Vectors (norm scales) stay float32: the decoder uses them so. All else it would cast
-  in every step, to the same numbers.
+  in every step, to the same numbers. Where attention.holds, the layers are apart.
   """
   program = transfer(arch, dtype, mesh)
   return params if program is None else program(params)
@@ -224,7 +228,8 @@ def transfer(arch, dtype, mesh):
     def one(x, names):
       return x if len(set(names) - {"layers"}) < 2 else x.astype(dtype)
 
-    return jax.tree.map(one, params, axes)
+    params = jax.tree.map(one, params, axes)
+    return decoder.apart(params) if attention.holds(arch, dtype, mesh) else params
 
   return jax.jit(cast, out_shardings=where)
 

@@ -1,0 +1,84 @@
+"""Any task's questions in several wordings with one answer: `variants:TASK`.
+
+  plain       as it is
+  distractor  a true sentence that has nothing to do with it stands before it
+  number      a sentence with a number that has nothing to do with it
+  polite      a courteous request stands before it
+  space       blank lines stand before it, and one behind
+
+What stands in a question is left alone, since nothing here knows what it means: grids,
+code and spaces may matter. So the answer stays, and so do the row's columns, by which
+it is graded. `group` tells the question (the row's own, where it has one) and `variant`
+the wording. Which sentence and number a question gets is a hash of it.
+
+A chat template may trim messages; `space` is then the same prompt as `plain`. Left out:
+paraphrases and other numbers, which take a task that knows what it means (as
+`world/robust`), and system prompts, which are `data.system`.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from pxy.data import rows
+
+PREFIX = "variants:"
+VARIANTS = ("plain", "distractor", "number", "polite", "space")
+_SENTENCES = (
+  "The library on the corner is closed on public holidays.",
+  "A cat sleeps for most of the day.",
+  "The last bus had already left when the rain began.",
+  "My neighbour waters her plants in the evening.",
+  "Bread is best on the day on which it is baked.",
+  "The lighthouse was painted white again last summer.",
+  "Some people prefer tea to coffee.",
+  "Old maps often show the sea in blue.",
+)
+_NUMBERS = (
+  "This is page {} of the booklet.",
+  "The form has the number {}.",
+  "There were {} people in the queue this morning.",
+  "The room on the left has the number {}.",
+)
+_POLITE = (
+  "Could you please help me with this?",
+  "I would be grateful for your help with the following.",
+  "Hello! I hope you are well. Please look at this.",
+)
+
+
+def read(found: Iterable[tuple[int, rows.Row]]) -> list[tuple[int, rows.Row]]:
+  """(number, row) of each row in each wording, those of a row one after the other."""
+  return [
+    (uid * len(VARIANTS) + i, row)
+    for uid, one in found
+    for i, row in enumerate(of(one))
+  ]
+
+
+def of(row: rows.Row) -> Iterator[rows.Row]:
+  """A row in each of VARIANTS."""
+  text = row.messages[-1]["content"]
+  drawn = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+  group = str(row.columns.get("group", drawn.hex()[:16]))
+  if "variant" in row.columns:
+    group = f"{group} {row.columns['variant']}"
+  for name in VARIANTS:
+    last = row.messages[-1] | {"content": _worded(text, name, drawn)}
+    yield dataclasses.replace(
+      row,
+      messages=[*row.messages[:-1], last],
+      columns=row.columns | {"group": group, "variant": name},
+    )
+
+
+def _worded(text: str, name: str, drawn: bytes) -> str:
+  """drawn: bytes that are a function of the text."""
+  if name == "distractor":
+    return f"{_SENTENCES[drawn[0] % len(_SENTENCES)]}\n\n{text}"
+  if name == "number":
+    number = 10 + int.from_bytes(drawn[1:5], "big") % 990
+    return f"{_NUMBERS[drawn[5] % len(_NUMBERS)].format(number)}\n\n{text}"
+  if name == "polite":
+    return f"{_POLITE[drawn[6] % len(_POLITE)]}\n\n{text}"
+  return f"\n\n{text}\n" if name == "space" else text

@@ -1,0 +1,308 @@
+"""What a store's columns allow to be asked, and the two commands over it.
+
+The scripted model's numbers are known by construction: it is right, wrong or silent as
+a table says, so every measure that comes out can be reckoned by hand.
+"""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from pxy import config
+from pxy.commands import cli
+from pxy.evaluate import plans, probe, store
+from pxy.measures import estimate
+from pxy.weights import load
+
+R = 8
+
+
+def stored(problems, answers, **more) -> store.Stored:
+  """A store of what a scripted model answered: answers[p] has R entries, None for an
+  abstention."""
+  right = [
+    [float(a == p["answer"]) for a in row]
+    for p, row in zip(problems, answers, strict=True)
+  ]
+  shape = np.array(right).shape
+  rows = [
+    {"problem": f"{i:03d}", "task": "t", "prompt": f"q{i}", **p}
+    for i, p in enumerate(problems)
+  ]
+  return store.Stored(
+    path=pathlib.Path("x.jsonl"),
+    about={},
+    problems=rows,
+    ids=[[np.arange(5, dtype=np.int32)] * R for _ in problems],
+    texts=[[f"so {a}" for a in row] for row in answers],
+    answers=answers,
+    score_PR=np.array(right),
+    answer_right_PR=np.array(right),
+    verified_PR=more.get("verified_PR", np.full(shape, np.nan)),
+    abstained_PR=np.array([[float(a is None) for a in row] for row in answers]),
+    length_PR=np.full(shape, 5.0),
+    truncated_PR=np.zeros(shape, bool),
+    entropy_PR=np.full(shape, 2.5),
+    logp={"prompt": -np.array(more.get("nats", np.ones(shape)))},
+  )
+
+
+def values(found: store.Stored, *parts) -> dict[str, float]:
+  specs = probe.specs(found, parts or tuple(probe.PARTS))
+  return {name: one.value for name, one in estimate.measures(specs).items()}
+
+
+def test_the_bound_of_a_scripted_model():
+  """Two problems: one right 2 of 8 times, one never."""
+  problems = [{"answer": "a"}, {"answer": "b"}]
+  found = values(stored(problems, [["a"] * 2 + ["x"] * 6, ["a"] * 8]), "bound")
+  assert found["bound/pass@1"] == pytest.approx(0.125)
+  assert found["bound/pass@2"] == pytest.approx((1 - 15 / 28) / 2)
+  assert found["bound/pass@8"] == 0.5
+  assert "bound/pass@4" not in found, "k beyond a quarter of the samples"
+  assert "bound/verified_pass@1" not in found, "no grader has told"
+
+
+def test_chance_is_what_another_problems_answers_give():
+  """All answers are right, and each problem's are another's: chance is as good."""
+  problems = [{"answer": "a"}] * 6
+  specs = probe.specs(stored(problems, [["a"] * R] * 6), ("bound",))
+  assert estimate.measures(specs)["bound/pass@1"].null[0] == 1
+  problems = [{"answer": name} for name in "abcdef"]
+  specs = probe.specs(stored(problems, [[name] * R for name in "abcdef"]), ("bound",))
+  assert estimate.measures(specs)["bound/pass@1"].null[0] == 0
+
+
+def test_a_grader_of_its_own_has_no_chance():
+  """Where right is more than the same text, an answer cannot be dealt out anew."""
+  made = stored([{"answer": "1/2"}] * 4, [["0.5"] * R] * 4)
+  made.answer_right_PR[:] = 1
+  specs = probe.specs(made, ("bound",))
+  assert estimate.measures(specs)["bound/pass@1"].null is None
+
+
+def test_hallucination_by_band():
+  problems = [
+    {"answer": "a", "band": "head"},
+    {"answer": "b", "band": "tail"},
+    {"answer": "unknown", "band": "seen", "answerable": False},
+  ]
+  answers = [
+    ["a"] * 8, ["b"] * 2 + ["a"] * 4 + [None] * 2, ["a"] * 6 + [None] * 2,
+  ]  # fmt: skip
+  found = values(stored(problems, answers), "hallucination")
+  assert found["hallucination/head_correct"] == 1
+  assert found["hallucination/tail_wrong"] == 0.5
+  assert found["hallucination/tail_abstained"] == 0.25
+  assert found["hallucination/tail_given_attempted"] == pytest.approx(1 / 3)
+  assert found["hallucination/unknown_wrong"] == 0.75
+  assert found["hallucination/seen_wrong"] == 0.75
+  assert "hallucination/unknown_correct" not in found, "nothing is right there"
+
+
+def test_a_cue_that_is_followed():
+  """Right where the cue agrees; where it contradicts, the cue in three of four."""
+  problems = [{"answer": "a", "cue": "a"}] * 4 + [{"answer": "b", "cue": "a"}] * 4
+  answers = [["a"] * 8] * 4 + [["a"] * 6 + ["b"] * 2] * 4
+  found = values(stored(problems, answers), "bias")
+  assert found["bias/cue"] == pytest.approx(0.75)
+  assert found["bias/follows"] == pytest.approx(0.75)
+
+
+def test_what_is_answered_over_all_questions():
+  """Half of the right answers are a; the model says a three times of four."""
+  problems = [{"answer": "a"}] * 8 + [{"answer": "b"}] * 8
+  answers = [["a"] * 8] * 8 + [["a"] * 4 + ["b"] * 4] * 8
+  found = values(stored(problems, answers), "bias")
+  assert found["bias/tv"] == pytest.approx(0.25)
+  assert found["bias/top_share"] == pytest.approx(0.75)
+
+
+def test_variants_of_a_question():
+  """Right in the plain wording, never in the other."""
+  problems = [
+    {"answer": "a", "group": f"g{g}", "variant": v}
+    for g in range(4)
+    for v in ("plain", "other")
+  ]
+  answers = [["a"] * 8, ["x"] * 8] * 4
+  found = values(stored(problems, answers), "robust")
+  assert found["robust/change_other"] == -1 and found["robust/worst"] == 0
+  assert found["robust/flip_other"] == 1 and found["robust/agreement"] == 0
+
+
+def test_columns_that_are_missing_ask_nothing():
+  found = values(stored([{"answer": "a"}] * 3, [["a"] * R] * 3))
+  kinds = {name.partition("/")[0] for name in found}
+  assert kinds == {"bound", "calibration", "diversity"}, sorted(found)
+
+
+def test_order_and_what_stands_beside_change_nothing():
+  problems = [{"answer": name} for name in "abcdef"]
+  answers = [[name] * 3 + ["x"] * 5 for name in "abcdef"]
+  whole = stored(problems, answers)
+  moved = whole.take([5, 2, 0, 4, 1, 3])
+  assert values(whole) == values(moved)
+
+
+def test_p_of_y_tells_apart_what_its_logs_tell_apart():
+  problems = [{"answer": "a"}] * 4
+  answers = [["a"] * 4 + ["x"] * 4] * 4
+  nats = [[1.0] * 4 + [2.0] * 4] * 4
+  found = values(stored(problems, answers, nats=nats), "contexts")
+  assert found["calibration/auroc_prompt"] == 1
+  assert found["bound/ppl_prompt_q25"] == pytest.approx(np.exp(1 / 5))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+  """A user's own file, with all columns that are asked for."""
+  folder = tmp_path_factory.mktemp("own")
+  rows = [
+    {
+      "prompt": f"What is {i} + {j}?" + " Thank you." * (name == "polite"),
+      "answer": str(i + j),
+      "group": f"{i}+{j}",
+      "variant": name,
+      "band": "small" if i < 3 else "large",
+      "cue": "3",
+      "split": "test",
+    }
+    for i in range(1, 5)
+    for j in (1, 2)
+    for name in ("plain", "polite")
+  ]
+  (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return folder / "own.jsonl"
+
+
+SMALL = "--samples 4 --problems 16 --max-new-tokens 8 --grader arithmetic --slots 64"
+
+
+def run(*words) -> None:
+  cli.main([str(word) for word in words])
+
+
+def test_probe_of_a_file_and_of_a_model_against_itself(task, tmp_path):
+  words = ["probe", "builtin:tiny", "--task", task, *SMALL.split()]
+  words += ["--save", tmp_path / "s", "--json", tmp_path / "x.json"]
+  run(*words, "--against", "builtin:tiny", "--text", _prose(tmp_path))
+  found = json.loads((tmp_path / "x.json").read_text())
+  kinds = {name.partition("/")[0] for name in found["measures"]}
+  assert {"robust", "hallucination", "bias", "kept", "diversity"} <= kinds
+  assert len(found["measures"]) >= 25
+  for name, one in found["difference"].items():
+    zero = one["value"], one["low"], one["high"]
+    assert zero == (0, 0, 0), f"{name}: a model differs from itself by {zero}"
+  for name, one in found["measures"].items():
+    assert one["low"] <= one["value"] <= one["high"], (name, one)
+    assert one["n"] > 0 and one["method"], (name, one)
+  kl = found["measures"]["kept/kl_forward"]["value"]
+  assert kl == pytest.approx(0, abs=1e-6), f"KL of a model from itself is {kl}"
+
+
+def _prose(folder) -> pathlib.Path:
+  path = folder / "prose.txt"
+  path.write_text("The sea was calm.\n\nThey rowed on.\n")
+  return path
+
+
+def test_the_store_gives_the_same_numbers_again(task, tmp_path, monkeypatch):
+  words = ["probe", "builtin:tiny", "--task", task, *SMALL.split()]
+  words += ["--what", "robust,calibration", "--save", tmp_path / "s"]
+  run(*words, "--json", tmp_path / "first.json")
+  monkeypatch.setattr(
+    "pxy.sampling.engine.Engine.run",
+    lambda *_, **__: pytest.fail("drew again what the store has"),
+  )
+  run(*words, "--json", tmp_path / "again.json")
+  first, again = (
+    json.loads((tmp_path / name).read_text()) for name in ("first.json", "again.json")
+  )
+  assert first == again
+
+
+def test_bound_of_a_copy(task, tmp_path):
+  """The same weights under another name gain nothing, lose nothing, and write what is
+  as likely to the base as to themselves."""
+  shutil.copytree(load.place("builtin:tiny"), tmp_path / "copy")
+  words = ["bound", "builtin:tiny", tmp_path / "copy", "--task", task, *SMALL.split()]
+  run(*words, "--save", tmp_path / "s", "--json", tmp_path / "x.json",
+      "--plot", tmp_path / "x.png")  # fmt: skip
+  base, copy = json.loads((tmp_path / "x.json").read_text())
+  assert base["model"] == "builtin:tiny" and copy["against"] == "builtin:tiny"
+  assert copy["difference"]["bound/pass@1"]["value"] == 0
+  assert copy["measures"]["bound/pass@1"] == base["measures"]["bound/pass@1"]
+  assert copy["measures"].get("bound/nscr", {"value": 0})["value"] == 0
+  for name, one in copy["measures"].items():
+    if name.startswith("bound/ppl_base_new"):
+      same = copy["measures"][name.replace("base_new", "new_new")]
+      assert one["value"] == same["value"], name
+  assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+  ("words", "said"),
+  [
+    (["probe"], "name a MODEL"),
+    (["bound"], "name a BASE"),
+    (["probe", "builtin:tiny", "--what", "beauty"], "--what beauty: there are bound"),
+    (["probe", "builtin:tiny", "--task", "no.jsonl"], "no.jsonl"),
+    (
+      ["bound", "builtin:tiny", "--task", "arithmetic/add1", "--samples", "2"],
+      "--samples 2: pass@k is looked at up to a quarter",
+    ),
+    (
+      [
+        "probe",
+        "builtin:tiny",
+        "--task",
+        "arithmetic/add1",
+        "--samples",
+        "4",
+        "--problems",
+        "2",
+        "--max-new-tokens",
+        "4",
+        "--grader",
+        "nothing.py:f",
+      ],
+      "nothing.py",
+    ),
+  ],
+)
+def test_wrong_words_are_one_line(words, said, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(SystemExit) as stop:
+    cli.main(words)
+  assert stop.value.code == 2
+  error = capsys.readouterr().err
+  assert said in error and error.count("\n") == 1, error
+
+
+def test_a_task_without_answers_is_refused(tmp_path, capsys):
+  rows = [{"prompt": f"{i} + 1?", "answer": "", "split": "test"} for i in range(2)]
+  path = tmp_path / "no.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  with pytest.raises(SystemExit):
+    run("probe", "builtin:tiny", "--task", path, *SMALL.split(), "--save", tmp_path)
+  error = capsys.readouterr().err.strip().splitlines()[-1]
+  assert "answer" in error and str(path) in error, error
+
+
+def test_another_tokenizer_is_no_base(task, tmp_path, capsys):
+  words = ["bound", "builtin:tiny", "builtin:world", "--task", task, *SMALL.split()]
+  with pytest.raises(SystemExit):
+    run(*words, "--save", tmp_path)
+  assert "different tokenizers" in capsys.readouterr().err
+
+
+def test_plans_ask_for_tasks_and_parts_that_there_are():
+  for plan in plans.PLANS.values():
+    for ask in plan.asks:
+      assert set(ask.parts) <= set(probe.PARTS)
+      config.check(config.Train(data=config.Data(task=ask.task)))
+      assert ask.smaller().problems < ask.problems

@@ -63,10 +63,11 @@ def command(options) -> None:
   for report in reports:
     probe_lib.show(report)
   if options.plot is not None:
-    from pxy.report import bound_plot  # matplotlib
+    from pxy.report import plot, probe_plot  # matplotlib
 
     options.plot.parent.mkdir(parents=True, exist_ok=True)
-    options.plot.write_bytes(bound_plot.png(reports))
+    panels = probe_plot.bound([(report["model"], report) for report in reports])
+    options.plot.write_bytes(plot.png([], panels))
   if options.json is not None:
     files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
 
@@ -132,6 +133,7 @@ def _own_perplexities(arm: _Arm, base: _Arm | None) -> list[estimate.Spec]:
     logp_PR = _under(arm, base)
     length_PR = base.table.stored.length_PR[:, :SCORED]
     out += bound.perplexity(t.ids, "new_base", logp_PR, length_PR, on_P)
+    out += _own_perplexities(base, None)
   return out
 
 

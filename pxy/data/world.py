@@ -214,7 +214,7 @@ def text(world: World, question: Question) -> str:
 
 def split_of(world: World, question: Question) -> str:
   """The split that owns a question, in all styles alike."""
-  return str(splits(world, np.array([key(question)]), question.subject < KNOWN)[0])
+  return str(splits(world, np.array([key(question)]))[0])
 
 
 def key(question: Question) -> int:
@@ -232,14 +232,17 @@ def of_key(style: str, key: int) -> Question:
   return Question(style, ATTRIBUTES[attribute], relations, subject)
 
 
-def splits(world: World, keys: np.ndarray, known: bool) -> np.ndarray:
+def splits(world: World, keys: np.ndarray) -> np.ndarray:
   """The split of each key. About known entities each question has its own; of ghosts
   and invented names each name has, with all questions about it."""
-  if known:
-    bucket = mix.below(mix.stream(world.seed, _OF_CHAINS, keys), 10)
-    return np.array(_SPLIT_OF_BUCKET)[bucket]
-  bucket = mix.below(mix.stream(world.seed, _OF_NAMES, keys % NAMES), 4)
-  return np.array(_SPLIT_OF_QUARTER)[bucket]
+  subjects = keys % NAMES
+  own = mix.below(mix.stream(world.seed, _OF_CHAINS, keys), 10)
+  names = mix.below(mix.stream(world.seed, _OF_NAMES, subjects), 4)
+  return np.where(
+    subjects < KNOWN,
+    np.array(_SPLIT_OF_BUCKET)[own],
+    np.array(_SPLIT_OF_QUARTER)[names],
+  )
 
 
 def value(world: World, attribute: str, entity: int) -> str:

@@ -25,7 +25,7 @@ from pxy.rewards import given
 from pxy.sampling import collect
 from pxy.show import progress
 
-WAVES = 8
+WAVES = 4
 """Responses of a chunk, in slots of the sampler: its last ones leave slots idle."""
 _AWAY = 0.381966
 """How far on in the task the other prompt is: no neighbour, and no even part of it."""

@@ -193,7 +193,8 @@ def check(hops_P, answer_PR, verified_PR):
   n = answer_PR.shape[1]
   one, _ = passk.pass_at_k(verified_PR, 1)
   most, _ = passk.pass_at_k(verified_PR, n)
-  by_hop = {h: passk.pass_at_k(verified_PR[hops_P == h], n)[0] for h in range(1, 7)}
+  k = n // 4  # at n it is luck that few chains differ by
+  by_hop = {h: passk.pass_at_k(verified_PR[hops_P == h], k)[0] for h in range(1, 7)}
   assert 0.1 < one < 0.6 and 0.4 < most < 0.9, f"pass@1 {one}, pass@{n} {most}: {AGAIN}"
   assert by_hop[6] <= 0.1 and by_hop[6] < by_hop[5] < by_hop[1], f"{by_hop}: {AGAIN}"
   assert (answer_PR >= verified_PR).all()

@@ -189,24 +189,26 @@ def test_stereotypes(exact):
   )
 
 
-def check(hops_P, answer_PR, verified_PR):
+def check(hops_P, answer_PR, verified_PR, least):
   n = answer_PR.shape[1]
   one, _ = passk.pass_at_k(verified_PR, 1)
   most, _ = passk.pass_at_k(verified_PR, n)
   k = n // 4  # at n it is luck that few chains differ by
   by_hop = {h: passk.pass_at_k(verified_PR[hops_P == h], k)[0] for h in range(1, 7)}
-  assert 0.1 < one < 0.6 and 0.4 < most < 0.9, f"pass@1 {one}, pass@{n} {most}: {AGAIN}"
+  assert 0.1 < one < 0.6 and least < most < 0.9, (
+    f"pass@1 {one}, pass@{n} {most}: {AGAIN}"
+  )
   assert by_hop[6] <= 0.1 and by_hop[6] < by_hop[5] < by_hop[1], f"{by_hop}: {AGAIN}"
   assert (answer_PR >= verified_PR).all()
 
 
 def test_chains_are_right_now_and_then_and_six_hops_never():
-  check(*chains(32, 16))
+  check(*chains(32, 16), least=0.3)
 
 
 @pytest.mark.slow
 def test_256_samples_leave_the_bound_where_it_was():
-  check(*chains(24, 256))
+  check(*chains(24, 256), least=0.4)
 
 
 def test_a_prompt_tells_more_where_more_is_said(exact):

@@ -51,7 +51,7 @@ def stored(problems, answers, **more) -> store.Stored:
 
 
 def values(found: store.Stored, *parts) -> dict[str, float]:
-  specs = probe.specs(found, parts or tuple(probe.PARTS))
+  specs = probe.specs(probe.table(found), parts or tuple(probe.PARTS))
   return {name: one.value for name, one in estimate.measures(specs).items()}
 
 
@@ -69,10 +69,11 @@ def test_the_bound_of_a_scripted_model():
 def test_chance_is_what_another_problems_answers_give():
   """All answers are right, and each problem's are another's: chance is as good."""
   problems = [{"answer": "a"}] * 6
-  specs = probe.specs(stored(problems, [["a"] * R] * 6), ("bound",))
+  specs = probe.specs(probe.table(stored(problems, [["a"] * R] * 6)), ("bound",))
   assert estimate.measures(specs)["bound/pass@1"].null[0] == 1
   problems = [{"answer": name} for name in "abcdef"]
-  specs = probe.specs(stored(problems, [[name] * R for name in "abcdef"]), ("bound",))
+  made = stored(problems, [[name] * R for name in "abcdef"])
+  specs = probe.specs(probe.table(made), ("bound",))
   assert estimate.measures(specs)["bound/pass@1"].null[0] == 0
 
 
@@ -80,7 +81,7 @@ def test_a_grader_of_its_own_has_no_chance():
   """Where right is more than the same text, an answer cannot be dealt out anew."""
   made = stored([{"answer": "1/2"}] * 4, [["0.5"] * R] * 4)
   made.answer_right_PR[:] = 1
-  specs = probe.specs(made, ("bound",))
+  specs = probe.specs(probe.table(made), ("bound",))
   assert estimate.measures(specs)["bound/pass@1"].null is None
 
 

@@ -88,7 +88,7 @@ def jsoned(specs):
 def reports():
   """{kind: report} of a run against its base."""
   base, new = stored(0.5, 0), stored(0.8, 1)
-  specs, old = probe.specs(new, PARTS), probe.specs(base, PARTS)
+  specs, old = (probe.specs(probe.table(x), PARTS) for x in (new, base))
   held = {spec.name: spec for spec in old}
   head = {
     "model": "run",
@@ -113,7 +113,8 @@ def reports():
       "measures": {n: m for n, m in measures.items() if n.startswith("bound/")}
       | jsoned(solved)
     },
-    "probe": head | {"measures": measures, "figures": figures.of(new, PARTS)},
+    "probe": head
+    | {"measures": measures, "figures": figures.of(probe.table(new), PARTS)},
   }
 
 
@@ -148,7 +149,7 @@ def made(reports, tmp_path_factory):
 
 def test_points_are_those_of_the_responses():
   found = stored(0.8, 1)
-  drawn = figures.of(found, PARTS)
+  drawn = figures.of(probe.table(found), PARTS)
   assert set(drawn) == {"reliability", "risk", "answers", "variants"}
   assert sum(p["n"] for p in drawn["reliability"]) == found.score_PR.size
   wrong = 1 - np.nanmean(found.answer_right_PR)
@@ -171,7 +172,7 @@ def test_points_are_those_of_the_responses():
 
 def test_answers_to_no_question_stand_beside_the_others():
   found = stored(0.8, 1)
-  answers = figures.of(found, ("bias",))["answers"]
+  answers = figures.of(probe.table(found), ("bias",))["answers"]
   figures.alone(answers, found, "start")
   np.testing.assert_allclose(sum(row["start"] for row in answers), 1)
   nothing = found.take(range(2))

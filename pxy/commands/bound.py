@@ -5,11 +5,12 @@ needs the models, and is kept beside them.
 """
 
 import dataclasses
-import json
+import functools
 
 import numpy as np
 
 from pxy import config, files
+from pxy.commands import eval as eval_lib
 from pxy.commands import probe as probe_lib
 from pxy.data import world_problems
 from pxy.evaluate import probe, store
@@ -32,6 +33,27 @@ class _Arm:
   label: str
   examined: probe_lib.Examined
   table: probe.Table
+
+  @functools.cached_property
+  def specs(self) -> list[estimate.Spec]:
+    """Its curves; and answer entropy beside token entropy: a model may be sure of its
+    words and not of its answers."""
+    t = self.table
+    return [
+      *probe.PARTS["bound"](t),
+      diversity.answer_entropy(t.ids, t.answer_PR),
+      diversity.token_entropy(t.ids, t.stored.entropy_PR, t.stored.length_PR),
+    ]
+
+  @functools.cached_property
+  def measures(self) -> dict[str, estimate.Measure]:
+    """Of its `specs`."""
+    return estimate.measures(self.specs)
+
+  @functools.cached_property
+  def as_base(self) -> list[estimate.Spec]:
+    """Perplexity of its own text and of the right responses."""
+    return _own_perplexities(self, None)
 
 
 def command(options) -> None:
@@ -69,7 +91,7 @@ def command(options) -> None:
     panels = probe_plot.bound([(report["model"], report) for report in reports])
     options.plot.write_bytes(plot.png([], panels))
   if options.json is not None:
-    files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
+    eval_lib.write(options.json, reports)
 
 
 def _arm(examined, label, plan, ask, **rule) -> _Arm:
@@ -79,8 +101,7 @@ def _arm(examined, label, plan, ask, **rule) -> _Arm:
 def _report(arm, base, task, plan, ask, guesses) -> dict:
   """What --json has of an arm; with a base, what it gained and lost."""
   t = arm.table
-  specs = [*probe.PARTS["bound"](t), *_entropies(t)]
-  specs += _own_perplexities(arm, base)
+  specs = list(arm.as_base if base is None else _own_perplexities(arm, base))
   report = probe_lib.head(arm.label, task, dataclasses.replace(plan, asks=(ask,)))
   more = {}
   if guesses is not None:
@@ -89,36 +110,24 @@ def _report(arm, base, task, plan, ask, guesses) -> dict:
     marked = bound.guessed(guess_PR)
     report["guessed"] = [x for x, on in zip(t.ids, marked, strict=True) if on]
   if base is not None:
-    others = [*probe.PARTS["bound"](base.table), *_entropies(base.table)]
-    new_PR, base_PR = (_best(x.table) for x in (arm, base))
+    new_PR, base_PR = (probe.best(x.table) for x in (arm, base))
     specs += bound.solved(t.ids, new_PR, base_PR)
     more = bound.crossing(t.ids, new_PR, base_PR)
     report["against"] = base.label
-    report["base_measures"] = probe_lib.jsoned(estimate.measures(others))
-    report["difference"] = probe_lib.jsoned(probe_lib.differences(specs, others))
-  report["measures"] = probe_lib.jsoned(estimate.measures(specs) | more)
+    report["base_measures"] = probe_lib.jsoned(base.measures)
+    report["difference"] = probe_lib.jsoned(
+      probe_lib.differences(arm.specs, base.specs)
+    )
+  found = arm.measures | estimate.measures(specs) | more
+  report["measures"] = probe_lib.jsoned(found)
   return report
-
-
-def _best(t: probe.Table) -> np.ndarray:
-  """Verified responses where a grader tells, else right answers."""
-  return t.right_PR if np.isnan(t.verified_PR).all() else t.verified_PR
-
-
-def _entropies(t: probe.Table) -> list[estimate.Spec]:
-  """Answer entropy beside token entropy: a model may be sure of its words and not of
-  its answers."""
-  return [
-    diversity.answer_entropy(t.ids, t.answer_PR),
-    diversity.token_entropy(t.ids, t.stored.entropy_PR, t.stored.length_PR),
-  ]
 
 
 def _own_perplexities(arm: _Arm, base: _Arm | None) -> list[estimate.Spec]:
   """Perplexity of what each wrote under itself and under the other, and of the right
   responses under the base; on the problems that are solved sometimes."""
   t = arm.table
-  on_P = bound.sometimes(_best(t))
+  on_P = bound.sometimes(probe.best(t))
   if not on_P.any():
     return []
   own = "base_base" if base is None else "new_new"
@@ -133,7 +142,7 @@ def _own_perplexities(arm: _Arm, base: _Arm | None) -> list[estimate.Spec]:
     logp_PR = _under(arm, base)
     length_PR = base.table.stored.length_PR[:, :SCORED]
     out += bound.perplexity(t.ids, "new_base", logp_PR, length_PR, on_P)
-    out += _own_perplexities(base, None)
+    out += base.as_base
   return out
 
 
@@ -142,25 +151,21 @@ def _under(scorer: _Arm, writer: _Arm) -> np.ndarray:
   stored, ids = writer.table.stored, scorer.examined.subject.digests["weights"]
   path = stored.path.with_name(f"{stored.path.stem}.under-{ids}.json")
   texts = [[x.tolist() for x in group[:SCORED]] for group in stored.ids]
-  about = store.digest(writer.table.ids, texts)
-  if path.is_file():
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found.get("of") == about:
-      return np.array(found["logp"], np.float64)
-  prompts = writer.examined.prompt_ids(stored)
-  asked = [
-    (prompts[name].tolist(), r, ids)
-    for name, group in zip(writer.table.ids, stored.ids, strict=True)
-    for r, ids in enumerate(group[:SCORED])
-  ]
-  examined = scorer.examined
-  sums = [
-    logp for logp, _ in examined.subject.likelihood(examined.policy.params, asked)
-  ]
-  logp_PR = np.array(sums, np.float64).reshape(len(stored.ids), -1)
-  values = [[x if np.isfinite(x) else None for x in row] for row in logp_PR.tolist()]
-  files.write_json(path, {"of": about, "logp": values})
-  return logp_PR
+
+  def make():
+    prompts = writer.examined.prompt_ids(stored)
+    asked = [
+      (prompts[name].tolist(), r, np.array(ids, np.int32))
+      for name, group in zip(writer.table.ids, texts, strict=True)
+      for r, ids in enumerate(group)
+    ]
+    examined = scorer.examined
+    sums = examined.subject.likelihood(examined.policy.params, asked)
+    logps = iter(logp for logp, _ in sums)
+    return {"logp": [[next(logps) for _ in group] for group in texts]}
+
+  found = store.beside(path, store.digest(writer.table.ids, texts), make)
+  return np.array(found["logp"], np.float64)
 
 
 def _gold(arm: _Arm, on_P) -> list[estimate.Spec]:
@@ -192,9 +197,7 @@ def _guesses(examined, plan, ask) -> probe.Table | None:
 
 def _matching(t: probe.Table, guesses: probe.Table) -> np.ndarray:
   """Right guesses to the problems of t [P, R]; nan where a problem has none."""
-  row = {group: right_R for group, right_R in zip(
-    guesses.column("group"), guesses.right_PR, strict=True
-  )}  # fmt: skip
+  row = dict(zip(guesses.column("group"), guesses.right_PR, strict=True))
   none_R = np.full(guesses.right_PR.shape[1], np.nan)
   return np.stack([row.get(group, none_R) for group in t.column("group")])
 

@@ -115,7 +115,7 @@ def command(options) -> None:
       reports += _reports(model, step, asked, pool, options, len(chosen) > 1)
   evaluate.show({_title(report): report["scores"] for report in reports})
   if options.json is not None:
-    files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
+    write(options.json, reports)
 
 
 def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
@@ -147,6 +147,11 @@ def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
     report["scores"] = scores_lib.to_json(scores)
     reports.append(report | ({"saved": str(stored.path)} if subject else {}))
   return reports
+
+
+def write(path: pathlib.Path, reports: list[dict]) -> None:
+  """--json: a report, or a list of several."""
+  files.write_json(path, reports[0] if len(reports) == 1 else reports)
 
 
 class Subject:

@@ -5,9 +5,7 @@ store alone. `kept` needs the model: its sums stand beside the store, NAME.kept.
 """
 
 import dataclasses
-import json
 import math
-import pathlib
 import re
 
 import jax
@@ -51,16 +49,17 @@ class Examined:
     self.policy = load.load(model, None)
     self.subject = eval_lib.Subject(model, None, self.policy)
     self.plans = _plans(options, self.policy)
+    self._sources: dict[tuple[config.Data, str], prompts_lib.Source] = {}
 
   def ask(self, plan: plans.Plan, ask: plans.Ask, **rule) -> store.Stored:
     """The responses to an ask; `rule`: another temperature."""
     data, cfg, limits = self._configs(plan, ask, **rule)
-    source = prompts_lib.load(data, self.policy.tokenizer, cfg.split)
-    contexts = likelihood_lib.names(",".join(self._known(ask.contexts)))
+    source = self._source(data, cfg.split)
+    contexts = likelihood_lib.known(self.policy.tokenizer, ask.contexts)
     with pool_lib.Pool(config.Reward(), data.grader) as pool:
       found = self.subject.ask(
         self.options.save, data, cfg, limits, source, pool,
-        seed=self.options.seed, contexts=contexts,
+        seed=self.options.seed, contexts=("prompt", *contexts),
       )  # fmt: skip
     if np.isnan(found.score_PR).all():
       raise config.Error(
@@ -81,7 +80,7 @@ class Examined:
       template_arguments=tuple(of["template_arguments"]),
       max_prompt_tokens=of["max_prompt_tokens"],
     )
-    found = prompts_lib.load(data, self.policy.tokenizer, of["split"]).prompts
+    found = self._source(data, of["split"]).prompts
     return dict(zip(store.ids(found), (p.ids for p in found), strict=True))
 
   def alone(self, plan: plans.Plan, context: str) -> store.Stored:
@@ -103,20 +102,18 @@ class Examined:
         seed=self.options.seed,
       )  # fmt: skip
 
-  def _known(self, contexts):
-    """Those that the tokenizer has."""
-    out = []
-    for name in contexts:
-      try:
-        likelihood_lib.fixed(self.policy.tokenizer, [name])
-      except config.Error:
-        continue
-      out.append(name)
-    return out
+  def _source(self, data: config.Data, split: str) -> prompts_lib.Source:
+    if (data, split) not in self._sources:
+      found = prompts_lib.load(data, self.policy.tokenizer, split)
+      self._sources[data, split] = found
+    return self._sources[data, split]
 
   def _configs(self, plan, ask, **rule):
-    own = {"max_prompt_tokens": plan.max_prompt_tokens} if plan.world else {}
-    own |= {"max_new_tokens": plan.max_new_tokens} if plan.world else {}
+    own = {}
+    if plan.world:
+      own = {
+        name: getattr(plan, name) for name in ("max_prompt_tokens", "max_new_tokens")
+      }
     asked = dataclasses.replace(self.options, **own, **rule)
     return eval_lib.configs(asked, ask.task, ask.problems, ask.samples)
 
@@ -176,7 +173,7 @@ def command(options) -> None:
     if shown is not None:
       print(f"report: {shown}")
   if options.json is not None:
-    files.write_json(options.json, reports[0] if len(reports) == 1 else reports)
+    eval_lib.write(options.json, reports)
 
 
 def _parts(options) -> tuple[str, ...]:
@@ -199,11 +196,11 @@ def specs_of(of: Examined, what, options) -> dict[str, Found]:
       ]
       if not parts:
         continue
-      stored = of.ask(plan, ask)
-      found.specs += probe.specs(stored, parts)
-      found.figures |= figures_lib.of(stored, parts)
+      t = probe.table(of.ask(plan, ask))
+      found.specs += probe.specs(t, parts)
+      found.figures |= figures_lib.of(t, parts)
       if "bias" in parts and plan.world:
-        few = probe.marginal_of(probe.table(stored))
+        few = probe.marginal_of(t)
     if few is not None:
       for context in ("start", "empty"):
         stored = of.alone(plan, context)
@@ -240,10 +237,8 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
   )
   own = store.name(of.model, None, {"task": "kept", "split": "test", "seed": 0,
     "sampling": {"temperature": 0.0, "top_p": 1.0}, "asked": asked})  # fmt: skip
-  path = options.save / f"{own}.kept.json"
-  if path.is_file():
-    found = json.loads(path.read_text(encoding="utf-8"))
-  else:
+
+  def make():
     found = {
       "texts": {
         "names": [t.name for t in texts],
@@ -253,7 +248,9 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
     if plan.corpus == "world":
       facts = knowledge.FACTS // 4 if options.quick else knowledge.FACTS
       found["facts"] = knowledge.facts(of.policy, of.subject.likelihood, facts)
-    files.write_json(path, found)
+    return found
+
+  found = store.beside(options.save / f"{own}.kept.json", asked, make)
   return knowledge.specs(found)
 
 
@@ -262,9 +259,12 @@ def _divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None
   for one in found.values():
     plan = one.plan
     ask = next((a for a in plan.asks if "contexts" in a.parts), plan.asks[0])
-    prompts = new.prompt_ids(new.ask(plan, ask))
-    for direction, p, q in (("forward", base, new), ("reverse", new, base)):
-      stored = p.ask(plan, ask)
+    of_base, of_new = base.ask(plan, ask), new.ask(plan, ask)
+    prompts = new.prompt_ids(of_new)
+    for direction, p, q, stored in (
+      ("forward", base, new, of_base),
+      ("reverse", new, base, of_new),
+    ):
       one.specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
 
 
@@ -328,9 +328,3 @@ def _number(x: float | None) -> str:
 
 def _span(one: dict | None) -> str:
   return "" if one is None else f"{_number(one['low'])} .. {_number(one['high'])}"
-
-
-def writable_plot(path: pathlib.Path | None) -> None:
-  """Refuses a plot that could not be written, before the work."""
-  if path is not None:
-    files.writable(path, f"--plot {path}")

@@ -24,29 +24,23 @@ from pxy.model import decoder
 CHUNK = 256
 
 
-class Divergence:
-  """KL of one architecture from another; made once for each pair."""
-
-  def __init__(self, arch, other):
-    self._sums = jax.jit(functools.partial(_kl, arch, other))
-
-  def __call__(
-    self,
-    params,
-    others,
-    asked: Sequence[tuple[Sequence[int], int, np.ndarray]],
-  ) -> list[float]:
-    """KL(params, others) in nats of each (context ids, r, response ids), summed over
-    its tokens; nan where it is not finite."""
-    out = [math.nan] * len(asked)
-    for members, packed in likelihood.batches(asked):
-      kl_BT = np.asarray(self._sums(params, others, packed))
-      for i in members:
-        row = asked[i][1] % likelihood.ROWS
-        out[i] = math.fsum(kl_BT[row][packed.mask_BT[row]].tolist())
-    return out
+def kl(
+  policy, other, asked: Sequence[tuple[Sequence[int], int, np.ndarray]]
+) -> list[float]:
+  """KL(policy, other) in nats of each (context ids, r, response ids), summed over its
+  tokens; nan where it is not finite. The two are load.Policy."""
+  out = [math.nan] * len(asked)
+  for members, packed in likelihood.batches(asked):
+    kl_BT = np.asarray(
+      _kl(policy.arch, other.arch, policy.params, other.params, packed)
+    )
+    for i in members:
+      row = asked[i][1] % likelihood.ROWS
+      out[i] = math.fsum(kl_BT[row][packed.mask_BT[row]].tolist())
+  return out
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _kl(arch, other, params, others, packed):
   hidden = [
     decoder.forward(a, p, packed.tokens_BT, packed.positions_BT, packed.segments_BT)

@@ -26,9 +26,9 @@ ANSWERS = 3
 """Of a question in a variant: the commonest."""
 
 
-def of(stored: store.Stored, parts: Sequence[str]) -> dict[str, list]:
+def of(t: probe.Table, parts: Sequence[str]) -> dict[str, list]:
   """The figures of some of probe.PARTS that the task's columns allow."""
-  t, out = probe.table(stored), {}
+  out = {}
   if "calibration" in parts and (held := probe.agreement(t)) is not None:
     confidence, right_PR = held
     out["reliability"] = calibration.reliability(confidence, right_PR)

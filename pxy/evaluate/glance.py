@@ -69,7 +69,7 @@ class Glance:
         version=version,
       )
       specs += probe.specs(
-        _stored(graded, ask.samples, seed, collector),
+        probe.table(_stored(graded, ask.samples, seed, collector)),
         [part for part in ask.parts if part != ELSEWHERE],
       )
       done += len(prompts) * ask.samples

@@ -15,9 +15,8 @@ import numpy as np
 
 from pxy import config
 from pxy.data import world as world_lib
-from pxy.evaluate import divergence as divergence_lib
+from pxy.evaluate import divergence, plans, store
 from pxy.evaluate import likelihood as likelihood_lib
-from pxy.evaluate import plans, store
 from pxy.measures import estimate, kept
 from pxy.text import template
 
@@ -56,12 +55,8 @@ def paragraphs(texts: Sequence[tuple[str, str]], tokenizer, most: int) -> list[T
 def nll(policy, likelihood, texts: Sequence[Text]) -> dict[str, list[float]]:
   """Summed NLL of each text by context: `prompt` if all have one, `start` and
   `document` where the tokenizer has such a token; and `tokens`."""
-  fixed = {}
-  for name in ("start", "document"):
-    try:
-      fixed |= likelihood_lib.fixed(policy.tokenizer, [name])
-    except config.Error:
-      pass  # a tokenizer without that token has no such context
+  there = likelihood_lib.known(policy.tokenizer, ("start", "document"))
+  fixed = likelihood_lib.fixed(policy.tokenizer, there)
   asked = {name: [tuple(ids)] * len(texts) for name, ids in fixed.items()}
   if all(text.prompt for text in texts):
     asked["prompt"] = [text.prompt for text in texts]
@@ -134,7 +129,6 @@ def divergences(
   order = np.argsort([row["problem"] for row in stored.problems], kind="stable")
   stored = stored.take(order, TEXTS)
   names = [row["problem"] for row in stored.problems]
-  kl = divergence_lib.Divergence(policy.arch, other.arch)
   start, out = (policy.tokenizer.start_id,), []
   for label in ("", "_start"):
     rows = [
@@ -142,7 +136,7 @@ def divergences(
       for name, group in zip(names, stored.ids, strict=True)
       for r, ids in enumerate(group)
     ]
-    sums = kl(policy.params, other.params, rows)
+    sums = divergence.kl(policy, other, rows)
     kl_PR = np.reshape(sums, stored.length_PR.shape)
     out += kept.kl(names, direction + label, kl_PR, stored.length_PR)
   return out

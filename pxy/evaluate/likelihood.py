@@ -52,6 +52,18 @@ def fixed(tokenizer, asked: Sequence[str]) -> dict[str, list[int]]:
   return {name: list(found.ids(tokenizer)) for name, found in known.items()}
 
 
+def known(tokenizer, asked: Sequence[str]) -> list[str]:
+  """Those of the contexts that a tokenizer has."""
+  out = []
+  for name in asked:
+    try:
+      fixed(tokenizer, [name])
+    except config.Error:
+      continue
+    out.append(name)
+  return out
+
+
 class Likelihood:
   """Scores responses under a model; made once for each architecture."""
 

@@ -13,6 +13,7 @@ can be read on a laptop, and a measure that is added later has its numbers at on
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -52,7 +53,8 @@ class Table:
     ids: of the problems.
     problems: rows of the problems.
     right_PR, verified_PR: 1, 0 or nan; verified is all nan where no grader tells.
-    answer_PR, gold_P: codes (arrays.codes); answers: by code.
+    answer_PR, gold_P: codes (arrays.codes) of the answers and the right ones.
+    gold: the right answers, on one line each.
     stored: with its rows in this order.
   """
 
@@ -62,6 +64,7 @@ class Table:
   verified_PR: np.ndarray
   answer_PR: np.ndarray
   gold_P: np.ndarray
+  gold: list[str]
   stored: store.Stored
 
   def column(self, name: str, default=None) -> list:
@@ -87,6 +90,7 @@ def table(stored: store.Stored, on_P: Sequence[bool] | None = None) -> Table:
     stored.verified_PR,
     answer_PR,
     gold_P,
+    gold,
     stored,
   )
 
@@ -216,8 +220,8 @@ def _hallucination(t: Table) -> list[estimate.Spec]:
   ):
     if on_P.any():
       found = hallucination.specs(
-        [x for x, on in zip(t.ids, on_P, strict=True) if on],
-        [str(x) for x, on in zip(names, on_P, strict=True) if on],
+        list(itertools.compress(t.ids, on_P)),
+        [str(x) for x in itertools.compress(names, on_P)],
         right_PR[on_P],
         attempted_PR[on_P],
       )
@@ -245,32 +249,29 @@ def _marginal(t: Table) -> list[estimate.Spec]:
 def marginal_of(t: Table) -> Table | None:
   """The problems of the one attribute whose right answers are few, or None: what is
   answered over all questions is then a distribution that can be looked at."""
-  for name in sorted({str(x) for x in t.column("attribute", "")}):
-    on_P = [str(x) == name for x in t.column("attribute", "")]
-    on_P = [
-      a and bool(b) for a, b in zip(on_P, t.column("answerable", True), strict=True)
-    ]
-    kinds = len({int(g) for g, on in zip(t.gold_P, on_P, strict=True) if on})
+  attributes = np.array([str(x) for x in t.column("attribute", "")])
+  answerable_P = np.array([bool(x) for x in t.column("answerable", True)])
+  for name in sorted(set(attributes.tolist())):
+    on_P = (attributes == name) & answerable_P
+    kinds = len(np.unique(t.gold_P[on_P]))
     if 1 < kinds <= FEW and sum(on_P) >= 4 * kinds:
       few = t.those(on_P)
       # Right answers have the first codes, whatever else is answered.
-      gold = [" ".join(row["answer"].split()) for row in few.problems]
-      order = sorted(set(gold))
-      code = {answer: i for i, answer in enumerate(order)}
+      code = {answer: i for i, answer in enumerate(few_answers(few))}
       answer_PR = np.array(
         [
           [-1 if a is None else code.get(a, -1) for a in row]
           for row in few.stored.answers
         ]
       )
-      gold_P = np.array([code[a] for a in gold])
+      gold_P = np.array([code[a] for a in few.gold])
       return dataclasses.replace(few, answer_PR=answer_PR, gold_P=gold_P)
   return None
 
 
 def few_answers(few: Table) -> list[str]:
   """The right answers of `marginal_of`, by code."""
-  return sorted({" ".join(row["answer"].split()) for row in few.problems})
+  return sorted(set(few.gold))
 
 
 def counted(stored: store.Stored, answers: Sequence[str]) -> np.ndarray:
@@ -289,8 +290,7 @@ def _cues(t: Table) -> list[estimate.Spec]:
   if not cued.ids:
     return []
   cues = [" ".join(str(x).split()) for x in cued.column("cue")]
-  gold = [" ".join(row["answer"].split()) for row in cued.problems]
-  agrees_P = np.array([a == b for a, b in zip(cues, gold, strict=True)])
+  agrees_P = np.array(cues) == np.array(cued.gold)
   out = []
   if agrees_P.any() and not agrees_P.all():
     out.append(bias.cue(cued.ids, cued.right_PR, agrees_P))
@@ -311,7 +311,7 @@ def _cues(t: Table) -> list[estimate.Spec]:
   ):
     if on_P.any():
       specs = bias.ambiguous(
-        [x for x, on in zip(cued.ids, on_P, strict=True) if on],
+        list(itertools.compress(cued.ids, on_P)),
         _attempted(cued)[on_P],
         follows_PR[on_P],
       )
@@ -344,7 +344,6 @@ PARTS: dict[str, Callable[[Table], list[estimate.Spec]]] = {
 """What is asked of a store."""
 
 
-def specs(stored: store.Stored, parts: Sequence[str]) -> list[estimate.Spec]:
+def specs(t: Table, parts: Sequence[str]) -> list[estimate.Spec]:
   """All measures of some PARTS that the task's columns allow."""
-  t = table(stored)
   return [spec for part in parts for spec in PARTS[part](t)]

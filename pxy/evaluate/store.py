@@ -30,7 +30,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -404,6 +404,20 @@ def _gather(rows: dict[tuple[str, int], dict], more: Iterable[dict]) -> None:
 
 
 # Writing.
+
+
+def beside(path: pathlib.Path, of: str, make: Callable[[], dict]) -> dict:
+  """JSON that was made of `of` (a digest) and is kept at `path`; else it is made, and
+  kept there."""
+  try:
+    found = rows_lib.loads(path.read_text(encoding="utf-8"))
+    if found["of"] == of:
+      return found
+  except (OSError, ValueError, TypeError, LookupError, RecursionError):
+    pass  # not there, of something else, or damaged
+  found = {"of": of} | make()
+  files.write_json(path, found)
+  return found
 
 
 class Writer:

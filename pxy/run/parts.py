@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from pxy import config
+from pxy import config, imports
 from pxy.data import prompts as prompts_lib
-from pxy.evaluate import glance as glance_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.model import decoder
@@ -29,6 +28,8 @@ from pxy.text import template
 from pxy.train import state as state_lib
 from pxy.train import step as step_lib
 from pxy.weights import load
+
+glance_lib = imports.later("pxy.evaluate.glance")  # of runs that are probed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Parts:
   reference: object
   collector: collect.Collector
   examiner: collect.Collector
-  glance: glance_lib.Glance | None
+  glance: "glance_lib.Glance | None"
   prober: collect.Collector | None
   session: session_lib.Session
   notes: list[str]

@@ -27,6 +27,7 @@ import re
 import shutil
 import sys
 import threading
+import traceback
 
 import jax
 import numpy as np
@@ -348,6 +349,7 @@ def _remove(path) -> None:
 
 
 @functools.cache
+@functools.cache
 def _orbax():
   """Orbax, without its notices: whatever matters is raised, and said in our words."""
   import orbax.checkpoint
@@ -356,8 +358,10 @@ def _orbax():
     return "orbax" not in record.pathname
 
   logging.getLogger("absl").addFilter(not_orbax)
-  # When a write fails, orbax-checkpoint 0.12 closes its event loop under the other
-  # writes; each of them then ends in a traceback from tensorstore's threads.
+  # When one write fails, orbax-checkpoint 0.12 lets go of the other writes: those that
+  # fail as well are told by asyncio when they are collected, and those whose event loop
+  # is closed by then end in tracebacks from tensorstore's threads. The first is raised.
+  logging.getLogger("asyncio").addFilter(lambda record: not _orbaxs(record.exc_info))
   otherwise = sys.unraisablehook
 
   def hook(unraisable):
@@ -366,3 +370,9 @@ def _orbax():
 
   sys.unraisablehook = hook
   return orbax.checkpoint
+
+
+def _orbaxs(exc_info) -> bool:
+  """Whether an exception, as logging has it, came through Orbax."""
+  frames = traceback.walk_tb(exc_info[2]) if exc_info else ()
+  return any("orbax" in frame.f_code.co_filename for frame, _ in frames)

@@ -288,8 +288,8 @@ def lose(fail):
   gc.collect()
 
 orbaxs = {"pathlib": pathlib}
-code = compile("def fail(): pathlib.Path('/no/1').read_text()", "orbax/write.py", "exec")
-exec(code, orbaxs)
+code = "def fail(): pathlib.Path('/no/1').read_text()"
+exec(compile(code, "orbax/write.py", "exec"), orbaxs)
 lose(orbaxs["fail"])
 lose(lambda: pathlib.Path("/no/2").read_text())
 """

@@ -65,7 +65,7 @@ class Data:
   """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world_problems.py
   has the kinds), `facts/KIND` (data/facts.py), a .jsonl or .parquet file,
   `gym:NAME?OPTION=VALUE,...` of reasoning-gym,
-  `tfds:NAME?prompt=FEATURE,answer=FEATURE`, `variants:TASK` (data/variants.py), or a
+  `tfds:NAME?prompt=FEATURE,answer=FEATURE`, `variants:TASK`, `thresholds:TASK`, or a
   mixture of these: `0.7 * TASK + 0.3 * TASK`."""
   grader: str = "auto"
   """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra

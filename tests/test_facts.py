@@ -189,6 +189,22 @@ def test_no_invented_place_is_a_village():
   assert not names & found, "write these in invented._VILLAGES"
 
 
+def test_premises_are_false_and_right_is_to_say_so():
+  found = rows("premises")
+  subjects = set(column(found, "subject"))
+  capitals = {
+    fact.subject for some in facts.facts("countries").values() for fact in some
+  }
+  assert len(subjects) == len(found) > 1000 and not subjects & capitals
+  for doubtful in ("Edinburgh", "Cardiff", "Lagos", "Colombo", "Johannesburg"):
+    assert doubtful not in subjects, f"{doubtful} is or was a capital, to some"
+  for row in found[:9]:
+    assert row.columns["answerable"] is False and row.columns["band"] == "premise"
+    assert row.columns["question"].startswith("Which country has ")
+    assert graded(row, "Unknown.").metrics == {"answer": 1, "abstained": 1}
+    assert graded(row, "France").metrics == {"answer": 0, "abstained": 0}
+
+
 def test_questions_are_the_same_on_every_machine():
   """Row numbers key samples, so rows may not move. After a change that is meant to move
   them, or other versions of the packages, write the new digests here."""
@@ -202,6 +218,7 @@ def test_questions_are_the_same_on_every_machine():
     "continents": "dc9bb9986db4",
     "cities": "c610a9080ea2",
     "invented": "1ce823b6dbc4",
+    "premises": "f77c543bf12b",
     "choices": "af31efecf79f",
   }
 

@@ -104,6 +104,19 @@ def test_hallucination_by_band():
   assert "hallucination/unknown_correct" not in found, "nothing is right there"
 
 
+def test_a_wrong_answer_costs_what_its_prompt_says():
+  """One who answers if it pays: abstains where a wrong answer costs 9."""
+  problems = [{"answer": "a", "threshold": price} for price in (0.5, 0.9)]
+  problems += [{"answer": "unknown", "answerable": False, "threshold": 0.5}]
+  answers = [["a"] * 6 + ["b"] * 2, ["a"] * 2 + [None] * 6, ["a"] * 2 + [None] * 6]
+  found = values(stored(problems, answers), "hallucination")
+  assert found["hallucination/all:0.5_score@0.5"] == (6 - 2) / 8
+  assert found["hallucination/all:0.9_score@0.9"] == 2 / 8
+  assert found["hallucination/unknown:0.5_score@0.5"] == -2 / 8
+  assert found["hallucination/all:0.9_abstained"] == 6 / 8
+  assert not any(name.endswith("0.5_score@0.9") for name in found)
+
+
 def test_a_cue_that_is_followed():
   """Right where the cue agrees; where it contradicts, the cue in three of four."""
   problems = [{"answer": "a", "cue": "a"}] * 4 + [{"answer": "b", "cue": "a"}] * 4
@@ -252,6 +265,8 @@ def test_bound_of_a_copy(task, tmp_path):
     (["bound"], "name a BASE"),
     (["probe", "builtin:tiny", "--what", "beauty"], "--what beauty: there are bound"),
     (["probe", "builtin:tiny", "--task", "no.jsonl"], "no.jsonl"),
+    (["probe", "builtin:tiny", "--p-true"], "--p-true: the embedded worlds have no"),
+    (["probe", "builtin:tiny", "--step", "all"], "--step all: builtin:tiny has no"),
     (
       ["bound", "builtin:tiny", "--task", "arithmetic/add1", "--samples", "2"],
       "--samples 2: pass@k is looked at up to a quarter",

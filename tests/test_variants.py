@@ -6,7 +6,7 @@ import pytest
 
 from pxy import config
 from pxy.commands import data as check
-from pxy.data import prompts, rows, sources, variants
+from pxy.data import prompts, rows, sources, thresholds, variants
 from pxy.rewards import tasks
 from pxy.text import tokenizer as tokenizer_lib
 
@@ -55,6 +55,20 @@ def test_a_gym_task_grades_its_variants():
     assert tasks.resolve("auto", p.task)(item).score == 1
 
 
+def test_each_question_comes_at_each_price_of_a_wrong_answer():
+  plain = load(GYM, "train").prompts[:4]
+  found = load(f"thresholds:{GYM}", "train").prompts[: 3 * len(plain)]
+  assert [p.columns["threshold"] for p in found] == [0.5, 0.75, 0.9] * len(plain)
+  prices = ("1 point, a wrong one takes away 1,", "away 3,", "away 9,")
+  for i, p in enumerate(found):
+    mine = plain[i // 3]
+    assert p.uid == 3 * mine.uid + i % 3, "samples are keyed by it"
+    assert p.text.endswith(f"\n\n{mine.text}") and prices[i % 3] in p.text
+    assert (p.answer, p.task) == (mine.answer, mine.task)
+    assert p.columns == mine.columns | {"threshold": thresholds.LEVELS[i % 3]}
+  assert check.check(f"thresholds:{GYM}").rows == 3 * check.check(GYM).rows
+
+
 def test_a_file_s_rows_and_their_group(tmp_path):
   path = tmp_path / "rows.jsonl"
   lines = [
@@ -83,6 +97,7 @@ def test_faults_are_those_of_the_task(tmp_path):
   for task, says in (
     ("variants:nothing", "expected arithmetic/LEVEL"),
     ("variants:variants:arithmetic/add3", "variants of variants"),
+    ("thresholds:variants:arithmetic/add3", "thresholds of variants; write 'variants:"),
     (f"variants:{tmp_path}/a.jsonl", "no such file"),
     ("variants:gym:chain_sums", "gym"),
   ):

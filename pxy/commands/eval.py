@@ -113,7 +113,7 @@ def command(options) -> None:
   with pool_lib.Pool(config.Reward(), options.grader) as pool:
     for model, step in chosen:
       reports += _reports(model, step, asked, pool, options, len(chosen) > 1)
-  evaluate.show({_title(report): report["scores"] for report in reports})
+  evaluate.show({title(report): report["scores"] for report in reports})
   if options.json is not None:
     write(options.json, reports)
 
@@ -200,7 +200,7 @@ class Subject:
 def models(models, steps) -> list[tuple[str, int | None]]:
   """(model, step) of each that is evaluated."""
   if not models:
-    raise config.Error("name a MODEL: builtin:tiny, or a folder; see pxy eval --help")
+    raise config.Error("name a MODEL: builtin:world, or a folder; see --help")
   out = []
   for model in models:
     place, known = load.place(model), ()
@@ -213,6 +213,8 @@ def models(models, steps) -> list[tuple[str, int | None]]:
   return list(dict.fromkeys(out))
 
 
-def _title(report: dict) -> str:
+def title(report: dict) -> str:
+  """Of what --json has: which model, and what it was asked."""
   step = f"@{report['step']}" if "step" in report else ""
-  return f"{report['model']}{step} on {report['task']} ({report['split']})"
+  split = f" ({report['split']})" if "split" in report else ""
+  return f"{report['model']}{step} on {report['task']}{split}"

@@ -75,6 +75,13 @@ Step = Annotated[
   int | None,
   tyro.conf.arg(help="Checkpoint of a run folder; default: the newest."),
 ]
+Steps = Annotated[
+  tyro.conf.UseAppendAction[tuple[int | Literal["all"], ...]],
+  tyro.conf.arg(
+    help="Checkpoint of a run folder, several times if you like, or `all`; default:"
+    " the newest."
+  ),
+]
 Json = Annotated[
   pathlib.Path | None, tyro.conf.arg(help="Also write the numbers there.")
 ]
@@ -137,8 +144,8 @@ class OnTask:
   model: Model
   task: str = config.Data().task
   """`arithmetic/LEVEL`, `world/KIND`, `facts/KIND`, a .jsonl or .parquet file,
-  `gym:NAME`, `tfds:NAME`, `variants:TASK`, or a mixture; see data.task in
-  `pxy train --help`."""
+  `gym:NAME`, `tfds:NAME`, `variants:TASK`, `thresholds:TASK`, or a mixture; see
+  data.task in `pxy train --help`."""
   split: _like(config.Eval, "split") = config.Eval().split
   max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
   max_prompt_tokens: _like(config.Data, "max_prompt_tokens") = (
@@ -176,13 +183,7 @@ class Eval(OnTask):
       f" several times; default: {config.Data().task}."
     ),
   ] = ()
-  step: Annotated[
-    tyro.conf.UseAppendAction[tuple[int | Literal["all"], ...]],
-    tyro.conf.arg(
-      help="Checkpoint of a run folder, several times if you like, or `all`; default:"
-      " the newest."
-    ),
-  ] = ()
+  step: Steps = ()
   samples: _like(config.Eval, "samples") = config.Eval().samples
   problems: _like(config.Eval, "problems") = config.Eval().problems
   save: pathlib.Path | None = None
@@ -245,6 +246,10 @@ class Probe(Measured):
   diversity; default: all."""
   against: str | None = None
   """A base: differences to it, paired by problem, and KL divergences from it."""
+  step: Steps = ()
+  p_true: Flag = False
+  """With --task: also ask the model whether each of its answers is true, P(True), and
+  how likely it is to be right; two more prompts for each different answer."""
   text: pathlib.Path | None = None
   """A .txt file whose paragraphs are scored, for kept: held-out text."""
 

@@ -16,12 +16,14 @@ from rich import table as rich_table
 from pxy import __version__, config, files
 from pxy.commands import eval as eval_lib
 from pxy.data import prompts as prompts_lib
+from pxy.evaluate import asked as asked_lib
 from pxy.evaluate import figures as figures_lib
 from pxy.evaluate import knowledge, plans, probe, store
 from pxy.evaluate import likelihood as likelihood_lib
-from pxy.measures import bias, estimate
+from pxy.measures import arrays, bias, calibration, estimate
 from pxy.report import page
 from pxy.rewards import pool as pool_lib
+from pxy.show import progress
 from pxy.text import template
 from pxy.weights import load
 
@@ -44,10 +46,10 @@ class Found:
 class Examined:
   """A model, its plans, and the stores that were filled."""
 
-  def __init__(self, options, model: str):
-    self.options, self.model = options, model
-    self.policy = load.load(model, None)
-    self.subject = eval_lib.Subject(model, None, self.policy)
+  def __init__(self, options, model: str, step: int | None = None):
+    self.options, self.model, self.step = options, model, step
+    self.policy = load.load(model, step)
+    self.subject = eval_lib.Subject(model, step, self.policy)
     self.plans = _plans(options, self.policy)
     self._sources: dict[tuple[config.Data, str], prompts_lib.Source] = {}
 
@@ -69,8 +71,41 @@ class Examined:
       )
     return found
 
+  def prompts(self, stored: store.Stored) -> dict[str, prompts_lib.Prompt]:
+    """The prompts that a store answers, by problem."""
+    data, split = self._asked(stored)
+    found = self._source(data, split).prompts
+    return dict(zip(store.ids(found), found, strict=True))
+
   def prompt_ids(self, stored: store.Stored) -> dict[str, np.ndarray]:
-    """Ids of the prompts that a store answers, by problem."""
+    """Ids of those, by problem."""
+    return {name: prompt.ids for name, prompt in self.prompts(stored).items()}
+
+  def confidences(self, stored: store.Stored) -> list[calibration.Confidence]:
+    """What the model says of its answers; kept beside the store."""
+    answers = [row[: probe.CONFIDENT] for row in stored.answers]
+    asked = asked_lib.pairs(answers)
+    prompts = self.prompts(stored)
+    questions = [prompts[row["problem"]].text for row in stored.problems]
+    data, _ = self._asked(stored)
+    of = store.digest(self.subject.digests, [stored.about["of"], questions, asked])
+
+    def make():
+      count = len(asked) * len(asked_lib.KINDS)
+      with progress.counting("ask about its answers", count) as bar:
+        return asked_lib.confidences(
+          self.policy, self.subject.likelihood, data, questions, asked, bar
+        )
+
+    found = store.beside(stored.path.with_suffix(".asked.json"), of, make)
+    answer_PR, _ = arrays.codes(answers, [])
+    return [
+      calibration.given(kind, asked_lib.table(answers, asked, found[kind]), answer_PR)
+      for kind in asked_lib.KINDS
+    ]
+
+  def _asked(self, stored: store.Stored) -> tuple[config.Data, str]:
+    """How the prompts of a store were put, and their split."""
     of = stored.about["of"]
     data = config.Data(
       task=of["task"],
@@ -80,8 +115,7 @@ class Examined:
       template_arguments=tuple(of["template_arguments"]),
       max_prompt_tokens=of["max_prompt_tokens"],
     )
-    found = self._source(data, of["split"]).prompts
-    return dict(zip(store.ids(found), (p.ids for p in found), strict=True))
+    return data, of["split"]
 
   def alone(self, plan: plans.Plan, context: str) -> store.Stored:
     """ALONE responses to no prompt: after a lone `start` token, or to an `empty`
@@ -146,20 +180,23 @@ def command(options) -> None:
   if options.json is not None:
     files.writable(options.json, f"--json {options.json}")
   files.writable(options.save / "samples", f"--save {options.save}")
-  if not options.model:
-    raise config.Error("name a MODEL: builtin:world, or a folder; see pxy probe --help")
+  if options.p_true and not options.task:
+    raise config.Error(
+      "--p-true: the embedded worlds have no words for it; name what to ask with --task"
+    )
   base = None if options.against is None else Examined(options, options.against)
   of_base = specs_of(base, what, options) if base else {}
   measured = {t: jsoned(estimate.measures(one.specs)) for t, one in of_base.items()}
   reports = []
-  for model in dict.fromkeys(options.model):
-    new = base if base and model == base.model else Examined(options, model)
+  for model, step in eval_lib.models(options.model, options.step):
+    held = base and (base.model, base.step) == (model, step)
+    new = base if held else Examined(options, model, step)
     found = of_base if new is base else specs_of(new, what, options)
     if base and "kept" in what:
       _divergences(new, base, found)
     own = []
     for task, one in found.items():
-      report = head(model, task, one.plan)
+      report = head(model, task, one.plan) | ({} if step is None else {"step": step})
       report["measures"] = jsoned(estimate.measures(one.specs))
       if task in of_base:
         report["against"] = options.against
@@ -169,7 +206,7 @@ def command(options) -> None:
       own.append(report)
       show(report)
     reports += own
-    shown = page.keep(model, None, "probe", own)
+    shown = page.keep(model, step, "probe", own)
     if shown is not None:
       print(f"report: {shown}")
   if options.json is not None:
@@ -199,6 +236,10 @@ def specs_of(of: Examined, what, options) -> dict[str, Found]:
       t = probe.table(of.ask(plan, ask))
       found.specs += probe.specs(t, parts)
       found.figures |= figures_lib.of(t, parts)
+      if options.p_true and "calibration" in parts:
+        for confidence in of.confidences(t.stored):
+          right_PR = t.right_PR[:, : probe.CONFIDENT]
+          found.specs += calibration.specs(t.ids, confidence, right_PR)
       if "bias" in parts and plan.world:
         few = probe.marginal_of(t)
     if few is not None:
@@ -235,7 +276,7 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
   asked = store.digest(
     of.subject.digests, [[t.name, t.prompt, t.ids.tolist()] for t in texts]
   )
-  own = store.name(of.model, None, {"task": "kept", "split": "test", "seed": 0,
+  own = store.name(of.model, of.step, {"task": "kept", "split": "test", "seed": 0,
     "sampling": {"temperature": 0.0, "top_p": 1.0}, "asked": asked})  # fmt: skip
 
   def make():
@@ -306,8 +347,7 @@ def show(report: dict) -> None:
   held = report.get("against")
   table = rich_table.Table(
     "measure", "value", "95 %", "null", *(["minus base", "95 %"] if held else []),
-    title=f"{report['model']} on {report['task']}"
-    + (f", against {held}" if held else ""),
+    title=eval_lib.title(report) + (f", against {held}" if held else ""),
   )  # fmt: skip
   differ = report.get("difference", {})
   for name, one in report["measures"].items():

@@ -5,16 +5,17 @@
   continents  the continent of a country
   cities      the country of a city that is no capital
   invented    the same about places that are none: right is to abstain
+  premises    the country of a city as its capital, which it is not: right is to abstain
   choices     all but `invented` with four choices, in their four cyclic orders
 
 They are made when they are asked for, from two packages (places.py), and no file is
 fetched. Graders are `short` and, of choices, `choice`.
 
 A row's columns: `question` alone, without how to answer it; `relation` (the task's
-word; of `invented` and `choices` that of the question); `subject`; `band`, thirds of a
-relation's subjects by people: head, mid, tail, or `invented`; `group`, the question's
-identity; `answerable`; `accepted`, all that is right. Of choices also `choices`, the
-texts of A to D, and `variant`, by how many places they are rotated, 0 to 3. The
+word; of the last three that of the question); `subject`; `band`, thirds of a relation's
+subjects by people: head, mid, tail, or `invented`, or `premise`; `group`, identity of
+the question; `answerable`; `accepted`, all that is right. Of choices also `choices`,
+the texts of A to D, and `variant`, by how many places they are rotated, 0 to 3. The
 distractors are right answers to other questions of the relation and band.
 
 A chat model is asked for the name alone. A base model goes on with a text that other
@@ -143,7 +144,7 @@ RELATIONS = {
     (("Bergen", "Norway"), ("Velmorad", short.UNKNOWN), ("Arequipa", "Peru")),
   ),
 }
-KINDS = (*RELATIONS, "invented", "choices")
+KINDS = (*RELATIONS, "invented", "premises", "choices")
 _INVENTED = ("capitals", "cities", "continents")  # relations, in turn
 SHOTS = 3
 """Examples before a question, at most."""
@@ -206,6 +207,11 @@ def _all(kind: str, shots: int = 0) -> tuple[rows.Row, ...]:
       _open(_INVENTED[i % len(_INVENTED)], "invented", name, None, shots)
       for i, name in enumerate(invented.names())
     )
+  if kind == "premises":
+    return tuple(
+      _open("countries", "premise", fact.subject, None, shots)
+      for fact in _no_capitals()
+    )
   if kind != "choices":
     return tuple(
       _open(kind, band, fact.subject, fact, shots) for band, fact in _turns(facts(kind))
@@ -217,6 +223,19 @@ def _all(kind: str, shots: int = 0) -> tuple[rows.Row, ...]:
       found.append((turn, list(RELATIONS).index(relation), band, fact))
   found.sort(key=lambda one: one[:2])
   return tuple(row for _, _, band, fact in found for row in _orders(band, fact))
+
+
+def _no_capitals() -> list[Fact]:
+  """Cities that are no capital: not called as one is, of a country whose capital is
+  agreed upon, and not of Britain, where Edinburgh is the capital of a country too."""
+  countries = places.countries()
+  called = {tuple(short.words(x)) for c in countries for x in c.capitals}
+  odd = {"GB", *(c.code for c in countries if not c.capital)}
+  return [
+    fact
+    for _, fact in _turns(facts("cities"))
+    if tuple(short.words(fact.subject)) not in called and fact.key[-2:] not in odd
+  ]
 
 
 def _turns(bands: dict[str, Sequence[Fact]]) -> list[tuple[str, Fact]]:

@@ -8,6 +8,8 @@
   tfds:NAME?prompt=F,answer=F  any TFDS builder (builders.py)
   variants:TASK                any of these, each question in five wordings
                                (variants.py)
+  thresholds:TASK              any of these, each question with three prices of a wrong
+                               answer (thresholds.py)
   0.7 * TASK + 0.3 * TASK      a mixture of these, by weight
 
 A mixture is a word like the others, so it can be named wherever a task can: in a
@@ -20,13 +22,15 @@ import re
 from collections.abc import Iterator
 
 from pxy import config
-from pxy.data import arithmetic, rows, variants, world_problems
+from pxy.data import arithmetic, rows, thresholds, variants, world_problems
 
 _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
+_EACH = {module.PREFIX: module for module in (variants, thresholds)}
+"""Modules that make several rows of each row of another task."""
 _FILES = (".jsonl", ".parquet")
 _KINDS = (
   "arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or .parquet file, gym:NAME,"
-  " tfds:NAME, variants:TASK, or a mixture such as"
+  " tfds:NAME, variants:TASK, thresholds:TASK, or a mixture such as"
   " '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
 )
 
@@ -55,7 +59,8 @@ def parts(task: str) -> list[tuple[float, str]]:
 def needs_answer(grader: str, task: str) -> bool:
   """Whether each row needs a reference: a user's function may judge without one, and so
   does reasoning-gym."""
-  task = task.removeprefix(variants.PREFIX)
+  for prefix in _EACH:
+    task = task.removeprefix(prefix)
   return ":" not in grader and grader != "gym" and not task.startswith("gym:")
 
 
@@ -66,11 +71,15 @@ def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]
   of this one; other files give all their rows for any split. Raises config.Error for
   the first row that cannot be used.
   """
-  if task.startswith(variants.PREFIX):
-    inner = task.removeprefix(variants.PREFIX)
-    if inner.startswith(variants.PREFIX):
-      raise config.Error(f"task {task!r}: variants of variants; write {inner!r}")
-    return variants.read(read(inner, split, need_answer))
+  for prefix, each in _EACH.items():
+    if task.startswith(prefix):
+      inner = _inner(task, prefix)
+      found = read(inner, split, need_answer)
+      return [
+        (uid * each.COUNT + i, row)
+        for uid, one in found
+        for i, row in enumerate(each.of(one))
+      ]
   if task.startswith("arithmetic/"):
     return list(enumerate(_arithmetic(task, split)))
   if task.startswith("world/"):
@@ -92,10 +101,11 @@ def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]
 
 def every(task: str, need_answer: bool) -> Iterator[rows.Row | config.Error]:
   """The rows of all splits of one source; for files, what is wrong with the others."""
-  if task.startswith(variants.PREFIX):
-    for row in every(task.removeprefix(variants.PREFIX), need_answer):
-      yield from [row] if isinstance(row, config.Error) else variants.of(row)
-    return
+  for prefix, each in _EACH.items():
+    if task.startswith(prefix):
+      for row in every(_inner(task, prefix), need_answer):
+        yield from [row] if isinstance(row, config.Error) else each.of(row)
+      return
   if task.endswith(_FILES) and not task.startswith(("gym:", "tfds:")):
     yield from rows.read(task, need_answer=need_answer)
     return
@@ -107,6 +117,16 @@ def every(task: str, need_answer: bool) -> Iterator[rows.Row | config.Error]:
   for split in splits:
     for _, row in read(task, split, need_answer):
       yield row
+
+
+def _inner(task: str, prefix: str) -> str:
+  inner = task.removeprefix(prefix)
+  for other in _EACH:
+    if inner.startswith(other):
+      raise config.Error(
+        f"task {task!r}: {prefix.rstrip(':')} of {other.rstrip(':')}; write {inner!r}"
+      )
+  return inner
 
 
 def _arithmetic(task: str, split: str) -> Iterator[rows.Row]:

@@ -18,12 +18,13 @@ paraphrases and other numbers, which take a task that knows what it means (as
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from pxy.data import rows
 
 PREFIX = "variants:"
 VARIANTS = ("plain", "distractor", "number", "polite", "space")
+COUNT = len(VARIANTS)
 _SENTENCES = (
   "The library on the corner is closed on public holidays.",
   "A cat sleeps for most of the day.",
@@ -45,15 +46,6 @@ _POLITE = (
   "I would be grateful for your help with the following.",
   "Hello! I hope you are well. Please look at this.",
 )
-
-
-def read(found: Iterable[tuple[int, rows.Row]]) -> list[tuple[int, rows.Row]]:
-  """(number, row) of each row in each wording, those of a row one after the other."""
-  return [
-    (uid * len(VARIANTS) + i, row)
-    for uid, one in found
-    for i, row in enumerate(of(one))
-  ]
 
 
 def of(row: rows.Row) -> Iterator[rows.Row]:

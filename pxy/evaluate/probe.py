@@ -3,6 +3,7 @@
   every task                bound, calibration, diversity, and P(y) beside P(y|x)
   group, variant            robustness: one question put in several ways
   band                      hallucination, by how well known what is asked about is
+  threshold                 hallucination, by what a wrong answer costs
   answerable (false)        hallucination: there is no answer, so one given is wrong
   cue                       bias: what a surface cue suggests, right or not
   few right answers         bias: what is answered over all questions
@@ -205,7 +206,11 @@ def varied(t: Table) -> bool:
 
 def _hallucination(t: Table) -> list[estimate.Spec]:
   nothing_P = np.array([not x for x in t.column("answerable", True)])
-  bands = t.column("band")
+  prices = [_price(x) for x in t.column("threshold")]
+  bands = [
+    band or (None if price is None or nothing else "all")
+    for band, price, nothing in zip(t.column("band"), prices, nothing_P, strict=True)
+  ]
   if not nothing_P.any() and not any(bands):
     return []
   attempted_PR = _attempted(t)
@@ -218,15 +223,24 @@ def _hallucination(t: Table) -> list[estimate.Spec]:
     (bands, named_P & nothing_P, ("wrong", "abstained")),
     (["unknown"] * len(bands), nothing_P, ("wrong", "abstained")),
   ):
-    if on_P.any():
-      found = hallucination.specs(
-        list(itertools.compress(t.ids, on_P)),
-        [str(x) for x in itertools.compress(names, on_P)],
-        right_PR[on_P],
-        attempted_PR[on_P],
-      )
+    for price in dict.fromkeys(itertools.compress(prices, on_P)):
+      at_P = on_P & np.array([x == price for x in prices])
+      some = [str(x) for x in itertools.compress(names, at_P)]
+      if price is not None:
+        some = [f"{name}:{price:g}" for name in some]
+      grades = right_PR[at_P], attempted_PR[at_P]
+      ids = list(itertools.compress(t.ids, at_P))
+      found = hallucination.specs(ids, some, *grades)
       out += [s for s in found if kinds is None or s.name.rpartition("_")[2] in kinds]
+      if price is not None:
+        out += hallucination.score(ids, some, *grades, price)
   return out
+
+
+def _price(threshold) -> float | None:
+  """The chance above which an answer pays, where a row's prompt names one."""
+  known = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+  return float(threshold) if known and 0 <= threshold < 1 else None
 
 
 def _attempted(t: Table) -> np.ndarray:

@@ -52,7 +52,11 @@ def specs(
   both_GV = estimate.divide(c_GV * (c_GV - 1), n_GV * (n_GV - 1))  # right twice
   plain_G = rate_GV[:, 0]
   self_G = 2 * (plain_G - both_GV[:, 0])
-  out = []
+  out = [
+    estimate.mean(
+      f"robust/accuracy_{plain}", units, plain_G, "mean of rates", least=0, most=1
+    )
+  ]
   for name, rate_G, both_G in zip(names[1:], rate_GV.T[1:], both_GV.T[1:], strict=True):
     paired = ~np.isnan(rate_G + plain_G)
     flip_G = rate_G * (1 - plain_G) + plain_G * (1 - rate_G)

@@ -27,8 +27,10 @@ NEGATIVES = config.Term(
 )
 SMALL = config.Train(
   phases=(
-    config.Phase("nsr-prerl", (NEGATIVES,), steps=2, lr=1e-5),
-    config.Phase("grpo", (config.Term(),), lr=2e-4, on_start="reset_optimizer"),
+    config.Phase("nsr-prerl", (NEGATIVES,), steps=2, lr=1e-5, schedule="cosine"),
+    config.Phase(
+      "grpo", (config.Term(),), lr=2e-4, warmup=4, on_start="reset_optimizer"
+    ),
   ),
   steps=4,
   save_every=2,
@@ -127,6 +129,11 @@ def test_n_plus_n_steps_equal_2n_bit_for_bit(whole, tmp_path, first):
   want = pq.read_table(whole[0] / "completions.parquet").to_pylist()
   train = [[r["completion"] for r in x if r["split"] == "train"] for x in (rows, want)]
   assert train[0] == train[1]
+
+
+def test_each_record_has_the_learning_rate_of_its_step(whole):
+  found = [r["actor/lr"] for r in log_lib.metrics(whole[0]) if "eval" not in r]
+  np.testing.assert_allclose(found, [1e-5, 5e-6, 5e-5, 1e-4], rtol=1e-14)
 
 
 def test_across_an_epoch_boundary(tmp_path):

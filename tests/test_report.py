@@ -38,6 +38,7 @@ def make(folder, *, seed=0, phases=DSRL, gain=0.04, ended=True, prompt="12 + 30?
             "groups/solved": step,
             "groups/mixed": 15 - step,
             "groups/unsolved": 1,
+            "actor/lr": 1e-4 / step,
             "response_length/mean": 50 + rng.normal(),
             "response_length/clip_ratio": 0.02,
             "thoughts/reflection_rate": 0.1,

@@ -227,8 +227,10 @@ def test_another_config_goes_on_when_asked_to(tmp_path, capfd):
   out = tmp_path / "run"
   loop.train(dataclasses.replace(SMALL, steps=1), out)
   other = dataclasses.replace(SMALL, steps=2, seed=5)
-  assert loop.train(other, out, resume="anyway")["steps"] == 2
-  assert "another config (seed differ)" in capfd.readouterr().err
+  assert loop.train(other, out, accept=["seed"])["steps"] == 2
+  assert "another config (seed differ): going on" in capfd.readouterr().err
+  noted = json.loads((out / "used.json").read_text())["accepted"]
+  assert noted == [{"step": 1, "name": "seed", "was": 0, "now": 5}]
   assert json.loads((out / "config.json").read_text())["seed"] == 5
 
 

@@ -77,7 +77,7 @@ class RunFolder:
         " with --resume auto"
       )
     if held:
-      self._same.config(read_json(file))
+      self._same.of_config(read_json(file))
     if saved and saved[-1] > cfg.steps and not _empty(self.checkpoints, saved[-1]):
       raise config.Error(
         f"--steps {cfg.steps}: the run in {self.path} is at step {saved[-1]} already;"
@@ -132,7 +132,7 @@ class RunFolder:
       marks: Log.mark when the checkpoint was saved; None in those of a new run.
       found: Log.mark now, after the records of later steps were dropped.
     """
-    self._same.records(marks, found)
+    self._same.of_records(marks, found)
     self._write_used()  # with what was accepted
 
   def made_of(self, used: dict[str, dict]) -> None:
@@ -147,7 +147,7 @@ class RunFolder:
       held = read_json(file)
       if not _is_used(held):
         raise config.Error(f"{file}: not what a run writes; bring it back or remove it")
-      self._same.used(held["used"], used)
+      self._same.of_used(held["used"], used)
       accepted = held["accepted"]
     elif self._saved and used:
       print(

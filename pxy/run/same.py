@@ -65,7 +65,7 @@ class Same:
           f" {', '.join((*MADE_OF, *RECORDS))}, or a field such as phases.0.lr"
         )
 
-  def config(self, held) -> None:
+  def of_config(self, held) -> None:
     """held: the JSON of config.json; a field that it lacks had its default."""
     free = set(FREE[type(self._cfg)]) - ({"steps"} if _ends(self._cfg) else set())
     found = [
@@ -79,7 +79,7 @@ class Same:
       "give another folder, or the same options as before",
     )
 
-  def used(self, held: dict, now: dict) -> None:
+  def of_used(self, held: dict, now: dict) -> None:
     """What the run was and is made of, by name, as run/used.py has it."""
     each = [(name, held.get(name), now.get(name)) for name in MADE_OF]
     self._settle(
@@ -89,13 +89,12 @@ class Same:
       _which,
     )
 
-  def records(self, marks: dict | None, found: dict[str, int]) -> None:
+  def of_records(self, marks: dict | None, found: dict[str, int]) -> None:
     """Log.mark when the checkpoint was saved (None in those of a new run), and now,
     after the records of later steps were dropped."""
+    each = [(name, (marks or {}).get(name), now) for name, now in found.items()]
     self._settle(
-      [
-        (n, marks.get(n), found[n]) for n in found if marks and found[n] != marks.get(n)
-      ],
+      [one for one in each if marks and one[1] != one[2]],
       lambda said: f": {said}",
       "bring the file back, or give another folder",
       lambda name, was, now: (
@@ -110,7 +109,7 @@ class Same:
     cure: str,
     of_one: Callable[..., str] = lambda name, *_: name,
   ) -> None:
-    """Raises for the (name, was, now) that are not accepted, and tells of the others."""
+    """Raises for the (name, was, now) that are not accepted; tells of the others."""
     new = [one for one in found if one[0] not in self._accept]
     shown = (new or found)[:5]
     more = len(new or found) - len(shown)
@@ -163,7 +162,9 @@ def _content(entry):
 
 def _which(name: str, was, now) -> str:
   """The name of an entry, with its files that are others than they were."""
-  files = now.get("files", []) if isinstance(now, dict) else []
-  known = was.get("files", []) if isinstance(was, dict) else []
-  new = [one["path"] for one in files if _content(one) not in _content(known)]
+  known, files = (
+    value.get("files", []) if isinstance(value, dict) else [] for value in (was, now)
+  )
+  known = _content(known) if isinstance(known, list) else []
+  new = [one["path"] for one in files if _content(one) not in known]
   return f"{name} ({', '.join(new[:3])})" if new else name

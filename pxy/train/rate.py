@@ -1,6 +1,6 @@
 """The learning rate of a step: a function of its place in the phase, and of that alone.
 
-    warm-up    lr (s + 1) / warmup             for the first `warmup` steps s = 0, 1, ...
+    warm-up    lr (s + 1) / warmup             for s = 0, 1, ... below `warmup`
     constant   lr                              from then on, or
     cosine     lr (e + (1 - e) (1 + cos(pi x)) / 2)
     linear     lr (1 - (1 - e) x)              x = (s - warmup) / (steps - warmup)

@@ -153,6 +153,15 @@ def test_across_an_epoch_boundary(tmp_path):
     r["training/epoch"] for r in log_lib.metrics(tmp_path / "a") if "eval" not in r
   ]
   assert epochs[0] < 1 < epochs[-1]
+  lines[0]["answer"] = "1"
+  file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  more = dataclasses.replace(cfg, steps=5)
+  with pytest.raises(config.Error, match=r"six\.jsonl\).*: --accept data$"):
+    loop.train(more, tmp_path / "a")
+  assert loop.train(more, tmp_path / "a", accept=["data"])["steps"] == 5
+  noted = json.loads((tmp_path / "a" / "used.json").read_text())["accepted"]
+  assert [(note["name"], note["step"]) for note in noted] == [("data", 4)]
+  assert "Accepted in a: another data" in (tmp_path / "a" / "report.md").read_text()
 
 
 def test_several_updates_per_batch(tmp_path):

@@ -88,7 +88,7 @@ def test_each_phase_has_its_own_schedule_and_begins_it_anew():
   longer = dataclasses.replace(cfg, steps=50)
   assert [rate.at(longer, step) for step in range(5)] == found[:5]
   shown = plan.of_train(cfg)["phases"]
-  assert "a 1-3 at lr 1, linear to 0, b 4-5 at lr 2, 2 steps of warm-up" in shown
+  assert "a 1-3 at lr 1, linear to 0, b 4-5 at lr 2 after a warm-up of 2" in shown
 
 
 @pytest.mark.parametrize(

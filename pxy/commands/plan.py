@@ -81,7 +81,7 @@ def _fits(cfg: config.Train, arch: arch_lib.Arch) -> None:
 
 def _rate(how: config.Phase | config.Pretrain) -> str:
   """A learning rate and its schedule, in words."""
-  rise = f", {how.warmup} steps of warm-up" if how.warmup else ""
+  rise = f" after a warm-up of {how.warmup}" if how.warmup else ""
   fall = f", {how.schedule} to {how.lr * how.lr_end:g}"
   return f"lr {how.lr:g}{rise}{'' if how.schedule == 'constant' else fall}"
 

@@ -34,6 +34,8 @@ from pxy.rl import term as term_lib
 
 Error = fields.Error
 Term = term_lib.Term
+Schedule = Literal["constant", "cosine", "linear"]
+"""Of a learning rate (train/rate.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,13 @@ class Phase:
   steps: Natural | None = None
   """Length in steps; None in the last phase: until the run ends."""
   lr: Positive = 2e-4
-  """Learning rate, constant over the phase."""
+  """Learning rate: all through the phase, or the peak of its schedule."""
+  schedule: Schedule = "constant"
+  """How it goes on from there to the phase's end, where that is another rate."""
+  warmup: Natural = 0
+  """Steps in which it rises to `lr` first, by equal parts."""
+  lr_end: Share = 0.0
+  """Share of `lr` at the end of cosine and linear."""
   on_start: Literal["keep", "reset_optimizer"] = "keep"
   """What happens to the optimizer's moments when the phase starts."""
 
@@ -55,6 +63,12 @@ class Phase:
   def needs_reference(self) -> bool:
     """Whether a term measures the distance to the start-of-run model."""
     return any(term.kl != "none" for term in self.terms)
+
+  @property
+  def needs_end(self) -> bool:
+    """Whether its rates depend on how long it is: without `steps`, on those of the
+    run."""
+    return self.schedule != "constant"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,9 +353,13 @@ class Pretrain:
   row_tokens: Count = 256
   """Tokens of a packed row."""
   lr: Positive = 4e-3
-  """Peak of the learning rate; a cosine takes it to a tenth."""
+  """Peak of the learning rate."""
+  schedule: Schedule = "cosine"
+  """How it goes on from there to the run's end."""
   warmup: Natural = 50
   """Steps in which the learning rate rises to its peak."""
+  lr_end: Share = 0.1
+  """Share of the peak at the end of cosine and linear."""
   seed: Seed = 0
   """Of corpus, weights and order."""
   eval_every: Natural = 0
@@ -378,6 +396,14 @@ def phase_at(cfg: Train, step: int) -> tuple[int, Phase]:
       return i, phase
     start += phase.steps
   return len(cfg.phases) - 1, cfg.phases[-1]
+
+
+def span(cfg: Train, number: int) -> tuple[int, int]:
+  """First step of a phase, and the one after its last; where the phase is open-ended,
+  the run's."""
+  start = sum(phase.steps or 0 for phase in cfg.phases[:number])
+  steps = cfg.phases[number].steps
+  return start, cfg.steps if steps is None else start + steps
 
 
 def check(cfg: Train | Pretrain) -> None:
@@ -442,12 +468,24 @@ def _check_train(cfg: Train) -> None:
       phase.steps is not None or last,
       f"{at}.steps: only the last phase may be open-ended; give the others a length",
     )
+    _check_rate(cfg, i)
     for j, term in enumerate(phase.terms):
       _check_term(f"{at}.terms.{j}", term, groups, data)
       copies.add(context.of(term).copies(term))
   fields.need(
     len(copies - {1}) <= 1,
     "terms: all mixtures of a run need the same number of copies",
+  )
+
+
+def _check_rate(cfg: Train, number: int) -> None:
+  """Refuses a warm-up that its phase does not hold."""
+  phase, (start, end) = cfg.phases[number], span(cfg, number)
+  known = phase.steps is not None or phase.needs_end
+  fields.need(
+    not known or end <= start or phase.warmup + phase.needs_end <= end - start,
+    f"phases.{number}.warmup {phase.warmup}: the phase has {end - start} steps; make it"
+    " shorter, or the phase longer",
   )
 
 

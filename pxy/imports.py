@@ -8,6 +8,8 @@ A function of a user's own is named `package.module:name` or `path/to/file.py:na
 file as seen from the current folder, or else from the folders of sys.path.
 """
 
+import ast
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -54,11 +56,85 @@ def function(path: str, what: str) -> Callable:
   return found
 
 
+def sources(path: str) -> list[pathlib.Path]:
+  """The files of a user's function: the one that it stands in, and what that imports
+  from beside it, from its own package or from the current folder, and so on.
+
+  Runs none of them. Other installed packages, and pxy, are left out; a function that
+  stands in no file of Python's has none.
+  """
+  module = path.rpartition(":")[0]
+  top = module.partition(".")[0]
+  if module.endswith(".py"):
+    more, roots = [_file(module)], [pathlib.Path.cwd()]
+  else:
+    roots = [pathlib.Path.cwd(), *_root(top)]
+    more = next((files for root in roots if (files := _under(root, module))), [])
+  found: dict[pathlib.Path, None] = {}
+  while more:
+    file = more.pop()
+    if file is None or file in found:
+      continue
+    found[file] = None
+    for name, level in _imported(file):
+      places = [file.parents[level - 1]] if level else [file.parent, *roots]
+      files = next((files for root in places if (files := _under(root, name))), [])
+      own = level or name.partition(".")[0] == top
+      more += [one for one in files if own or not _apart(one)]
+  return list(found)
+
+
+def _root(top: str) -> list[pathlib.Path]:
+  """The folder that a module or package stands in. Runs nothing of it."""
+  with contextlib.suppress(ImportError, ValueError):
+    spec = importlib.util.find_spec(top)
+    inside = list(spec.submodule_search_locations or []) if spec else []
+    place = inside[0] if inside else spec and spec.origin
+    return [pathlib.Path(place).parent] if place else []
+  return []
+
+
+def _under(root: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """Files of a dotted name in a folder, those of the packages on the way first."""
+  parts = name.split(".")
+  bases = [root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+  each = (path for base in bases for path in (base / "__init__.py", f"{base}.py"))
+  return [path for path in map(pathlib.Path, each) if path.is_file()]
+
+
+def _imported(file: pathlib.Path) -> list[tuple[str, int]]:
+  """(dotted name, number of leading dots) of all that a file imports, anywhere."""
+  out = []
+  try:
+    tree = ast.parse(file.read_bytes())
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return out  # whoever runs it will say so
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      out += [(alias.name, 0) for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      stem = f"{node.module}." if node.module else ""
+      out += [(stem + alias.name, node.level) for alias in node.names]
+  return out
+
+
+def _apart(file: pathlib.Path) -> bool:
+  """Whether a file is of an installed package, or pxy's."""
+  ours = pathlib.Path(__file__).parent
+  return bool({"site-packages", "dist-packages"} & set(file.parts)) or (
+    ours in file.resolve().parents
+  )
+
+
+def _file(name: str) -> pathlib.Path | None:
+  places = [pathlib.Path(folder) / name for folder in ("", *sys.path)]
+  return next((p.resolve() for p in places if p.is_file()), None)
+
+
 def _module(name: str) -> types.ModuleType:
   if not name.endswith(".py"):
     return importlib.import_module(name)
-  places = [pathlib.Path(folder) / name for folder in ("", *sys.path)]
-  path = next((p.resolve() for p in places if p.is_file()), None)
+  path = _file(name)
   if path is None:
     raise FileNotFoundError(f"no file {name!r}")
   return _run(path, path.stat().st_mtime_ns)

@@ -13,6 +13,7 @@ evaluations and records are the session's.
 
 import contextlib
 import pathlib
+from collections.abc import Sequence
 
 from pxy import config
 from pxy.evaluate import run as evaluate_lib
@@ -23,15 +24,23 @@ from pxy.run import parts as parts_lib
 from pxy.run import session as session_lib
 from pxy.run import step as step_lib
 from pxy.sampling import collect
+from pxy.train import rate
 
 
-def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict | None:
+def train(
+  cfg: config.Train,
+  out: pathlib.Path,
+  *,
+  resume: str = "auto",
+  accept: Sequence[str] = (),
+) -> dict | None:
   """Runs a training config in the folder `out`.
 
   Args:
     resume: `auto` goes on from the newest checkpoint if there is one, `never` refuses a
-      folder that holds a run, `must` refuses one that does not, `anyway` is auto and
-      lets the config differ from the one before.
+      folder that holds a run, `must` refuses one that does not.
+    accept: names of differences to the run before that are no reason to refuse it
+      (run/same.py); an error names them.
 
   Returns:
     What summary.json holds; None when a signal ended the run early.
@@ -41,17 +50,17 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       wrong on the way; good steps are saved.
   """
   config.check(cfg)
-  opened = session_lib.opened(cfg, out, resume)
+  opened = session_lib.opened(cfg, out, resume, accept)
   with opened as session, contextlib.ExitStack() as stack:
     # Model, data, sampler, graders, trainer: what stays the same.
     parts = parts_lib.make(cfg, session, stack)
-    session.begin(parts.policy, parts.trainer.abstract, parts.start)
+    session.begin(parts.policy, parts.trainer.abstract, parts.start, parts.used)
     for note in parts.notes:
       session.bar.say(note)
     for step, state in session.steps(parts.evaluate):
       _, phase = config.phase_at(cfg, step)
       draw_key, view_key = step_lib.keys(cfg.seed, step, session.returns)
-      state = step_lib.entered(cfg, state, step)
+      state, lr = step_lib.entered(cfg, state, step), rate.at(cfg, step)
       probed = parts.probe(state, step)
       graded = collect.step(  # y ~ pi(.|x), r(x, y)
         parts.collector,
@@ -64,7 +73,7 @@ def train(cfg: config.Train, out: pathlib.Path, *, resume: str = "auto") -> dict
       )
       collect.refuse_stale(graded, session.place.updates)
       batches = step_lib.batches(parts, phase, graded, view_key)  # A, view, pack
-      state, found = step_lib.update(parts, state, phase, batches)
+      state, found = step_lib.update(parts, state, phase, lr, batches)
       done = numbers.of(parts, step, phase, graded, batches, found, probed)
       session.record(state, done)
     session.finish()

@@ -11,6 +11,7 @@ one integer here too. The result is an HF-style folder, OUT/model.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -26,8 +27,10 @@ from pxy.rewards import pool as pool_lib
 from pxy.rl import metrics, pack, rollout, view
 from pxy.run import numbers
 from pxy.run import session as session_lib
+from pxy.run import used as used_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
+from pxy.train import rate
 from pxy.train import step as step_lib
 from pxy.weights import hf, load
 
@@ -50,14 +53,6 @@ def rows(documents: list[list[int]], row_tokens: int) -> pack.Packed:
   most = 2 * int(rollouts.response_len_B.sum()) // row_tokens + 2
   packed, used = pack.bins([each], row_tokens=row_tokens, micro_rows=1, micro_max=most)
   return jax.tree.map(lambda x: x[:used, 0], packed)
-
-
-def learning_rate(cfg: config.Pretrain, step: int) -> float:
-  """Linear warm-up, then cosine to a tenth."""
-  if step < cfg.warmup:
-    return cfg.lr * (step + 1) / cfg.warmup
-  done = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
-  return cfg.lr * float(0.55 + 0.45 * np.cos(np.pi * done))
 
 
 def batch(
@@ -87,7 +82,11 @@ def check(cfg: config.Pretrain) -> None:
 
 
 def pretrain(
-  cfg: config.Pretrain, out: pathlib.Path, *, resume: str = "auto"
+  cfg: config.Pretrain,
+  out: pathlib.Path,
+  *,
+  resume: str = "auto",
+  accept: Sequence[str] = (),
 ) -> dict | None:
   """Trains tokenizer and model; OUT/model is an HF-style folder.
 
@@ -101,7 +100,7 @@ def pretrain(
       f"{micro} rows do not divide by mesh.data * mesh.fsdp = {shards}: choose rows or"
       " compute.micro_rows among its multiples, or another mesh"
     )
-  with session_lib.opened(cfg, out, resume) as session:
+  with session_lib.opened(cfg, out, resume, accept) as session:
     model = session.folder.path / "model"
     made_of = WORLDS[cfg.corpus.kind]
     documents = made_of.documents(cfg.corpus, cfg.seed)
@@ -119,10 +118,13 @@ def pretrain(
     def evaluate(state, place):
       return _evaluate(cfg, policy, session, state.params, place.step)
 
-    session.begin(policy, trainer.abstract, start, pace=PACE)
+    def used():
+      return used_lib.of_pretrain(cfg, policy, documents)
+
+    session.begin(policy, trainer.abstract, start, used, pace=PACE)
     for step, state in session.steps(evaluate, before=False):
       rows_MBT = batch(packed, cfg, step, session.returns)
-      lr, used = learning_rate(cfg, step), len(rows_MBT.tokens_BT)
+      lr, used = rate.of(cfg, step, cfg.steps), len(rows_MBT.tokens_BT)
       with session.watch("update"), session.clock("update_actor"):
         state, found = trainer.update(state, rows_MBT, used, lr, NEXT_TOKEN)
         values = metrics.values(found)

@@ -27,8 +27,10 @@ NEGATIVES = config.Term(
 )
 SMALL = config.Train(
   phases=(
-    config.Phase("nsr-prerl", (NEGATIVES,), steps=2, lr=1e-5),
-    config.Phase("grpo", (config.Term(),), lr=2e-4, on_start="reset_optimizer"),
+    config.Phase("nsr-prerl", (NEGATIVES,), steps=2, lr=1e-5, schedule="cosine"),
+    config.Phase(
+      "grpo", (config.Term(),), lr=2e-4, warmup=4, on_start="reset_optimizer"
+    ),
   ),
   steps=4,
   save_every=2,
@@ -129,6 +131,11 @@ def test_n_plus_n_steps_equal_2n_bit_for_bit(whole, tmp_path, first):
   assert train[0] == train[1]
 
 
+def test_each_record_has_the_learning_rate_of_its_step(whole):
+  found = [r["actor/lr"] for r in log_lib.metrics(whole[0]) if "eval" not in r]
+  np.testing.assert_allclose(found, [1e-5, 5e-6, 5e-5, 1e-4], rtol=1e-14)
+
+
 def test_across_an_epoch_boundary(tmp_path):
   file = tmp_path / "six.jsonl"
   lines = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(6)]
@@ -146,6 +153,15 @@ def test_across_an_epoch_boundary(tmp_path):
     r["training/epoch"] for r in log_lib.metrics(tmp_path / "a") if "eval" not in r
   ]
   assert epochs[0] < 1 < epochs[-1]
+  lines[0]["answer"] = "1"
+  file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  more = dataclasses.replace(cfg, steps=5)
+  with pytest.raises(config.Error, match=r"six\.jsonl\).*: --accept data$"):
+    loop.train(more, tmp_path / "a")
+  assert loop.train(more, tmp_path / "a", accept=["data"])["steps"] == 5
+  noted = json.loads((tmp_path / "a" / "used.json").read_text())["accepted"]
+  assert [(note["name"], note["step"]) for note in noted] == [("data", 4)]
+  assert "Accepted in a: another data" in (tmp_path / "a" / "report.md").read_text()
 
 
 def test_several_updates_per_batch(tmp_path):
@@ -220,8 +236,10 @@ def test_another_config_goes_on_when_asked_to(tmp_path, capfd):
   out = tmp_path / "run"
   loop.train(dataclasses.replace(SMALL, steps=1), out)
   other = dataclasses.replace(SMALL, steps=2, seed=5)
-  assert loop.train(other, out, resume="anyway")["steps"] == 2
-  assert "another config (seed differ)" in capfd.readouterr().err
+  assert loop.train(other, out, accept=["seed"])["steps"] == 2
+  assert "another config (seed differ): going on" in capfd.readouterr().err
+  noted = json.loads((out / "used.json").read_text())["accepted"]
+  assert noted == [{"step": 1, "name": "seed", "was": 0, "now": 5}]
   assert json.loads((out / "config.json").read_text())["seed"] == 5
 
 

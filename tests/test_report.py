@@ -38,6 +38,7 @@ def make(folder, *, seed=0, phases=DSRL, gain=0.04, ended=True, prompt="12 + 30?
             "groups/solved": step,
             "groups/mixed": 15 - step,
             "groups/unsolved": 1,
+            "actor/lr": 1e-4 / step,
             "response_length/mean": 50 + rng.normal(),
             "response_length/clip_ratio": 0.02,
             "thoughts/reflection_rate": 0.1,
@@ -75,6 +76,20 @@ def test_interruptions_are_shown(tmp_path):
     shown = (folder / name).read_text()
     assert "interrupted 2 times" in shown
     assert "killed, on from step 2; stopped at step 5, on from step 5." in shown
+
+
+def test_what_was_accepted_on_the_way_is_shown(tmp_path):
+  folder = make(tmp_path / "run")
+  note = {"step": 4, "name": "<i>data", "was": {}, "now": {}}
+  (folder / "used.json").write_text(json.dumps({"used": {}, "accepted": [note]}))
+  page.write([folder], folder)
+  shown = (folder / "report.html").read_text()
+  assert "Accepted in run: another &lt;i&gt;data from step 4 on." in shown
+  assert "from step 4 on" in (folder / "report.md").read_text()
+  for text in ("[]", "{}", '{"accepted": [3]}', '{"accepted": 3}', "{"):
+    (folder / "used.json").write_text(text)
+    with pytest.raises(config.Error, match="damaged run folder"):
+      runs.read(folder)
 
 
 class Reader(html.parser.HTMLParser):

@@ -11,6 +11,7 @@ import pytest
 from pxy import config, fields, files, loop
 from pxy.report import page
 from pxy.run import folder as folder_lib
+from pxy.run import same
 from pxy.run import step as step_lib
 from pxy.show import log as log_lib
 from pxy.train import checkpoint
@@ -25,9 +26,9 @@ def held(tmp_path, cfg, step=None):
   return tmp_path
 
 
-def refused(path, cfg, resume="auto"):
+def refused(path, cfg, resume="auto", accept=()):
   with pytest.raises(config.Error) as error:
-    folder_lib.RunFolder(path, cfg, resume)
+    folder_lib.RunFolder(path, cfg, resume, accept)
   return str(error.value)
 
 
@@ -45,12 +46,50 @@ def test_another_config_is_refused_by_field(tmp_path):
   other = config.Train(seed=3, phases=(config.Phase(lr=1e-3),))
   text = refused(path, other)
   assert "(phases.0.lr, seed differ)" in text
+  assert text.endswith(
+    "or go on with what is there: --accept phases.0.lr --accept seed"
+  )
   assert "corpus" in refused(path, config.Pretrain())
 
 
-def test_steps_of_pretraining_shape_its_learning_rate(tmp_path):
-  path = held(tmp_path, config.Pretrain())
-  assert "(steps differ)" in refused(path, config.Pretrain(steps=700))
+def test_each_difference_is_accepted_by_its_own_name(tmp_path, capsys):
+  path = held(tmp_path, config.Train(), 10)
+  other = config.Train(seed=3, phases=(config.Phase(lr=1e-3),))
+  text = refused(path, other, accept=["seed", "data"])
+  assert "(phases.0.lr differ)" in text and text.endswith(": --accept phases.0.lr")
+  folder_lib.RunFolder(path, other, "auto", ["seed", "phases.0.lr"])
+  assert (
+    "another config (phases.0.lr, seed differ): going on" in capsys.readouterr().err
+  )
+  text = refused(path, other, accept=["sede"])
+  assert "--accept sede: no difference is called so" in text
+
+
+def test_a_field_that_an_older_pxy_did_not_have_is_no_difference(tmp_path):
+  path = held(tmp_path, config.Train(), 10)
+  old = fields.to_dict(config.Train())
+  del old["phases"][0]["schedule"], old["phases"][0]["warmup"], old["waits"]
+  files.write_json(path / "config.json", old)
+  assert folder_lib.RunFolder(path, config.Train(), "must").keep(10) == 10
+  warm = config.Train(phases=(config.Phase(warmup=5),))
+  assert "(phases.0.warmup differ)" in refused(path, warm)
+
+
+@pytest.mark.parametrize(
+  "cfg, named",
+  [
+    (config.Pretrain(), True),
+    (config.Train(phases=(config.Phase(schedule="cosine"),)), True),
+    (config.Train(phases=(config.Phase(schedule="cosine", steps=60),)), False),
+    (config.Train(phases=(config.Phase(warmup=5),)), False),
+  ],
+)
+def test_steps_are_free_unless_they_shape_a_learning_rate(tmp_path, cfg, named):
+  path, more = held(tmp_path, cfg), dataclasses.replace(cfg, steps=700)
+  if named:
+    assert "(steps differ)" in refused(path, more)
+  else:
+    folder_lib.RunFolder(path, more, "auto")
 
 
 def test_never_and_must(tmp_path):
@@ -157,8 +196,10 @@ def test_records_that_are_not_those_of_the_checkpoint_are_noticed(run, damage, c
   with pytest.raises(config.Error, match=r"records up to the checkpoint: bring"):
     loop.train(MORE, run)
   capsys.readouterr()
-  loop.train(MORE, run, resume="anyway")
+  loop.train(MORE, run, accept=same.RECORDS)
   assert "records up to the checkpoint: going on" in capsys.readouterr().err
+  noted = json.loads((run / "used.json").read_text())["accepted"]
+  assert noted and {note["name"] for note in noted} <= {*same.RECORDS}
   assert log_lib.metrics(run)[-1]["step"] == 5
 
 

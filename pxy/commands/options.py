@@ -50,11 +50,20 @@ Experiment = Annotated[
   ),
 ]
 Resume = Annotated[
-  Literal["auto", "never", "must", "anyway"],
+  Literal["auto", "never", "must"],
   tyro.conf.arg(
     help="auto: go on from the newest checkpoint if there is one; never: the folder"
-    " must hold no run; must: there must be a checkpoint; anyway: auto, and the config"
-    " may differ from the one before."
+    " must hold no run; must: there must be a checkpoint."
+  ),
+]
+Accept = Annotated[
+  tyro.conf.UseAppendAction[tuple[str, ...]],
+  tyro.conf.arg(
+    metavar="NAME",
+    help="A run goes on only as what it was: the same config, data, graders, template,"
+    " tokenizer and records. This one difference is no reason to refuse it, and is"
+    " noted in used.json; the refusal says its NAME (seed, data, grader, ...). May be"
+    " given several times.",
   ),
 ]
 DryRun = Annotated[
@@ -105,6 +114,7 @@ class Train:
   out: pathlib.Path = pathlib.Path("runs/train")
   """The run's folder."""
   resume: Resume = "auto"
+  accept: Accept = ()
   dry_run: DryRun = False
 
 
@@ -117,6 +127,7 @@ class Pretrain:
   out: pathlib.Path = pathlib.Path("runs/pretrain")
   """The run's folder; the model is written to OUT/model."""
   resume: Resume = "auto"
+  accept: Accept = ()
   dry_run: DryRun = False
 
 

@@ -32,13 +32,11 @@ def of_train(cfg: config.Train) -> dict[str, str]:
   shape = batch.shape(cfg, shards)
   responses = cfg.data.prompts * cfg.data.responses
   most = responses * (cfg.sampling.max_new_tokens + cfg.data.max_prompt_tokens)
-  phases, start = [], 0
-  for phase in cfg.phases:
-    if start >= cfg.steps:
-      break
-    end = cfg.steps if phase.steps is None else min(cfg.steps, start + phase.steps)
-    phases.append(f"{phase.name} {start + 1}-{end} at lr {phase.lr:g}")
-    start = end
+  phases = []
+  for number, phase in enumerate(cfg.phases):
+    start, end = config.span(cfg, number)
+    if start < min(end, cfg.steps):
+      phases.append(f"{phase.name} {start + 1}-{min(end, cfg.steps)} at {_rate(phase)}")
   cache = 2 * arch.layers * arch.kv_heads * arch.head_dim
   slots = min(cfg.sampling.slots, responses)
   width = 4 if cfg.compute.dtype == "float32" else 2
@@ -67,6 +65,7 @@ def of_pretrain(cfg: config.Pretrain) -> dict[str, str]:
     "model": f"{decoder.size(arch):,} parameters",
     "steps": f"{cfg.steps} of {cfg.rows} rows x {cfg.row_tokens} tokens",
     "tokens": f"at most {cfg.steps * tokens:,} in all",
+    "learning rate": _rate(cfg),
     "memory, weights and Adam": _size(12 * decoder.size(arch)),
   }
 
@@ -78,6 +77,13 @@ def _fits(cfg: config.Train, arch: arch_lib.Arch) -> None:
     stop_ids=(),
     max_prompt_tokens=cfg.data.max_prompt_tokens,
   )
+
+
+def _rate(how: config.Phase | config.Pretrain) -> str:
+  """A learning rate and its schedule, in words."""
+  rise = f" after a warm-up of {how.warmup}" if how.warmup else ""
+  fall = f", {how.schedule} to {how.lr * how.lr_end:g}"
+  return f"lr {how.lr:g}{rise}{'' if how.schedule == 'constant' else fall}"
 
 
 def _evaluations(cfg: config.Train) -> int:

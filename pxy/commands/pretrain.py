@@ -11,4 +11,6 @@ def command(options) -> None:
   if options.dry_run:
     plan.show(options.cfg)
     return
-  pretrain.pretrain(options.cfg, options.out, resume=options.resume)
+  pretrain.pretrain(
+    options.cfg, options.out, resume=options.resume, accept=options.accept
+  )

@@ -11,4 +11,4 @@ def command(options) -> None:
     plan.show(options.cfg)
     return
   with process.joined():
-    loop.train(options.cfg, options.out, resume=options.resume)
+    loop.train(options.cfg, options.out, resume=options.resume, accept=options.accept)

@@ -17,7 +17,10 @@ config, on the command line, for an evaluation.
 """
 
 import dataclasses
+import glob
 import math
+import os
+import pathlib
 import re
 from collections.abc import Iterator
 
@@ -28,6 +31,7 @@ _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
 _EACH = {module.PREFIX: module for module in (variants, thresholds)}
 """Modules that make several rows of each row of another task."""
 _FILES = (".jsonl", ".parquet")
+_MADE = ("arithmetic/", "world/", "facts/", "gym:", "tfds:")
 _KINDS = (
   "arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or .parquet file, gym:NAME,"
   " tfds:NAME, variants:TASK, thresholds:TASK, or a mixture such as"
@@ -54,6 +58,15 @@ def parts(task: str) -> list[tuple[float, str]]:
       )
     out.append((weight, match["task"].strip()))
   return out
+
+
+def files(task: str) -> list[pathlib.Path]:
+  """The files that a source's rows are read from; none where they are made."""
+  word = task.removeprefix(variants.PREFIX)
+  if word.startswith(_MADE):
+    return []
+  found = [word] if os.path.exists(word) else sorted(glob.glob(word, recursive=True))
+  return [path for path in map(pathlib.Path, found) if path.is_file()]
 
 
 def needs_answer(grader: str, task: str) -> bool:

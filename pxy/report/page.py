@@ -284,11 +284,14 @@ def _alignment(group: runs.Group) -> list[str]:
 
 
 def _broken(group: runs.Group) -> list[str]:
-  """A sentence per run that was interrupted; the last few interruptions."""
+  """Sentences on runs that were interrupted, or went on as others than they were; the
+  last few times."""
+  each = {"Interruptions of": "interruptions", "Accepted in": "accepted"}
   return [
-    f"Interruptions of {run.path.resolve().name}: {'; '.join(run.interruptions[-10:])}."
+    f"{begin} {run.path.resolve().name}: {'; '.join(getattr(run, name)[-10:])}."
     for run in group.runs
-    if run.interruptions
+    for begin, name in each.items()
+    if getattr(run, name)
   ]
 
 

@@ -21,6 +21,8 @@ from matplotlib import figure, ticker
 from pxy.report import curve
 from pxy.report import runs as runs_lib
 
+RATE = "actor/lr"
+
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
@@ -297,6 +299,26 @@ def _entropy(fig, groups):
   curve.label_ends(ax, ends, groups)
 
 
+def _rate(fig, groups):
+  ax = fig.subplots()
+  ends = []
+  for i, group in enumerate(groups):
+    series = group.series(RATE)
+    if len(series.step):  # as it was, and no running mean: it has no noise
+      ax.plot(series.step, series.mean, color=curve.colour(i))
+      ends.append((series.mean[-1], curve.colour(i), group.name))
+  ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:.4g}"))
+  curve.over_steps(ax, groups)
+  ax.set_ylim(bottom=0)
+  curve.label_ends(ax, ends, groups)
+
+
+def _rate_moves(groups):
+  """One rate that stands for the whole run is in its config."""
+  each = (group.series(RATE).mean for group in groups)
+  return any(len(np.unique(mean)) > 1 for mean in each)
+
+
 def _all_have(*names):
   return lambda groups: any(all(g.has(n) for n in names) for g in groups)
 
@@ -366,5 +388,12 @@ PANELS = (
       g.has(n) for g in groups for n in ("rollout/entropy", "actor/entropy")
     ),
     _entropy,
+  ),
+  Panel(
+    "rate",
+    "Learning rate",
+    "Of each step.",
+    _rate_moves,
+    _rate,
   ),
 )

@@ -53,6 +53,8 @@ class Run:
   summary: dict
   interruptions: tuple[str, ...] = ()
   """How each process but the last ended, and where the next went on."""
+  accepted: tuple[str, ...] = ()
+  """What was another than before when it went on, as `--accept` allowed."""
   alignments: dict[int, dict] = dataclasses.field(default_factory=dict)
   """What `pxy align` measured, by step."""
   bounds: dict[int, list[dict]] = dataclasses.field(default_factory=dict)
@@ -162,6 +164,7 @@ def read(folder: pathlib.Path) -> Run:
   try:
     records = log.metrics(folder)
     interruptions = _interruptions(folder / "attempts.jsonl")
+    accepted = _accepted(folder / "used.json")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     summary = {}
     if (folder / "summary.json").is_file():
@@ -180,6 +183,7 @@ def read(folder: pathlib.Path) -> Run:
     {r["step"]: r["eval"] for r in records if "eval" in r},
     summary,
     interruptions,
+    accepted,
     alignments,
     bounds,
     probes,
@@ -237,6 +241,19 @@ def _interruptions(path: pathlib.Path) -> tuple[str, ...]:
       how = f"{before['how']} at step {before['end']}"
     found.append(f"{how}, on from step {after['begin']}")
   return tuple(found)
+
+
+def _accepted(path: pathlib.Path) -> tuple[str, ...]:
+  """Read from what a run was made of (run/folder.py)."""
+  if not path.is_file():
+    return ()
+  held = json.loads(path.read_text(encoding="utf-8"))
+  try:
+    return tuple(
+      f"another {note['name']} from step {note['step']} on" for note in held["accepted"]
+    )
+  except (TypeError, KeyError):
+    raise ValueError(f"{path.name} is not what a run writes") from None
 
 
 def group(runs: Sequence[Run]) -> list[Group]:

@@ -1,6 +1,7 @@
 """The folder of a run, and the refusal of what does not belong in it.
 
-config.json          what the run is; another one is refused (but for FREE fields)
+config.json          what the run is; another one is refused (same.py)
+used.json            what it is made of, by digest, and what was accepted on the way
 model/               architecture and tokenizer
 metrics.jsonl        the record, with completions.parquet (show/log.py)
 checkpoints/         train/checkpoint.py
@@ -19,11 +20,12 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 
 from pxy import __version__, config, fields, files
 from pxy.parallel import process
+from pxy.run import same
 from pxy.train import checkpoint, manifest
 
 
@@ -35,16 +37,18 @@ class RunFolder:
 
   Raises:
     config.Error: resume is `never` and the folder holds a run, or `must` and it holds
-      no checkpoint, or it holds a run of another config and resume is not `anyway`, or
-      it cannot be written, or another process works on it.
+      no checkpoint, or it holds another run and the difference is not accepted, or it
+      cannot be written, or another process works on it.
   """
 
-  def __init__(self, path: pathlib.Path, cfg, resume: str):
+  def __init__(self, path: pathlib.Path, cfg, resume: str, accept: Sequence[str] = ()):
     self.path = pathlib.Path(path)
     if self.path == pathlib.Path():
       raise config.Error("--out: name a folder, such as runs/first")
     self.checkpoints = self.path / "checkpoints"
-    self._cfg, self._anyway = cfg, resume == "anyway"
+    self._cfg, self._saved = cfg, 0
+    self._same = same.Same(cfg, f"--out {self.path}", accept)
+    self._used: dict = {}
     self._held = bool(process.agree(process.main() and self._inspect(resume)))
 
   def _inspect(self, resume: str) -> bool:
@@ -73,12 +77,13 @@ class RunFolder:
         " with --resume auto"
       )
     if held:
-      _same(read_json(file), cfg, self.path, self._anyway)
+      self._same.of_config(read_json(file))
     if saved and saved[-1] > cfg.steps and not _empty(self.checkpoints, saved[-1]):
       raise config.Error(
         f"--steps {cfg.steps}: the run in {self.path} is at step {saved[-1]} already;"
         " give as many or more, or another --out"
       )
+    self._saved = saved[-1] if saved else 0
     return held
 
   def __enter__(self) -> "RunFolder":
@@ -127,19 +132,37 @@ class RunFolder:
       marks: Log.mark when the checkpoint was saved; None in those of a new run.
       found: Log.mark now, after the records of later steps were dropped.
     """
-    differ = [name for name in found if marks and found[name] != marks.get(name)]
-    if not differ:
-      return
-    text = f"{self.path}: " + ", ".join(
-      f"{name} has {found[name]} of the {marks.get(name)} records up to the checkpoint"
-      for name in differ
-    )
-    if not self._anyway:
-      raise config.Error(
-        f"{text}: bring the file back, give another --out, or go on with what is there"
-        " with --resume anyway"
+    self._same.of_records(marks, found)
+    self._write_used()  # with what was accepted
+
+  def made_of(self, used: dict[str, dict]) -> None:
+    """Refuses a run that would go on with other things than it was made of so far, and
+    writes used.json; before its first checkpoint nothing was made.
+
+    used: by name; as run/used.py has it.
+    """
+    used, file = json.loads(json.dumps(used)), self.path / "used.json"
+    accepted = []
+    if self._saved and file.is_file():
+      held = read_json(file)
+      if not _is_used(held):
+        raise config.Error(f"{file}: not what a run writes; bring it back or remove it")
+      self._same.of_used(held["used"], used)
+      accepted = held["accepted"]
+    elif self._saved and used:
+      print(
+        f"pxy: --out {self.path}: no used.json tells what the run was made of up to"
+        f" step {self._saved}; {', '.join(used)} are taken as they are now",
+        file=sys.stderr,
       )
-    print(f"pxy: {text}: going on", file=sys.stderr)
+    self._used = {"versions": versions(), "used": used, "accepted": accepted}
+    self._write_used()
+
+  def _write_used(self) -> None:
+    notes = [{"step": self._saved, **note} for note in self._same.noted]
+    whole = self._used | {"accepted": [*self._used["accepted"], *notes]}
+    with self._refused():
+      files.write_json(self.path / "used.json", whole)
 
   def keep(self, step: int) -> int | None:
     """The step up to which Log keeps records, its `resume`: `step` in a run that goes
@@ -215,56 +238,18 @@ def read_json(path: pathlib.Path):
     raise config.Error(f"{path}: {error}") from error
 
 
+def _is_used(value) -> bool:
+  """Whether JSON is what used.json holds."""
+  return (
+    isinstance(value, dict)
+    and isinstance(value.get("used"), dict)
+    and isinstance(value.get("accepted"), list)
+  )
+
+
 def _empty(checkpoints: pathlib.Path, step: int) -> bool:
   """Whether the folder of a checkpoint holds none."""
   return not (checkpoints / f"{step:08d}" / manifest.NAME).is_file()
-
-
-def _same(held, cfg, path, anyway: bool) -> None:
-  """Refuses another config, or only names its differences."""
-  free = FREE[type(cfg)]
-  differing = sorted(
-    f for f in _differences(held, fields.to_dict(cfg)) if f.split(".")[0] not in free
-  )
-  if not differing:
-    return
-  more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-  differ = f"({', '.join(differing[:5])}{more} differ)"
-  if not anyway:
-    raise config.Error(
-      f"--out {path} holds a run of another config {differ}: give another folder, the"
-      " same options as before, or --resume anyway to go on with these"
-    )
-  print(f"pxy: --out {path}: going on with another config {differ}", file=sys.stderr)
-
-
-def _differences(a, b, at=""):
-  """Dotted names of the fields in which two JSON values differ."""
-  if isinstance(a, dict) and isinstance(b, dict):
-    for name in a.keys() | b.keys():
-      yield from _differences(a.get(name), b.get(name), f"{at}.{name}".lstrip("."))
-  elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-    for i, pair in enumerate(zip(a, b, strict=True)):
-      yield from _differences(*pair, f"{at}.{i}")
-  elif a != b:
-    yield at or "all fields"
-
-
-FREE = {
-  config.Train: (
-    "steps",
-    "eval_every",
-    "probe_every",
-    "save_every",
-    "save",
-    "mirror",
-    "guard",
-    "waits",
-  ),
-  config.Pretrain: ("eval_every", "save_every", "save", "mirror", "guard", "waits"),
-}
-"""Fields that change nothing of what was done so far: they may change on resume. The
-learning rate of pre-training depends on its steps."""
 
 
 def versions() -> dict[str, str]:

@@ -39,7 +39,6 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
     "training/global_step": step + 1,
     "training/returns": returns,
     "training/epoch": parts.sources(returns)[0].epoch(step, cfg.data.prompts),
-    "actor/lr": phase.lr,
     **found.numbers,
     **of_samples(graded, made.rewards_PR, made.valid_PR),
     "rollout/nonfinite": nonfinite(rollouts),

@@ -22,6 +22,7 @@ from pxy.rewards import pool as pool_lib
 from pxy.run import batch as batch_lib
 from pxy.run import numbers
 from pxy.run import session as session_lib
+from pxy.run import used as used_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
 from pxy.text import template
@@ -70,6 +71,11 @@ class Parts:
   def start(self) -> state_lib.State:
     """The state of a new run: the model's weights, fresh moments."""
     return self.trainer.init(_weights(self.cfg, self.trainer))
+
+  def used(self) -> dict[str, dict]:
+    """What the run is made of, by digest."""
+    first = self.sources(self.session.returns)[0]
+    return used_lib.of_train(self.cfg, self.policy, [*first.prompts, *self.problems])
 
   def prompts(self, step: int) -> list[list[prompts_lib.Prompt]]:
     """The prompts of a step, and those of each round that may refill it."""

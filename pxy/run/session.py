@@ -98,15 +98,18 @@ Evaluate = Callable[[object, Place], Examined]
 
 @contextlib.contextmanager
 def opened(
-  cfg: config.Train | config.Pretrain, out: pathlib.Path, resume: str
+  cfg: config.Train | config.Pretrain,
+  out: pathlib.Path,
+  resume: str,
+  accept: Sequence[str] = (),
 ) -> Iterator["Session"]:
-  """The session of a run in the folder `out`; `resume` as in loop.train.
+  """The session of a run in the folder `out`; `resume`, `accept` as in loop.train.
 
   Leaving it with interrupt.Stopped saves and is no error; leaving it with config.Error
   saves the good steps since the last checkpoint, and raises. After any other exception
   nothing is saved, and the last checkpoint stands.
   """
-  folder = folder_lib.RunFolder(out, cfg, resume)
+  folder = folder_lib.RunFolder(out, cfg, resume, accept)
   with contextlib.ExitStack() as stack:
     session = Session(cfg, folder, stack)
     try:
@@ -144,7 +147,13 @@ class Session:
     self.returns = process.agree(len(folder.returns()))
 
   def begin(
-    self, policy, abstract, start: Callable[[], object], *, pace: float = 0.0
+    self,
+    policy,
+    abstract,
+    start: Callable[[], object],
+    used: Callable[[], dict[str, dict]] = dict,
+    *,
+    pace: float = 0.0,
   ) -> None:
     """Opens the records, and takes the state of the newest checkpoint, or of the start.
 
@@ -152,9 +161,12 @@ class Session:
       policy: its `arch` and `tokenizer` are kept in the folder.
       abstract: tree of ShapeDtypeStructs of the state.
       start: makes the state of a new run.
+      used: tells what the run is made of (used.py); the main process asks, and refuses
+        what differs from before.
       pace: seconds between two lines of steps where there is no terminal.
     """
     cfg, stack = self.cfg, self._stack
+    process.on_main(lambda: self.folder.made_of(used()))
     self.folder.start(policy.arch, policy.tokenizer)
     self._checkpoints = stack.enter_context(
       checkpoint_lib.Checkpointer(self.folder.checkpoints, cfg.save.keep, cfg.save.best)

@@ -102,7 +102,11 @@ def batches(
 
 
 def update(
-  parts: parts_lib.Parts, state: state_lib.State, phase: config.Phase, made: Batches
+  parts: parts_lib.Parts,
+  state: state_lib.State,
+  phase: config.Phase,
+  lr: float,
+  made: Batches,
 ) -> tuple[state_lib.State, Found]:
   """The updates of a step: (state, Found). The state given is used up.
 
@@ -129,9 +133,9 @@ def update(
     with clock("update_actor"):
       for given, b in zip(more, used, strict=True):
         packed = dataclasses.replace(b.packed, **given)
-        state, part = trainer.update(state, packed, b.used, phase.lr, phase.terms)
+        state, part = trainer.update(state, packed, b.used, lr, phase.terms)
         found = metrics.merge(found, part)
-      values = {"actor/skipped": 0.0} | metrics.values(found)
+      values = {"actor/lr": lr, "actor/skipped": 0.0} | metrics.values(found)
   skipped = int(values["actor/skipped"])
   bad = not sound or skipped > 0
   return state, Found(values | drift, len(used) - skipped, bad)

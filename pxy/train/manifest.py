@@ -16,7 +16,7 @@ def seal(folder: pathlib.Path) -> None:
   for path in sorted(folder.rglob("*")):
     if path.is_file():
       name = path.relative_to(folder).as_posix()
-      listed[name] = [path.stat().st_size, _digest(path)]
+      listed[name] = [path.stat().st_size, digest(path)]
     sync(path)
   files.write_json(folder / NAME, listed)
   sync(folder)
@@ -28,13 +28,13 @@ def damage(folder: pathlib.Path) -> str:
     listed = json.loads((folder / NAME).read_text(encoding="utf-8"))
     if not listed:
       return f"{NAME} names no file"
-    for name, (size, digest) in listed.items():
+    for name, (size, known) in listed.items():
       path = folder / name
       if not path.is_file():
         return f"{name} is missing"
       if path.stat().st_size != size:
         return f"{name} has {path.stat().st_size} bytes, not {size}"
-      if _digest(path) != digest:
+      if digest(path) != known:
         return f"{name} has changed"
   except FileNotFoundError:
     return f"{NAME} is missing"
@@ -52,6 +52,7 @@ def sync(path: pathlib.Path) -> None:
     os.close(handle)
 
 
-def _digest(path) -> str:
+def digest(path: pathlib.Path) -> str:
+  """SHA-256 of a file, read in pieces."""
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,8 +6,7 @@
 
 Sources: Loshchilov and Hutter, arXiv 1711.05101; the moments and the clip are optax's.
 The learning rate is an argument and an array: a phase's own rate compiles nothing.
-Norm scales and biases are not decayed. Left out: schedules (the caller's), other
-optimizers.
+Norm scales and biases are not decayed. Left out: schedules (rate.py), other optimizers.
 """
 
 import jax

@@ -79,8 +79,9 @@ class Data:
   """Responses per prompt (R)."""
   max_prompt_tokens: Count = 64
   """Longer prompts are left out, and counted."""
-  template: Literal["chat", "plain"] = "chat"
-  """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
+  template: str = "chat"
+  """chat: the tokenizer's chat template, or ChatML; plain: the bare text; FILE.jinja: a
+  chat template of your own, which a run keeps with its model."""
   system: str = ""
   """System message put before each prompt that has none."""
   template_arguments: tuple[str, ...] = ()
@@ -392,6 +393,10 @@ def check(cfg: Train | Pretrain) -> None:
     cfg.sampling.temperature > 0,
     "sampling.temperature 0: training needs samples that differ; greedy is for"
     " `pxy sample --greedy`",
+  )
+  fields.need(
+    cfg.data.template in ("chat", "plain") or cfg.data.template.endswith(".jinja"),
+    f"data.template {cfg.data.template!r}: must be chat, plain or FILE.jinja",
   )
   _check_train(cfg) if isinstance(cfg, Train) else _check_pretrain(cfg)
 

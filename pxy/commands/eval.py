@@ -75,10 +75,11 @@ def configs(options, task: str, count: int, samples: int):
 
 def loaded(model: str, step: int | None, data: config.Data) -> load.Policy:
   policy = load.load(model, step)
-  doubt = template.ending(policy.tokenizer, data.template, data.template_arguments)
+  tokenizer = template.using(policy.tokenizer, data.template)
+  doubt = template.ending(tokenizer, data.template, data.template_arguments)
   if doubt:
     print(f"pxy: warning: {doubt}", file=sys.stderr)
-  return policy
+  return dataclasses.replace(policy, tokenizer=tokenizer)
 
 
 def _collector(stack, policy, limits, data, pool) -> collect.Collector:

@@ -46,7 +46,9 @@ class Examined:
 
   def __init__(self, options, model: str):
     self.options, self.model = options, model
-    self.policy = load.load(model, None)
+    policy = load.load(model, None)
+    tokenizer = template.using(policy.tokenizer, options.template)
+    self.policy = dataclasses.replace(policy, tokenizer=tokenizer)
     self.subject = eval_lib.Subject(model, None, self.policy)
     self.plans = _plans(options, self.policy)
     self._sources: dict[tuple[config.Data, str], prompts_lib.Source] = {}

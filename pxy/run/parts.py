@@ -130,7 +130,8 @@ def make(
   mesh = mesh_lib.make(cfg.mesh)
   sampling_mesh = mesh_lib.sampling(mesh, cfg.sampling.tensor)
   policy = load.about(cfg.model)
-  tokenizer = policy.tokenizer
+  tokenizer = template.using(policy.tokenizer, cfg.data.template)
+  policy = dataclasses.replace(policy, tokenizer=tokenizer)
   how = cfg.data.template, cfg.data.template_arguments
   doubt = template.ending(tokenizer, *how)
 

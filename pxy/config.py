@@ -63,10 +63,14 @@ class Data:
 
   task: str = "arithmetic/add3"
   """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world_problems.py
-  has the kinds), `facts/KIND` (data/facts.py), a .jsonl or .parquet file,
+  has the kinds), `facts/KIND` (data/facts.py), a .jsonl, .json, .csv or .parquet file
+  (also .gz) or several (`data/train-*.parquet`),
   `gym:NAME?OPTION=VALUE,...` of reasoning-gym,
   `tfds:NAME?prompt=FEATURE,answer=FEATURE`, `variants:TASK` (data/variants.py), or a
   mixture of these: `0.7 * TASK + 0.3 * TASK`."""
+  columns: str = ""
+  """Of files: which column holds what, where it has no usual name:
+  `question=problem,answer=solution`; also split, data_source. A.B is B in A."""
   grader: str = "auto"
   """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra
   where rules do not decide: docs/graders.md), `short` (names), `choice` (letters),

@@ -233,13 +233,16 @@ def test_files_that_cannot_be_read(write, tmp_path):
   for task, message in (
     (str(tmp_path / "none.jsonl"), "no such file"),
     (str(tmp_path / "bad.parquet"), "not a readable parquet file"),
-    ("gsm8k", "expected arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or"),
+    (
+      "gsm8k",
+      "expected arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl, .json, .csv or",
+    ),
     (write([""]), "no rows"),
   ):
     with pytest.raises(config.Error, match=message):
       load(task)
-  with pytest.raises(config.Error, match=r"expected a \.jsonl or \.parquet file"):
-    next(rows.read(write(plain(1), "data.csv")))
+  with pytest.raises(config.Error, match=r"expected a \.jsonl, \.json, \.csv or"):
+    next(rows.read(write(plain(1), "data.txt")))
 
 
 def test_check_finds_every_fault(write):

@@ -55,6 +55,7 @@ def configs(options, task: str, count: int, samples: int):
   """What is evaluated, how, and the sampling of it; all are checked."""
   data = config.Data(
     task=task,
+    columns=options.columns,
     grader=options.grader,
     max_prompt_tokens=options.max_prompt_tokens,
     template=options.template,
@@ -128,7 +129,7 @@ def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
   subject = None if options.save is None else Subject(model, step, policy)
   reports = []
   for (data, cfg, limits), source in zip(asked, sources, strict=True):
-    report = {"model": model, "step": step, "task": data.task, "split": cfg.split}
+    report = {"model": model, "step": step, "task": data.task, "split": source.of}
     if step is None or not several:
       del report["step"]
     if subject is None:

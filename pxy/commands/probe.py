@@ -76,6 +76,7 @@ class Examined:
     of = stored.about["of"]
     data = config.Data(
       task=of["task"],
+      columns=of.get("columns", ""),
       grader=of["grader"],
       template=of["template"],
       system=of["system"],

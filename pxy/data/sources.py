@@ -3,7 +3,8 @@
   arithmetic/LEVEL             the embedded world of sums (arithmetic.py)
   world/KIND?seed=N            the embedded world of facts (world_problems.py)
   facts/KIND                   facts of the real world, of two packages (facts.py)
-  FILE.jsonl, FILE.parquet     rows in four dialects (rows.py)
+  FILE.jsonl, data/*.parquet   rows in six dialects (rows.py), of files of several kinds
+                               (records.py)
   gym:NAME?OPTION=VALUE,...    any task of reasoning-gym (gym.py, rewards/gym.py)
   tfds:NAME?prompt=F,answer=F  any TFDS builder (builders.py)
   variants:TASK                any of these, each question in five wordings
@@ -15,18 +16,20 @@ config, on the command line, for an evaluation.
 """
 
 import dataclasses
+import glob
 import math
+import pathlib
 import re
 from collections.abc import Iterator
 
 from pxy import config
-from pxy.data import arithmetic, rows, variants, world_problems
+from pxy.data import arithmetic, records, rows, variants, world_problems
 
 _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
-_FILES = (".jsonl", ".parquet")
+_WORDS = ("arithmetic/", "world/", "facts/", "gym:", "tfds:")
 _KINDS = (
-  "arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or .parquet file, gym:NAME,"
-  " tfds:NAME, variants:TASK, or a mixture such as"
+  f"arithmetic/LEVEL, world/KIND, facts/KIND, a {records.KINDS} file (or several,"
+  " data/*.parquet), gym:NAME, tfds:NAME, variants:TASK, or a mixture such as"
   " '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
 )
 
@@ -35,6 +38,8 @@ def parts(task: str) -> list[tuple[float, str]]:
   """(weight, task) of each source; a task that is no mixture has weight 1."""
   words = re.split(r"\s\+\s", task.strip())
   found = [_PART.fullmatch(word.strip()) for word in words]
+  if len(words) == 1 and re.match(r"[^\s*]*\*\S", words[0]) and any(glob.iglob(task)):
+    return [(1.0, task)]  # 2024*.parquet
   if not any(found):
     return [(1.0, task)]
   out = []
@@ -59,18 +64,28 @@ def needs_answer(grader: str, task: str) -> bool:
   return ":" not in grader and grader != "gym" and not task.startswith("gym:")
 
 
-def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]:
+def is_file(task: str) -> bool:
+  """Whether a source is one of files, whose columns can be named."""
+  task = task.removeprefix(variants.PREFIX)
+  return not task.startswith(_WORDS) and records.named(task)
+
+
+def read(
+  task: str, split: str, need_answer: bool, columns: str = ""
+) -> list[tuple[int, rows.Row]]:
   """(row number, row) of a split of one source.
 
   A file whose rows name several splits (`extra_info.split` or `split`) gives the rows
   of this one; other files give all their rows for any split. Raises config.Error for
   the first row that cannot be used.
+
+  columns: of files, by field; see rows.mapping.
   """
   if task.startswith(variants.PREFIX):
     inner = task.removeprefix(variants.PREFIX)
     if inner.startswith(variants.PREFIX):
       raise config.Error(f"task {task!r}: variants of variants; write {inner!r}")
-    return variants.read(read(inner, split, need_answer))
+    return variants.read(read(inner, split, need_answer, columns))
   if task.startswith("arithmetic/"):
     return list(enumerate(_arithmetic(task, split)))
   if task.startswith("world/"):
@@ -87,17 +102,19 @@ def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]
     from pxy.data import builders
 
     return builders.read(task, split, need_answer)
-  return _file(task, split, need_answer)
+  return _file(task, split, need_answer, columns)
 
 
-def every(task: str, need_answer: bool) -> Iterator[rows.Row | config.Error]:
+def every(
+  task: str, need_answer: bool, columns: str = ""
+) -> Iterator[rows.Row | config.Error]:
   """The rows of all splits of one source; for files, what is wrong with the others."""
   if task.startswith(variants.PREFIX):
-    for row in every(task.removeprefix(variants.PREFIX), need_answer):
+    for row in every(task.removeprefix(variants.PREFIX), need_answer, columns):
       yield from [row] if isinstance(row, config.Error) else variants.of(row)
     return
-  if task.endswith(_FILES) and not task.startswith(("gym:", "tfds:")):
-    yield from rows.read(task, need_answer=need_answer)
+  if is_file(task):
+    yield from rows.read(task, need_answer=need_answer, columns=columns)
     return
   splits = tuple(arithmetic.SIZES)
   if task.startswith("tfds:"):
@@ -132,13 +149,15 @@ def _world(task: str, split: str) -> Iterator[rows.Row]:
     )
 
 
-def _file(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]:
-  if not task.endswith(_FILES):
+def _file(task, split, need_answer, columns) -> list[tuple[int, rows.Row]]:
+  if not is_file(task) and not pathlib.Path(task).is_dir():
     raise config.Error(f"task {task!r}: expected {_KINDS}")
-  found = []
-  for uid, row in enumerate(rows.read(task, need_answer=need_answer)):
+  found, seen = [], rows.Seen(need_answer)
+  read = rows.read(task, need_answer=need_answer, columns=columns)
+  for uid, row in enumerate(read):
     if isinstance(row, config.Error):
       raise row
+    seen.check(row)
     found.append((uid, row))
   if not found:
     raise config.Error(f"{task}: no rows")

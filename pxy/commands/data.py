@@ -8,7 +8,7 @@ import collections
 import dataclasses
 
 from pxy import config
-from pxy.data import prompts, rows, sources
+from pxy.data import prompts, records, rows, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def command(options) -> None:
       " mend them as said above"
     )
   if not summary.rows:
-    raise config.Error(f"{path}: no rows")
+    raise config.Error(f"{path}: no rows; write them, such as {records.EXAMPLE}")
   print(f"{path}: {summary.rows} rows, all usable")
   counted = {"tasks": summary.tasks, "splits": summary.splits}
   if summary.columns:

@@ -84,8 +84,9 @@ def paths(word: str) -> list[pathlib.Path]:
     found = sorted(map(pathlib.Path, glob.glob(word, recursive=True)))
     found = [path for path in found if path.is_file()]
     if not found:
-      raise config.Error(f"{word}: no file matches")
-    _whole(found)
+      raise config.Error(f"{word}: no file matches, and no other task has such a name")
+    if "[" not in word:  # which says that some are meant
+      _whole(found)
   else:
     raise config.Error(f"{path}: no such file")
   for one in found:
@@ -106,7 +107,7 @@ def _whole(found: list[pathlib.Path]) -> None:
     if missing is not None:
       raise config.Error(
         f"{parent / f'{base}-{missing:05}-of-{of}{end}'}: this shard is missing; fetch"
-        " it, or name the shards that you mean one by one"
+        f" it, or say which are meant, as {base}-0000[01]-*"
       )
 
 

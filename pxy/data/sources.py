@@ -160,7 +160,7 @@ def _file(task, split, need_answer, columns) -> list[tuple[int, rows.Row]]:
     seen.check(row)
     found.append((uid, row))
   if not found:
-    raise config.Error(f"{task}: no rows")
+    raise config.Error(f"{task}: no rows; write them, such as {records.EXAMPLE}")
   splits = sorted({row.split for _, row in found if row.split})
   if len(splits) < 2:
     return found

@@ -174,10 +174,14 @@ def test_a_parquet_of_one_value_is_read_a_few_rows_at_a_time(write, monkeypatch)
   """Its text stands in the file once, and in memory as often as rows are read."""
   write("a.parquet", [{"prompt": "x" * 999, "answer": "1"}] * 99)
   about = parquet.ParquetFile("a.parquet").metadata
-  assert records._batch(pathlib.Path("a.parquet"), about) == records._BATCH
+  path = pathlib.Path("a.parquet")
+  assert records._batch(path, about, 10**6) == records._BATCH
   monkeypatch.setattr(records, "TABLE", 2000)
-  assert records._batch(pathlib.Path("a.parquet"), about) == 16
+  assert records._batch(path, about, 10**6) == 16
   assert len(list(rows.read("a.parquet"))) == 99
+  monkeypatch.setattr(records, "_SMALL", 2000)
+  monkeypatch.setattr(records, "RATIO", 3)
+  assert "a.parquet: unfolds to more than " in refused("a.parquet")
 
 
 def test_a_list_is_decoded_wherever_it_is_cut():

@@ -28,16 +28,17 @@ def examine(options, count: int, samples: int):
   options: those that `pxy eval` and `pxy align` share (options.OnTask).
 
   Returns:
-    (policy, problems, Evaluation).
+    (policy, the split that the problems are of, Evaluation).
   """
   data, cfg, limits = configs(options, options.task, count, samples)
   policy = loaded(options.model, options.step, data)
-  chosen = evaluate.problems(data, cfg, policy.tokenizer)
+  source = prompts_lib.load(data, policy.tokenizer, cfg.split)
+  chosen = source.first(cfg.problems)
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
     collector = _collector(stack, policy, limits, data, pool)
     found = _drawn(collector, policy, chosen, samples, options.seed)
-  return policy, chosen, found
+  return policy, source.of, found
 
 
 def _drawn(collector, policy, chosen, samples: int, seed: int) -> evaluate.Evaluation:

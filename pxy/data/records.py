@@ -168,10 +168,13 @@ class _Unzipped(gzip.GzipFile):
   def _checked(self, data: bytes) -> bytes:
     if self.tell() > self._most:
       raise config.Error(
-        f"{self._path}: unfolds to more than {self._most:,} bytes, over {RATIO} times"
-        " its size; unzip it yourself, if you trust it"
+        f"{self._path}: {_unfolds(self._most)}; unzip it yourself, if you trust it"
       )
     return data
+
+
+def _unfolds(most: int) -> str:
+  return f"unfolds to more than {most:,} bytes, over {RATIO} times its size"
 
 
 def _bytes(path: pathlib.Path):
@@ -322,12 +325,13 @@ def _csv(path: pathlib.Path, texts: Collection[str]) -> Iterator[tuple[str, obje
         strings_can_be_null=True,
       ),
     )
-  except pyarrow.ArrowException as error:
+    names = table.column_names
+  except (pyarrow.ArrowException, UnicodeDecodeError) as error:
     raise config.Error(
       f"{path}: not a readable CSV file ({_line(error)}); write it as UTF-8, with a"
       " header, commas, and quotes around fields that hold commas"
     ) from None
-  _once(path, table.column_names)
+  _once(path, names)
   number = 0
   for batch in table.to_batches(max_chunksize=_BATCH):
     for values in batch.to_pylist():
@@ -342,14 +346,18 @@ def _once(path: pathlib.Path, names: list[str]) -> None:
 
 
 def _parquet(path: pathlib.Path) -> Iterator[tuple[str, object]]:
-  number = 0
+  number = size = 0
+  most = max(_SMALL, RATIO * path.stat().st_size)
   try:
     with parquet.ParquetFile(path) as file:
-      batch_size = _batch(path, file.metadata)
+      batch_size = _batch(path, file.metadata, most)
       _once(path, file.schema_arrow.names)
       narrow = [field for field in file.schema_arrow if _is_narrow(field.type)]
       for batch in file.iter_batches(batch_size=batch_size):
         for values in batch.to_pylist():
+          size += _size(values)
+          if size > most:
+            raise config.Error(f"{path}: {_unfolds(most)}; write it in several files")
           for field in narrow:
             values[field.name] = _widened(values[field.name], field.type)
           yield f"row {number}", values
@@ -367,20 +375,28 @@ def _parquet(path: pathlib.Path) -> Iterator[tuple[str, object]]:
     ) from None
 
 
-def _batch(path: pathlib.Path, about: parquet.FileMetaData) -> int:
+def _size(value) -> int:
+  """About the bytes of a value: what its columns share is counted for each row."""
+  if isinstance(value, (str, bytes)):
+    return len(value)
+  if isinstance(value, dict):
+    return sum(map(_size, value.values()))
+  return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 8
+
+
+def _batch(path: pathlib.Path, about: parquet.FileMetaData, most: int) -> int:
   """Rows to read at a time: a value that all rows share stands in the file once.
 
   Raises config.Error where the file says of itself that it is too large.
   """
   sizes = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
   size = sum(sizes)
-  most = max(_SMALL, RATIO * path.stat().st_size)
   if about.num_rows > ROWS or size > most:
     raise config.Error(
       f"{path}: says that it has {about.num_rows:,} rows of {size:,} bytes; at most"
       f" {ROWS:,} of {most:,} are read: write it in several files"
     )
-  return min(_BATCH, max(16, TABLE // max(1, *sizes, 1)))
+  return min(_BATCH, max(16, TABLE // 4 // max(1, *sizes, 1)))
 
 
 _FLOATS = {"halffloat": ".3g", "float": ".7g"}

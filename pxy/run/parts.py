@@ -226,8 +226,9 @@ def _notes(cfg, policy, mesh, source, problems, answers, doubt) -> list[str]:
   trained = {prompt.ids.tobytes() for prompt in source.prompts}
   shared = sum(prompt.ids.tobytes() in trained for prompt in problems)
   if source.split is None and cfg.eval.task in ("", cfg.data.task):
+    said = "no splits" if source.of == "all rows" else f"{source.of!r} rows alone"
     notes.append(
-      "warning: the data has no splits, so evaluation uses training rows; name other"
+      f"warning: the data has {said}, so evaluation uses training rows; name other"
       " rows with --eval.task"
     )
   elif shared:

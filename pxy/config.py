@@ -77,10 +77,14 @@ class Data:
 
   task: str = "arithmetic/add3"
   """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world_problems.py
-  has the kinds), `facts/KIND` (data/facts.py), a .jsonl or .parquet file,
+  has the kinds), `facts/KIND` (data/facts.py), a .jsonl, .json, .csv or .parquet file
+  (also .gz) or several (`data/train-*.parquet`),
   `gym:NAME?OPTION=VALUE,...` of reasoning-gym,
   `tfds:NAME?prompt=FEATURE,answer=FEATURE`, `variants:TASK`, `thresholds:TASK`, or a
   mixture of these: `0.7 * TASK + 0.3 * TASK`."""
+  columns: str = ""
+  """Of files: which column holds what, where it has no usual name:
+  `question=problem,answer=solution`; also split, data_source. A.B is B in A."""
   grader: str = "auto"
   """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra
   where rules do not decide: docs/graders.md), `short` (names), `choice` (letters),
@@ -93,8 +97,9 @@ class Data:
   """Responses per prompt (R)."""
   max_prompt_tokens: Count = 64
   """Longer prompts are left out, and counted."""
-  template: Literal["chat", "plain"] = "chat"
-  """chat: the tokenizer's chat template, or ChatML; plain: the bare text."""
+  template: str = "chat"
+  """chat: the tokenizer's chat template, or ChatML; plain: the bare text; FILE.jinja: a
+  chat template of your own, which a run keeps with its model."""
   system: str = ""
   """System message put before each prompt that has none."""
   template_arguments: tuple[str, ...] = ()
@@ -418,6 +423,10 @@ def check(cfg: Train | Pretrain) -> None:
     cfg.sampling.temperature > 0,
     "sampling.temperature 0: training needs samples that differ; greedy is for"
     " `pxy sample --greedy`",
+  )
+  fields.need(
+    cfg.data.template in ("chat", "plain") or cfg.data.template.endswith(".jinja"),
+    f"data.template {cfg.data.template!r}: must be chat, plain or FILE.jinja",
   )
   _check_train(cfg) if isinstance(cfg, Train) else _check_pretrain(cfg)
 

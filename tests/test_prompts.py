@@ -36,6 +36,9 @@ def load(task, split="train", seed=0, **data):
   return prompts.load(config.Data(task=task, **data), TOK, split, seed)
 
 
+SAID = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "4"}]
+
+
 def plain(n):
   return [{"prompt": f"question {i}", "answer": str(i)} for i in range(n)]
 
@@ -132,6 +135,121 @@ def test_dialects(write, row, text, answer, task, name):
     assert key in prompt.columns
 
 
+@pytest.mark.parametrize(
+  ("row", "columns", "text", "answer", "told"),
+  [
+    ({"problem": "p", "solution": r"so \boxed{4}"}, "", "p", "4",
+     "question from 'problem', answer from 'solution'"),
+    ({"instruction": "p", "input": "q", "output": "4"}, "", "p\n\nq", "4",
+     "question from 'instruction', answer from 'output'"),
+    ({"instruction": "p", "input": "", "output": "4", "system": "s"}, "", "s\n\np", "4",
+     "question from 'instruction', answer from 'output'"),
+    ({"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "4"}],
+      "system": "s"}, "", "s\n\np", "4",
+     "question from 'conversations', answer from 'conversations'"),
+    ({"messages": json.dumps(SAID)}, "", "p", "4",
+     "question from 'messages', answer from 'messages'"),
+    ({"prompt": json.dumps(SAID[:1]), "expected_answer": 4}, "", "p", "4",
+     "question from 'prompt', answer from 'expected_answer'"),
+    ({"prompt": "p", "reward_model": json.dumps({"ground_truth": "4"}), "answer": "x"},
+     "", "p", "4", "question from 'prompt', answer from 'reward_model.ground_truth'"),
+    ({"prompt": '[{"a": 1}] has how many?', "answer": 1}, "",
+     '[{"a": 1}] has how many?', "1", "question from 'prompt', answer from 'answer'"),
+    ({"prompt": "no", "answer": "no", "x": "p", "y": {"z": r"\boxed{4}"}},
+     "question=x, answer=y.z", "p", "4", "question from 'x', answer from 'y.z'"),
+    ({"chat": SAID}, "question=chat", "p", "4",
+     "question from 'chat', answer from 'chat'"),
+    ({"prompt": "p", "answer": "4", "images": [], "image": None, "video": {"path": ""}},
+     "", "p", "4", "question from 'prompt', answer from 'answer'"),
+  ],
+)  # fmt: skip
+def test_columns_by_name_or_as_they_are_said(write, row, columns, text, answer, told):
+  source = load(write([row]), columns=columns)
+  (prompt,) = source.first(1)
+  assert (prompt.text, prompt.answer, source.fields) == (text, answer, (told,))
+  assert check.check(write([row]), columns=columns).columns == {told: 1}
+
+
+def test_the_source_and_the_split_may_have_other_names(write):
+  row = {"prompt": "p", "answer": "4", "from": "amc", "part": "test", "split": "x"}
+  (found,) = rows.read(write([row]), columns="data_source=from,split=part")
+  assert (found.task, found.split) == ("amc", "test")
+
+
+@pytest.mark.parametrize(
+  ("columns", "says"),
+  [
+    ("question", "data.columns 'question': expected FIELD=COLUMN, such as question="),
+    ("a=b", "of question, answer, split, data_source"),
+    ("question=a,prompt=b", "data.columns 'prompt=b': expected"),
+    ("question=x", "line 1: field 'x': expected it, for data.columns says question=x;"
+     " there are prompt, answer"),
+  ],
+)  # fmt: skip
+def test_a_wrong_column_map_is_one_line(write, columns, says):
+  with pytest.raises(config.Error) as caught:
+    load(write(plain(1)), columns=columns)
+  assert says in str(caught.value) and "\n" not in str(caught.value)
+  with pytest.raises(config.Error, match="arithmetic/add1 has no columns to name"):
+    load("arithmetic/add1", columns="question=x")
+
+
+def test_a_question_has_one_answer(write):
+  again = {"prompt": "question 1", "answer": "1.0"}
+  assert len(load(write([*plain(2), again]))) == 3, "1 and 1.0 are the same"
+  path = write([*plain(2), {"prompt": "question 1", "answer": "5"}])
+  says = (
+    f"{path}, line 3: field 'answer': '5', but '1' for the same question in {path},"
+    " line 2; keep the right one of the rows"
+  )
+  with pytest.raises(config.Error) as caught:
+    load(path)
+  assert says in str(caught.value)
+  found = check.check(path)
+  assert found.contradictions == [str(caught.value)] and not found.problems
+  with pytest.raises(config.Error, match="1 of 3 rows cannot be used"):
+    _check(path)
+  assert len(load(path, grader="my.module:reward")) == 3, "it needs no answer"
+  system = [{"role": "system", "content": "s"}, {"role": "user", "content": "question"}]
+  other = [{"prompt": system, "answer": "1"}, {"prompt": system[1:], "answer": "2"}]
+  assert len(load(write(other))) == 2, "another chat is another question"
+
+
+def split(own=None, inside=None, **more):
+  """A row with a split in its column, and one in its extra_info."""
+  given = {"split": own, "extra_info": {"index": 0, "split": inside}} | more
+  return {"prompt": f"{own} {inside} {more}", "answer": "1"} | given
+
+
+def test_a_split_may_be_named_in_two_places(write):
+  path = write([
+    split("train"), split("test"), split(None, "test"), split("test", "test"),
+    split("test", extra_info={"index": 3}),
+    split("train", extra_info=json.dumps({"index": 4})),
+    split(None, extra_info=json.dumps({"split": "test"})),
+  ])  # fmt: skip
+  assert [p.uid for p in load(path).first(9)] == [0, 5], "test rows are trained on"
+  assert [p.uid for p in load(path, "test").first(9)] == [1, 2, 3, 4, 6]
+  with pytest.raises(config.Error) as caught:
+    load(write([split("test", "train")]))
+  assert (
+    "line 1: field 'split': 'test', but extra_info.split is 'train'; write the same in"
+    " both, or drop one"
+  ) in str(caught.value)
+  for first, second in ((split("test"), split()), (split(), split("test"))):
+    with pytest.raises(config.Error, match=r"line 2: field 'split': .* in every row"):
+      load(write([first, second]))
+
+
+def test_a_file_without_splits_is_evaluated_under_a_name(write):
+  assert load(write(plain(2)), "test").of == "all rows"
+  train = write([split("train")])
+  assert (load(train, "test").of, load(train, "test").split) == ("train", None)
+  both = write([split("train"), split("test")])
+  assert load(both, "test").of == "test"
+  assert load("arithmetic/add1", "test").of == "test"
+
+
 def test_columns_are_json(write):
   when = datetime.datetime(2024, 5, 6)
   row = {"prompt": "p", "answer": "1", "when": when, "nested": {"list": [1, None]}}
@@ -210,6 +328,39 @@ def test_answers_are_needed_by_built_in_graders_only(write):
     ),
     ({"prompt": "p", "answer": " "}, "'answer': expected an answer, found none"),
     ({"prompt": "p", "answer": "1", "data_source": 3}, "'data_source': expected text"),
+    (
+      {"prompt": "p", "answer": "1", "images": ["a.png"]},
+      r"line 2: field 'images': expected none, for questions are text, found list"
+      r" \['a.png'\]; leave the row out, or drop the column",
+    ),
+    (
+      {"prompt": "p", "answer": "1", "image": {"bytes": None, "path": "a.png"}},
+      "field 'image': expected none",
+    ),
+    ({"messages": str(SAID)}, "'messages': .* with json.dumps, not str"),
+    ({"messages": json.dumps(SAID)[:-3]}, "'messages': expected messages, or these as"),
+    ({"prompt": str(SAID[:1]), "answer": "1"}, "'prompt': .* with json.dumps, not str"),
+    (
+      {"prompt": "p", "reward_model": "{'ground_truth': '4'}", "answer": "1"},
+      "'reward_model': expected an object, or one as JSON, found str",
+    ),
+    (
+      {"prompt": "p", "answer": "1", "extra_info": '{"split": "a", "split": "b"}'},
+      "'extra_info': key 'split': twice in one object",
+    ),
+    (
+      {"conversations": [{"from": "tool", "value": "x"}], "answer": "1"},
+      r"conversations\[0\].from': expected one of human, .*, found 'tool'",
+    ),
+    (
+      {"instruction": "p", "output": "1", "history": [["a", "b"]]},
+      "field 'history': expected none",
+    ),
+    ({"instruction": "p", "input": 5, "output": "1"}, "field 'input': expected text"),
+    (
+      {"prompt": [{"role": "user", "content": " "}], "answer": "1"},
+      "field 'prompt': expected a question, found empty text",
+    ),
   ],
 )
 def test_faults_are_named(write, row, message):
@@ -233,13 +384,16 @@ def test_files_that_cannot_be_read(write, tmp_path):
   for task, message in (
     (str(tmp_path / "none.jsonl"), "no such file"),
     (str(tmp_path / "bad.parquet"), "not a readable parquet file"),
-    ("gsm8k", "expected arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or"),
+    (
+      "gsm8k",
+      "expected arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl, .json, .csv or",
+    ),
     (write([""]), "no rows"),
   ):
     with pytest.raises(config.Error, match=message):
       load(task)
-  with pytest.raises(config.Error, match=r"expected a \.jsonl or \.parquet file"):
-    next(rows.read(write(plain(1), "data.csv")))
+  with pytest.raises(config.Error, match=r"expected a \.jsonl, \.json, \.csv or"):
+    next(rows.read(write(plain(1), "data.txt")))
 
 
 def test_check_finds_every_fault(write):
@@ -253,7 +407,7 @@ def test_check_finds_every_fault(write):
 
 
 def _check(task):
-  check.command(types.SimpleNamespace(file=task, task="auto"))
+  check.command(types.SimpleNamespace(file=task, task="auto", columns=""))
 
 
 def test_check_command(write, capsys):

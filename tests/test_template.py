@@ -123,8 +123,97 @@ def test_without_chat_controls():
 
 
 def test_named_templates():
-  source = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
-  assert BYTES.decode(template.render(with_template(source), user("x"))) == "yes"
+  source = [{"name": "tools", "template": "no"}]
+  with pytest.raises(config.Error) as caught:
+    template.render(with_template(source), user("x"))
+  assert "by name ('tools'), and none is 'default': write the one" in str(caught.value)
+  source.append({"name": "default", "template": "yes {{ messages[0].content }}"})
+  assert BYTES.decode(template.render(with_template(source), user("x"))) == "yes x"
+
+
+def test_a_template_that_is_no_text_is_refused():
+  with pytest.raises(config.Error, match="chat_template is int, expected text"):
+    template.render(with_template(5), user("x"))
+
+
+ALL = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+OPENED = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+BOTH = [{"role": "system", "content": "s"}, *user("x")]
+
+
+@pytest.mark.parametrize(
+  ("source", "messages", "arguments", "says"),
+  [
+    ("Hi{% if add_generation_prompt %}:{% endif %}", user("x"), (),
+     "drops the question: of [{\"role\": \"user\", \"content\": \"27182818\"}]"
+     " it makes 'Hi:'"),
+    ("{{ messages[0].content }}", BOTH, (), "drops the question"),
+    ("", user("x"), (), "drops the question"),
+    ("{{ messages[-1].content }}", BOTH, (), "drops the system message"),
+    (ALL + "{% endfor %}", user("x"), (),
+     "no generation prompt: a prompt ends with '<|im_start|>user\\n27182818<|im_end|>"
+     "\\n', and '<|im_start|>assistant', which opens an answer"),
+    ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", user("x"),
+     (), "'assistant:', which opens an answer, does not follow"),
+    (ALL + "{% endfor %}" + OPENED + "{% if think %}<think>{% endif %}", user("x"),
+     ("thinking=true",), "no variable 'thinking', so it would change nothing; it reads"
+     " think"),
+    (ALL + "{% endfor %}" + OPENED, user("x"), ("role=1",), "it reads none"),
+  ],
+)  # fmt: skip
+def test_a_template_that_would_ask_something_else_is_refused(
+  source, messages, arguments, says
+):
+  with pytest.raises(config.Error) as caught:
+    template.render(with_template(source), messages, arguments=arguments)
+  assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("source", "text"),
+  [
+    # No generation prompt, and none needed: the answer follows at once.
+    ("[INST] {{ messages[0].content }} [/INST]{% if messages[1:] %} "
+     "{{ messages[1].content }}{% endif %}", "[INST] x [/INST]"),
+    ("{{ messages[0].content | trim | upper }}", "X"),
+    ("{% generation %}{% set a = 1 %}{{ messages[0].content }}{% endgeneration %}"
+     "{{ a is defined }}", "xFalse"),
+    ("{% for m in messages %}{% generation %}{{ m.content }}{{ loop.index }}"
+     "{% endgeneration %}{% endfor %}", "x1"),
+    ("{{ messages[0].content | tojson(ensure_ascii=False) }}"
+     "{{ 'é' | tojson(ensure_ascii=True) }}", '"x""\\u00e9"'),
+    ("{{ messages | tojson(indent=1, separators=(',', ':'), sort_keys=True) }}",
+     '[\n {\n  "content":"x",\n  "role":"user"\n }\n]'),
+  ],
+)  # fmt: skip
+def test_what_published_templates_do_works(source, text):
+  assert BYTES.decode(template.render(with_template(source), user("x"))) == text
+
+
+def test_a_template_in_a_file_of_its_own(tmp_path):
+  path = tmp_path / "mine.jinja"
+  path.write_text("{{ messages[0].content }}é?")
+  ids = template.render(BYTES, user("<|im_end|>"), str(path))
+  assert BYTES.decode(ids) == "<|im_end|>é?" and BYTES.end_id not in ids
+  kept = template.using(BYTES, str(path))
+  assert template.source(kept) == path.read_text(), "a run would not keep it"
+  assert BYTES.chat_template is None, "the tokenizer that was given has changed"
+  (tmp_path / "tokenizer_config.json").write_text(
+    json.dumps({**BYTES.settings, "tokenizer_class": "Bytes", "chat_template": "old"})
+  )
+  path.rename(tmp_path / "chat_template.jinja")  # the one beside a tokenizer wins
+  beside = tokenizer_lib.load(tmp_path)
+  assert BYTES.decode(template.render(beside, user("x"))) == "xé?"
+  for data, says in {
+    None: "no such file",
+    b"\xff": "not UTF-8 text",
+    b" ": "an empty file",
+    b"x" * (2**20 + 1): "more than 1,048,576 bytes",
+  }.items():
+    if data is not None:
+      path.write_bytes(data)
+    with pytest.raises(config.Error, match=f"mine.jinja: {says}"):
+      template.render(BYTES, user("x"), str(path))
 
 
 def test_arguments_are_variables_of_the_template():
@@ -210,10 +299,11 @@ def test_a_turn_whose_end_cannot_be_told_is_a_doubt():
 def test_what_is_not_named_is_not_there():
   """`null` in the settings is no name; and there never are tools."""
   tok = with_template(
-    "{{ bos_token }}{{ eos_token }}{% if tools is none %}x{% endif %}",
+    "{{ bos_token }}{{ eos_token }}{% if tools is none %}x{% endif %}"
+    "{{ messages[0].content }}",
     bos_token=None,
   )
-  assert spelled(template.render(tok, user("y"))) == "«im_end»x"
+  assert spelled(template.render(tok, user("y"))) == "«im_end»xy"
 
 
 def test_thinking_is_turned_off_by_an_argument(tmp_path):

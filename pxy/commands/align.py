@@ -39,7 +39,7 @@ def command(options) -> None:
   for name in ("json", "plot"):
     if getattr(options, name) is not None:
       files.writable(getattr(options, name), f"--{name} {getattr(options, name)}")
-  policy, _, found = eval_lib.examine(options, problems, options.responses)
+  policy, split, found = eval_lib.examine(options, problems, options.responses)
   enough(len(found.graded.answers))
   rollouts = found.graded.rollouts()
   contexts = batch.contexts(policy.tokenizer, [term])
@@ -66,7 +66,7 @@ def command(options) -> None:
   report = {
     "model": options.model,
     "task": options.task,
-    "split": options.split,
+    "split": split,
     "context": options.context,
     "temperature": options.temperature,
     "top_p": options.top_p,

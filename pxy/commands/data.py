@@ -8,45 +8,60 @@ import collections
 import dataclasses
 
 from pxy import config
-from pxy.data import prompts, sources
+from pxy.data import prompts, records, rows, sources
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """What `check` found: rows by task and by split, the problems, one line each, and the
-  answer and the source of each good row."""
+  """What `check` found: rows by task, by split and by the columns they were taken from,
+  the problems and the rows that contradict others, one line each, and the answer and
+  the source of each good row."""
 
   rows: int
   tasks: dict[str, int]
   splits: dict[str, int]
+  columns: dict[str, int]
   duplicates: int
   longest: int
   problems: list[str]
+  contradictions: list[str]
   answers: list[str]
   sources: list[str]
 
 
 _EXAMPLES = 3
+_PROBLEMS = 100_000
 
 
-def check(task: str, grader: str = "auto") -> Summary:
+def check(task: str, grader: str = "auto", columns: str = "") -> Summary:
   """Reads every row of a task, or of each part of a mixture. `longest` is in
   characters."""
-  good, problems = [], []
-  for _, part in sources.parts(str(task)):
-    for row in sources.every(part, sources.needs_answer(grader, part)):
+  good, problems, contradictions = [], [], []
+  for _, part in prompts.parts(config.Data(task=str(task), columns=columns)):
+    need = sources.needs_answer(grader, part)
+    seen = rows.Seen(need)
+    for row in sources.every(part, need, columns):
       if isinstance(row, config.Error):
         problems.append(str(row))
-      else:
-        good.append(row)
+        if len(problems) > _PROBLEMS:
+          raise config.Error(f"{row} (and {_PROBLEMS:,} rows before it are wrong too)")
+        continue
+      good.append(row)
+      try:
+        if row.place:
+          seen.check(row)
+      except config.Error as error:
+        contradictions.append(str(error))
   texts = [prompts.text_of(row) for row in good]
   return Summary(
     rows=len(good) + len(problems),
     tasks=dict(collections.Counter(row.task for row in good)),
     splits=dict(collections.Counter(row.split or "(none)" for row in good)),
+    columns=dict(collections.Counter(row.fields for row in good if row.fields)),
     duplicates=len(texts) - len(set(texts)),
     longest=max(map(len, texts), default=0),
     problems=problems,
+    contradictions=contradictions,
     answers=[row.answer for row in good],
     sources=[row.task for row in good],
   )
@@ -58,20 +73,24 @@ def command(options) -> None:
 
   path = options.file
   tasks.is_own(options.task)
-  summary = check(path, options.task)
-  for line in summary.problems[:20]:
+  summary = check(path, options.task, options.columns)
+  problems = summary.problems + summary.contradictions
+  for line in problems[:20]:
     print(line)
-  if len(summary.problems) > 20:
-    print(f"... and {len(summary.problems) - 20} more")
-  if summary.problems:
+  if len(problems) > 20:
+    print(f"... and {len(problems) - 20} more")
+  if problems:
     raise config.Error(
-      f"{path}: {len(summary.problems)} of {summary.rows} rows cannot be used;"
+      f"{path}: {len(problems)} of {summary.rows} rows cannot be used;"
       " mend them as said above"
     )
   if not summary.rows:
-    raise config.Error(f"{path}: no rows")
+    raise config.Error(f"{path}: no rows; write them, such as {records.EXAMPLE}")
   print(f"{path}: {summary.rows} rows, all usable")
-  for name, counts in (("tasks", summary.tasks), ("splits", summary.splits)):
+  counted = {"tasks": summary.tasks, "splits": summary.splits}
+  if summary.columns:
+    counted["columns"] = summary.columns
+  for name, counts in counted.items():
     print(f"  {name:<12}" + ", ".join(f"{key} {n}" for key, n in counts.items()))
   print(f"  {'duplicates':<12}{summary.duplicates}")
   print(f"  {'longest':<12}{summary.longest} characters")

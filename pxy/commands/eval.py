@@ -28,16 +28,17 @@ def examine(options, count: int, samples: int):
   options: those that `pxy eval` and `pxy align` share (options.OnTask).
 
   Returns:
-    (policy, problems, Evaluation).
+    (policy, the split that the problems are of, Evaluation).
   """
   data, cfg, limits = configs(options, options.task, count, samples)
   policy = loaded(options.model, options.step, data)
-  chosen = evaluate.problems(data, cfg, policy.tokenizer)
+  source = prompts_lib.load(data, policy.tokenizer, cfg.split)
+  chosen = source.first(cfg.problems)
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
     collector = _collector(stack, policy, limits, data, pool)
     found = _drawn(collector, policy, chosen, samples, options.seed)
-  return policy, chosen, found
+  return policy, source.of, found
 
 
 def _drawn(collector, policy, chosen, samples: int, seed: int) -> evaluate.Evaluation:
@@ -55,6 +56,7 @@ def configs(options, task: str, count: int, samples: int):
   """What is evaluated, how, and the sampling of it; all are checked."""
   data = config.Data(
     task=task,
+    columns=options.columns,
     grader=options.grader,
     max_prompt_tokens=options.max_prompt_tokens,
     template=options.template,
@@ -75,10 +77,11 @@ def configs(options, task: str, count: int, samples: int):
 
 def loaded(model: str, step: int | None, data: config.Data) -> load.Policy:
   policy = load.load(model, step)
-  doubt = template.ending(policy.tokenizer, data.template, data.template_arguments)
+  tokenizer = template.using(policy.tokenizer, data.template)
+  doubt = template.ending(tokenizer, data.template, data.template_arguments)
   if doubt:
     print(f"pxy: warning: {doubt}", file=sys.stderr)
-  return policy
+  return dataclasses.replace(policy, tokenizer=tokenizer)
 
 
 def _collector(stack, policy, limits, data, pool) -> collect.Collector:
@@ -127,7 +130,7 @@ def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
   subject = None if options.save is None else Subject(model, step, policy)
   reports = []
   for (data, cfg, limits), source in zip(asked, sources, strict=True):
-    report = {"model": model, "step": step, "task": data.task, "split": cfg.split}
+    report = {"model": model, "step": step, "task": data.task, "split": source.of}
     if step is None or not several:
       del report["step"]
     if subject is None:

@@ -96,6 +96,7 @@ Json = Annotated[
 ]
 TopP = _like(config.Sampling, "top_p")
 MaxNewTokens = _like(config.Sampling, "max_new_tokens")
+Columns = _like(config.Data, "columns")
 Template = _like(config.Data, "template")
 System = _like(config.Data, "system")
 TemplateArguments = _like(config.Data, "template_arguments")
@@ -154,9 +155,10 @@ class OnTask:
 
   model: Model
   task: str = config.Data().task
-  """`arithmetic/LEVEL`, `world/KIND`, `facts/KIND`, a .jsonl or .parquet file,
-  `gym:NAME`, `tfds:NAME`, `variants:TASK`, `thresholds:TASK`, or a mixture; see
-  data.task in `pxy train --help`."""
+  """`arithmetic/LEVEL`, `world/KIND`, `facts/KIND`, a .jsonl, .json, .csv or .parquet
+  file or several, `gym:NAME`, `tfds:NAME`, `variants:TASK`, `thresholds:TASK`, or a
+  mixture; see data.task in `pxy train --help`."""
+  columns: Columns = config.Data().columns
   split: _like(config.Eval, "split") = config.Eval().split
   max_new_tokens: MaxNewTokens = config.Sampling().max_new_tokens
   max_prompt_tokens: _like(config.Data, "max_prompt_tokens") = (
@@ -222,6 +224,7 @@ class Measured:
   """Of each --task."""
   samples: int = 32
   """Responses to each of them."""
+  columns: Columns = config.Data().columns
   quick: Flag = False
   """A fortieth of the work on an embedded world: for a look, not for a claim."""
   grader: _like(config.Data, "grader") = config.Data().grader
@@ -382,15 +385,17 @@ class Data:
   to write it.
 
   Rows may be verl's (data_source, prompt, reward_model), TRL's (prompt and columns),
-  OpenAI's (messages), or plain: {"prompt": "1 + 2?", "answer": "3"}.
+  OpenAI's (messages), ShareGPT's (conversations), Alpaca's (instruction, output), or
+  plain: {"prompt": "1 + 2?", "answer": "3"}.
   """
 
   action: tyro.conf.Positional[Literal["check"]]
   """What to do with it."""
   file: tyro.conf.Positional[str]
-  """A .jsonl or .parquet file, or what else data.task may be."""
+  """A .jsonl, .json, .csv or .parquet file, or what else data.task may be."""
   task: str = config.Data().grader
   """The grader it is meant for; `math`: also check that it can read the answers."""
+  columns: Columns = config.Data().columns
 
 
 @dataclasses.dataclass(frozen=True)

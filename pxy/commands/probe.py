@@ -48,7 +48,9 @@ class Examined:
 
   def __init__(self, options, model: str, step: int | None = None):
     self.options, self.model, self.step = options, model, step
-    self.policy = load.load(model, step)
+    policy = load.load(model, step)
+    tokenizer = template.using(policy.tokenizer, options.template)
+    self.policy = dataclasses.replace(policy, tokenizer=tokenizer)
     self.subject = eval_lib.Subject(model, step, self.policy)
     self.plans = _plans(options, self.policy)
     self._sources: dict[tuple[config.Data, str], prompts_lib.Source] = {}
@@ -109,6 +111,7 @@ class Examined:
     of = stored.about["of"]
     data = config.Data(
       task=of["task"],
+      columns=of.get("columns", ""),
       grader=of["grader"],
       template=of["template"],
       system=of["system"],

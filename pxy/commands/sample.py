@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pxy import config
-from pxy.data import rows
+from pxy.data import records, rows
 from pxy.sampling import engine as engine_lib
 from pxy.text import template
 from pxy.weights import load
@@ -129,7 +129,7 @@ def _chats(options) -> list[list[dict]]:
       raise config.Error(f"--messages {path}: it holds no chat")
     return [row.messages for row in found]
   try:
-    value = rows.loads(path.read_text(encoding="utf-8"))
+    value = records.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError, RecursionError) as error:
     raise config.Error(f"--messages {path}: {' '.join(str(error).split())}") from None
   value = value if isinstance(value, dict) else {"messages": value}

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 
 from pxy import config, files
-from pxy.data import rows
+from pxy.data import records, rows
 from pxy.evaluate import store
 from pxy.rewards import pool, tasks
 from pxy.show import progress
@@ -39,7 +39,7 @@ def read(path: pathlib.Path, grader: str) -> Iterator[tasks.Item | config.Error]
     yield from kept
     return
   need = tasks.is_own(grader) and grader != "gym"
-  for where, values in rows.jsonl(path):
+  for where, values in records.jsonl(path):
     try:
       if isinstance(values, config.Error):
         raise values

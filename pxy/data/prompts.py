@@ -57,7 +57,9 @@ class Source:
   Attributes:
     dropped: prompts left out because they are too long.
     duplicates: prompts that an earlier row has, kept.
-    split: the split these are, or None when a file does not say.
+    split: the split that was asked for, or None when a file does not say.
+    of: the split these are: where a file names none, `all rows`.
+    fields: of files, the columns that questions and answers were taken from.
   """
 
   def __init__(
@@ -68,6 +70,8 @@ class Source:
     seed: int = 0,
     dropped: int = 0,
     split: str | None = None,
+    of: str = "all rows",
+    fields: Sequence[str] = (),
   ):
     import grain  # a second or two, with what it imports
 
@@ -78,7 +82,8 @@ class Source:
       [one.seed((seed + i) % 2**32).shuffle().repeat() for i, one in enumerate(plain)],
       weights,
     )
-    self.dropped, self.split = dropped, split
+    self.dropped, self.split, self.fields = dropped, split, tuple(fields)
+    self.of = of if split is None else split
     self.duplicates = len(self) - len({p.ids.tobytes() for p in self.prompts})
 
   def __len__(self) -> int:
@@ -121,8 +126,10 @@ def load(
   """
   groups, weights, named = [], [], True
   dropped = first = 0
-  for weight, task in sources.parts(data.task):
-    found = sources.read(task, split, sources.needs_answer(data.grader, task))
+  splits, fields = set(), []
+  for weight, task in parts(data):
+    need = sources.needs_answer(data.grader, task)
+    found = sources.read(task, split, need, data.columns)
     prompts, longest = [], 0
     for uid, row in found:
       ids = template.render(
@@ -156,9 +163,28 @@ def load(
     dropped += len(found) - len(prompts)
     first += 1 + max(uid for uid, _ in found)
     named = named and any(row.split == split for _, row in found)
+    splits |= {row.split or "all rows" for _, row in found}
+    fields += [row.fields for _, row in found if row.fields]
   return Source(
-    groups, weights, seed=seed, dropped=dropped, split=split if named else None
+    groups,
+    weights,
+    seed=seed,
+    dropped=dropped,
+    split=split if named else None,
+    of=" and ".join(sorted(splits)),
+    fields=tuple(dict.fromkeys(fields)),
   )
+
+
+def parts(data: config.Data) -> list[tuple[float, str]]:
+  """(weight, task) of each source; config.Error where `columns` is of none of them."""
+  found = sources.parts(data.task)
+  if data.columns and not any(sources.is_file(task) for _, task in found):
+    raise config.Error(
+      f"data.columns {data.columns!r}: {data.task} has no columns to name, for it is no"
+      " file; leave it out (tfds:NAME?prompt=FEATURE,answer=FEATURE names features)"
+    )
+  return found
 
 
 def text_of(row: rows.Row) -> str:

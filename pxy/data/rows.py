@@ -1,12 +1,18 @@
-"""Rows of prompts in the files that people have: JSONL and parquet, in four dialects.
+"""Rows of prompts in the files that people have (records.py), in six dialects.
 
-  verl     data_source, prompt [messages], reward_model {ground_truth}, extra_info
-  TRL      prompt (text or messages) and columns: answer, ground_truth, solution, ...
-  plain    {"prompt" | "question": text, "answer" | "label": text or number}
-  OpenAI   {"messages": [...]}; a last assistant message is the reference answer
+  verl      data_source, prompt [messages], reward_model {ground_truth}, extra_info
+  TRL       prompt (text or messages) and columns: answer, ground_truth, solution, ...
+  plain     {"question" | "problem": text, "answer" | "label": text or number}
+  OpenAI    {"messages": [...]}; a last assistant message is the reference answer
+  ShareGPT  {"conversations": [{"from": "human", "value": ...}, ...]}; the same
+  Alpaca    {"instruction", "input", "output"}
+
+The first of the known names that a row has is taken, and told (`fields`); `columns`
+says which to take instead: question=problem,answer=solution.
 
 Every row is checked. A row that cannot be used is an error of one line that says where
-it is, what was expected, what was found, and how to write it.
+it is, what was expected, what was found, and how to write it. Rows that contradict each
+other (`Seen`) are one too: a question with two answers, a split that only some name.
 
 Left out: images and other non-text content, tools, several right answers.
 """
@@ -14,21 +20,38 @@ Left out: images and other non-text content, tools, several right answers.
 import dataclasses
 import datetime
 import decimal
+import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Iterator
-
-import pyarrow
-from pyarrow import parquet
+import re
+from collections.abc import Iterator, Mapping
 
 from pxy import config
+from pxy.data import records
 from pxy.rewards import answer as answer_lib
+from pxy.rewards import equal
 
 ROLES = ("system", "user", "assistant")
-_PROMPTS = ("prompt", "question", "messages")
+_FEW = ("prompt", "question", "messages")
+_PROMPTS = (*_FEW, "problem", "instruction", "conversations")
+_CHATS = ("messages", "conversations")
 _ANSWERS = ("answer", "ground_truth", "label", "solution")
-_EXAMPLE = '{"prompt": "What is 1 + 2?", "answer": "3"}'
+_MORE = ("final_answer", "expected_answer", "gold", "target", "output")
+"""Names of answers too, but in a file of responses they may be the model's."""
+_BARE = ("answer", "ground_truth", "label", "reward_model.ground_truth")
+"""Columns that hold the answer alone; of all others only the last box counts, if there
+is one."""
+_FIELDS = ("question", "answer", "split", "data_source")
+"""What `columns` may say the column of."""
+_OBJECTS = ("reward_model", "extra_info")
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_SAYERS = {
+  "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
+  "model": "assistant", "chatgpt": "assistant", "bot": "assistant", "system": "system",
+}  # fmt: skip
+_LISTED = re.compile(r"\s*\[\s*\{\s*([\"'])(role|content|from|value)\1\s*:")
+_EXAMPLE = records.EXAMPLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +64,8 @@ class Row:
     task: `data_source`, or the file's name without its ending.
     split: what the row says it belongs to (`extra_info.split` or `split`), or None.
     columns: the whole row as JSON values, for user-defined graders.
+    fields: the columns that question and answer were taken from, as a person reads it.
+    place: file and line or row; of files only.
   """
 
   messages: list[dict[str, str]]
@@ -48,146 +73,118 @@ class Row:
   task: str
   split: str | None
   columns: dict
+  fields: str = ""
+  place: str = ""
 
 
 def read(
-  path: str | pathlib.Path, *, need_answer: bool = True
+  path: str | pathlib.Path, *, need_answer: bool = True, columns: str = ""
 ) -> Iterator[Row | config.Error]:
-  """Each row of a .jsonl or .parquet file, or what is wrong with it.
+  """Each row of the files that `path` names (records.py), or what is wrong with it.
 
-  Raises config.Error when the file itself cannot be read.
+  columns: see `mapping`.
+
+  Raises config.Error when a file itself cannot be read.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise config.Error(f"{path}: no such file")
-  readers = {".jsonl": jsonl, ".parquet": _parquet}
-  if path.suffix not in readers:
-    raise config.Error(f"{path}: expected a .jsonl or .parquet file")
-  for where, values in readers[path.suffix](path):
+  chosen = mapping(columns)
+  texts = {*_PROMPTS, *_ANSWERS, *_MORE, *_OBJECTS, "split", "data_source", "input"}
+  task = records.stem(str(path))
+  for where, values in records.each(str(path), texts | set(chosen.values())):
     try:
       if isinstance(values, config.Error):
         raise values
-      yield of_values(values, path.stem, need_answer)
+      row = of_values(values, task, need_answer, chosen)
+      yield dataclasses.replace(row, place=where)
     except config.Error as error:
-      yield config.Error(f"{path}, {where}: {error}")
+      yield config.Error(f"{where}: {error}")
     except RecursionError:
-      yield config.Error(f"{path}, {where}: nested too deep; drop the column")
+      yield config.Error(f"{where}: nested too deep; drop the column")
 
 
-def jsonl(path: pathlib.Path) -> Iterator[tuple[str, object]]:
-  """(where, value) of each line; the value is a config.Error where it is not JSON."""
-  with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-    for number, line in enumerate(file, 1):
-      if not line.strip():
-        continue
-      try:
-        line.encode("utf-8")  # fails for bytes that were not UTF-8
-        yield f"line {number}", loads(line)
-      except UnicodeEncodeError:
-        yield (
-          f"line {number}",
-          config.Error("not UTF-8 text; convert the file to UTF-8"),
-        )
-      except config.Error as error:
-        yield f"line {number}", error
-      except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        yield (
-          f"line {number}",
-          config.Error(
-            f"not JSON ({reason}); write one object per line, such as {_EXAMPLE}"
-          ),
-        )
+def mapping(columns: str) -> dict[str, str]:
+  """Columns by field: `mapping("question=problem")` is {"question": "problem"}."""
+  found = {}
+  for part in columns.split(",") if columns.strip() else []:
+    field, equals, column = (word.strip() for word in part.partition("="))
+    field = "question" if field in ("prompt", "messages") else field
+    if not equals or not column or field not in _FIELDS or field in found:
+      raise config.Error(
+        f"data.columns {part.strip()!r}: expected FIELD=COLUMN, such as"
+        " question=problem,answer=solution, each field once, of"
+        f" {', '.join(_FIELDS)}"
+      )
+    found[field] = column
+  return found
 
 
-def loads(text: str):
-  """The value of a JSON text, in which no object has a key twice.
+class Seen:
+  """The rows of a source so far, and what later ones must not contradict.
 
-  Raises:
-    config.Error: one has: only the last value would count.
-    ValueError, RecursionError: it is not JSON.
+  answers: whether each row needs one.
   """
-  return json.loads(text, object_pairs_hook=_object)
 
+  def __init__(self, answers: bool):
+    self._answers = answers
+    self._first: dict[bytes, tuple[str, str]] = {}
+    self._named: Row | None = None
 
-def _object(pairs: list[tuple[str, object]]) -> dict:
-  values = {}
-  for key, value in pairs:
-    if key in values:
-      raise config.Error(f"key {key!r:.60}: twice in one object; keep one of them")
-    values[key] = value
-  return values
-
-
-def _parquet(path: pathlib.Path):
-  try:
-    with parquet.ParquetFile(path) as file:
-      number = 0
-      narrow = [field for field in file.schema_arrow if _is_narrow(field.type)]
-      for batch in file.iter_batches():
-        for values in batch.to_pylist():
-          for field in narrow:
-            values[field.name] = _widened(values[field.name], field.type)
-          yield f"row {number}", values
-          number += 1
-  except (pyarrow.ArrowException, OSError) as error:
-    reason = " ".join(str(error).split())[:200]
-    raise config.Error(f"{path}: not a readable parquet file ({reason})") from None
-
-
-_FLOATS = {"halffloat": ".3g", "float": ".7g"}
-
-
-def _is_narrow(kind) -> bool:
-  """Whether a column has floats of 16 or 32 bits in it."""
-  inside = [kind.field(i).type for i in range(kind.num_fields)]
-  return str(kind) in _FLOATS or any(map(_is_narrow, inside))
-
-
-def _widened(value, kind):
-  """The same, where a narrow float is the decimal that it means: 0.1 stays 0.1."""
-  if isinstance(value, float) and str(kind) in _FLOATS and math.isfinite(value):
-    short = float(format(value, _FLOATS[str(kind)]))
-    return value if value.is_integer() else short
-  if isinstance(value, dict):
-    types = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-    return {key: _widened(part, types[key]) for key, part in value.items()}
-  if isinstance(value, list) and kind.num_fields == 1:
-    return [_widened(part, kind.field(0).type) for part in value]
-  return value
+  def check(self, row: Row) -> None:
+    """Raises config.Error for a row that contradicts an earlier one."""
+    first = self._named = self._named or row
+    if (first.split is None) != (row.split is None):
+      what, other = (repr(x.split) if x.split else "no split" for x in (row, first))
+      raise config.Error(
+        f"{row.place}: field 'split': {what}, but {other} in {first.place}; name one in"
+        " every row, in `split` or `extra_info.split`, or in none"
+      )
+    if not self._answers or not row.answer:
+      return
+    asked = json.dumps(row.messages).encode()
+    key = hashlib.blake2b(asked, digest_size=16).digest()
+    place, answer = self._first.setdefault(key, (row.place, row.answer))
+    if answer != row.answer and equal.decide(row.answer, answer) is not True:
+      raise config.Error(
+        f"{row.place}: field 'answer': {row.answer[:40]!r}, but {answer[:40]!r} for the"
+        f" same question in {place}; keep the right one of the rows, or write both"
+        " answers alike"
+      )
 
 
 def parse(values, name: str) -> Row:
   """One row without need of an answer; config.Error begins with `name`."""
   try:
-    return of_values(values, name, False)
+    return of_values(values, name, False, {})
   except config.Error as error:
     raise config.Error(f"{name}: {error}") from None
   except RecursionError:
     raise config.Error(f"{name}: nested too deep") from None
 
 
-def of_values(values, task: str, need_answer: bool) -> Row:
+def of_values(
+  values, task: str, need_answer: bool, columns: Mapping[str, str] | None = None
+) -> Row:
   """A row of any dialect; config.Error that says which field cannot be used.
 
-  task: its name, unless the row has a `data_source`.
+  Args:
+    task: its name, unless the row has a `data_source`.
+    columns: by field, instead of the known names; see `mapping`. None: of features
+      that have options of their own, and no name but a few is known.
   """
   if not isinstance(values, dict):
     raise wrong("row", "an object", values, f"write {_EXAMPLE}")
+  for name in _MEDIA:
+    if _holds(values.get(name)):
+      cure = "leave the row out, or drop the column where no question needs it"
+      raise wrong(name, "none, for questions are text", values[name], cure)
   values = {
     key: _json(key, value) for key, value in values.items() if value is not None
   }
-  field = next((name for name in _PROMPTS if name in values), None)
-  if field is None:
-    found = ", ".join(values) or "nothing"
-    raise config.Error(
-      f"field 'prompt': expected it (or {', '.join(_PROMPTS[1:])}), found only"
-      f" {found};"
-      f" rename the column that holds the question, as in {_EXAMPLE}"
-    )
-  messages = _messages(field, values[field])
+  values |= {k: _object(k, values[k]) for k in _OBJECTS if k in values}
+  field, messages = _asked(values, columns)
   reference = None
-  if field == "messages" and messages[-1]["role"] == "assistant":
+  named = columns or {}
+  chat = field in _CHATS or (field != "prompt" and "question" in named)
+  if chat and messages[-1]["role"] == "assistant":
     reference = messages.pop()["content"]
   if not messages or messages[-1]["role"] != "user":
     role = messages[-1]["role"] if messages else "nothing before it"
@@ -195,24 +192,148 @@ def of_values(values, task: str, need_answer: bool) -> Row:
       f"field {field!r}: expected the last message to be the user's, found {role};"
       " end the prompt where the answer begins"
     )
-  extra = values.get("extra_info")
-  split = extra.get("split") if isinstance(extra, dict) else values.get("split")
+  if not messages[-1]["content"].strip():
+    raise config.Error(f"field {field!r}: expected a question, found empty text")
   source = values.get("data_source", task)
+  if "data_source" in named:
+    source = _of_column("data_source", values, named)
   if not isinstance(source, str):
     raise wrong("data_source", "text", source, "name the task")
+  name, value = _reference(values, reference, need_answer, columns)
+  answer = _answer(name, value, need_answer, _EXAMPLE)
+  told = [f"question from {field!r}"]
+  if answer:
+    told.append(f"answer from {name or field!r}")
   return Row(
     messages=messages,
-    answer=answer_of(values, reference, need_answer),
+    answer=answer,
     task=source,
-    split=split if isinstance(split, str) and split else None,
+    split=_split(values, named),
     columns=values,
+    fields=", ".join(told),
   )
+
+
+def _asked(values: dict, columns: Mapping[str, str] | None) -> tuple[str, list[dict]]:
+  """The column that holds the question, and its messages."""
+  if columns and "question" in columns:
+    field = columns["question"]
+    value = _of_column("question", values, columns)
+  else:
+    known = _FEW if columns is None else _PROMPTS
+    field = next((name for name in known if name in values), None)
+    if field is None:
+      found = ", ".join(values) or "nothing"
+      name = "" if columns is None else " say --data.columns question=COLUMN, or"
+      raise config.Error(
+        f"field 'prompt': expected it (or {', '.join(known[1:])}), found only"
+        f" {found:.200};{name} rename the column that holds the question, as in"
+        f" {_EXAMPLE}"
+      )
+    value = values[field]
+  messages = _messages(field, value)
+  if field == "instruction" and values.get("input"):
+    more = values["input"]
+    if not isinstance(more, str):
+      raise wrong("input", "text", more, "write what the instruction is about as text")
+    messages[-1]["content"] += f"\n\n{more}" if more.strip() else ""
+  if field in ("instruction", "conversations"):
+    if values.get("history"):
+      cure = "write the whole chat as messages"
+      raise wrong("history", "none", values["history"], cure)
+    system = values.get("system")
+    if isinstance(system, str) and system and messages[0]["role"] != "system":
+      messages.insert(0, {"role": "system", "content": system})
+  return field, messages
+
+
+def _of_column(field: str, values: dict, columns: Mapping[str, str]):
+  """The value of the column that `columns` names, A.B being B in A."""
+  column = columns[field]
+  if column in values:
+    return values[column]
+  value = values
+  for part in column.split("."):
+    value = value.get(part) if isinstance(value, dict) else None
+  if value is None:
+    raise config.Error(
+      f"field {column!r}: expected it, for data.columns says {field}={column}; there"
+      f" are {', '.join(values):.200}"
+    )
+  return value
+
+
+def _split(values: dict, columns: Mapping[str, str]) -> str | None:
+  """What the row says it belongs to, in two places; each may be without."""
+  extra = values.get("extra_info")
+  inside = extra.get("split") if isinstance(extra, dict) else None
+  own, name = values.get("split"), columns.get("split", "split")
+  if "split" in columns:
+    own = _of_column("split", values, columns)
+    if not isinstance(own, str):
+      raise wrong(name, "the name of a split", own, "write train, test, ...")
+  inside, own = (x if isinstance(x, str) and x else None for x in (inside, own))
+  if inside and own and inside != own:
+    raise config.Error(
+      f"field {name!r}: {own!r}, but extra_info.split is {inside!r}; write the same in"
+      " both, or drop one"
+    )
+  return inside or own
+
+
+def _holds(value) -> bool:
+  """Whether there is anything in a value."""
+  if isinstance(value, dict):
+    return any(map(_holds, value.values()))
+  if isinstance(value, (list, tuple)):
+    return any(map(_holds, value))
+  return bool(value)
+
+
+def _object(name: str, value):
+  """An object that may stand there as JSON text; other values as they are."""
+  if not isinstance(value, str) or not value.lstrip().startswith("{"):
+    return value
+  try:
+    found = records.loads(value)
+  except config.Error as error:
+    raise config.Error(f"field {name!r}: {error}") from None
+  except ValueError:
+    found = None
+  if not isinstance(found, dict):
+    cure = "write it with json.dumps, not str"
+    raise wrong(name, "an object, or one as JSON", value, cure)
+  return found
+
+
+def _listed(field: str, text: str):
+  """Messages that stand there as JSON text; None where it is a question as it is."""
+  begins = _LISTED.match(text)
+  if not begins and not (field in _CHATS and text.lstrip()[:1] in ("[", "{")):
+    return None
+  try:
+    found = records.loads(text)
+  except config.Error as error:
+    raise config.Error(f"field {field!r}: {error}") from None
+  except ValueError:
+    found = None
+  keys = {"role", "content"}, {"from", "value"}
+  if isinstance(found, list) and all(
+    isinstance(part, dict) and any(own <= part.keys() for own in keys) for part in found
+  ):
+    return found
+  if field in _CHATS or (begins and text.rstrip().endswith("]")):
+    cure = "write them with json.dumps, not str"
+    raise wrong(field, "messages, or these as JSON", text, cure)
+  return None
 
 
 def _messages(field: str, value) -> list[dict[str, str]]:
   if isinstance(value, str):
     if not value.strip():
       raise config.Error(f"field {field!r}: expected a question, found empty text")
+    value = _listed(field, value) or value
+  if isinstance(value, str):
     return [{"role": "user", "content": value}]
   if not isinstance(value, list) or not value:
     raise wrong(
@@ -226,7 +347,14 @@ def _messages(field: str, value) -> list[dict[str, str]]:
     at = f"{field}[{i}]"
     if not isinstance(message, dict):
       raise wrong(at, "an object with role and content", message, "write messages")
-    role, content = message.get("role"), message.get("content")
+    role, content, key = message.get("role"), message.get("content"), "content"
+    if role is None and "from" in message:
+      role, content, key = message["from"], message.get("value"), "value"
+      if not isinstance(role, str) or role not in _SAYERS:
+        raise config.Error(
+          f"field '{at}.from': expected one of {', '.join(_SAYERS)}, found {role!r:.40}"
+        )
+      role = _SAYERS[role]
     if role not in ROLES:
       raise config.Error(
         f"field '{at}.role': expected one of {', '.join(ROLES)}, found {role!r}"
@@ -236,7 +364,7 @@ def _messages(field: str, value) -> list[dict[str, str]]:
     ):
       content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
-      raise wrong(f"{at}.content", "text", content, "images are not supported")
+      raise wrong(f"{at}.{key}", "text", content, "images are not supported")
     messages.append({"role": role, "content": content})
   return messages
 
@@ -246,15 +374,36 @@ def answer_of(
 ) -> str:
   """The reference answer of the first field that has one.
 
-  Of a worked solution (`solution`, a reference message) only the last \\boxed counts,
-  and of GSM8K's answers what follows the last `####`.
+  Of a worked solution (`solution`, `output`, a reference message) only the last \\boxed
+  counts, and of GSM8K's answers what follows the last `####`.
   """
+  name, value = _reference(values, reference, need, None)
+  return _answer(name, value, need, example)
+
+
+def _reference(
+  values: dict, reference: str | None, need: bool, columns: Mapping[str, str] | None
+):
+  """(name, value) of the reference answer; no name: it is the last message.
+
+  columns: of a row of a file, by field; None where it is one of responses.
+  """
+  if columns and "answer" in columns:
+    return columns["answer"], _of_column("answer", values, columns)
   model = values.get("reward_model")
   if isinstance(model, dict) and model.get("ground_truth") is not None:
-    name, value = "reward_model.ground_truth", model["ground_truth"]
-  else:
-    name = next((field for field in _ANSWERS if field in values), None)
-    value = reference if name is None else values[name]
+    return "reward_model.ground_truth", model["ground_truth"]
+  name = next((field for field in _ANSWERS if field in values), None)
+  if name is not None or reference is not None or columns is None:
+    return name, reference if name is None else values[name]
+  name = next((field for field in _MORE if field in values), None)
+  if name is None or not (need or isinstance(values[name], str)):
+    return None, None
+  return name, values[name]
+
+
+def _answer(name: str | None, value, need: bool, example: str) -> str:
+  """The text of a reference answer."""
   if value is None:
     if not need:
       return ""
@@ -270,7 +419,7 @@ def answer_of(
   if isinstance(value, float) and not math.isfinite(value):
     raise wrong(name, "text or a number", value, "write the right answer, as text")
   text = number_text(value) if isinstance(value, float) else str(value)
-  if name in (None, "solution"):
+  if name not in _BARE:
     boxed = answer_lib.boxed(text)
     text = text if boxed is None else boxed
   text = text.rpartition("####")[2].strip()

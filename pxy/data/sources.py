@@ -3,7 +3,8 @@
   arithmetic/LEVEL             the embedded world of sums (arithmetic.py)
   world/KIND?seed=N            the embedded world of facts (world_problems.py)
   facts/KIND                   facts of the real world, of two packages (facts.py)
-  FILE.jsonl, FILE.parquet     rows in four dialects (rows.py)
+  FILE.jsonl, data/*.parquet   rows in six dialects (rows.py), of files of several kinds
+                               (records.py)
   gym:NAME?OPTION=VALUE,...    any task of reasoning-gym (gym.py, rewards/gym.py)
   tfds:NAME?prompt=F,answer=F  any TFDS builder (builders.py)
   variants:TASK                any of these, each question in five wordings
@@ -19,23 +20,21 @@ config, on the command line, for an evaluation.
 import dataclasses
 import glob
 import math
-import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 from pxy import config
-from pxy.data import arithmetic, rows, thresholds, variants, world_problems
+from pxy.data import arithmetic, records, rows, thresholds, variants, world_problems
 
 _PART = re.compile(r"(?P<weight>[0-9.eE+-]+)\s*\*\s*(?P<task>\S.*)")
 _EACH = {module.PREFIX: module for module in (variants, thresholds)}
 """Modules that make several rows of each row of another task."""
-_FILES = (".jsonl", ".parquet")
-_MADE = ("arithmetic/", "world/", "facts/", "gym:", "tfds:")
+_WORDS = ("arithmetic/", "world/", "facts/", "gym:", "tfds:")
 _KINDS = (
-  "arithmetic/LEVEL, world/KIND, facts/KIND, a .jsonl or .parquet file, gym:NAME,"
-  " tfds:NAME, variants:TASK, thresholds:TASK, or a mixture such as"
-  " '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
+  f"arithmetic/LEVEL, world/KIND, facts/KIND, a {records.KINDS} file (or several,"
+  " data/*.parquet), gym:NAME, tfds:NAME, variants:TASK, thresholds:TASK, or a mixture"
+  " such as '0.7 * gym:chain_sum + 0.3 * rows.jsonl'"
 )
 
 
@@ -43,6 +42,8 @@ def parts(task: str) -> list[tuple[float, str]]:
   """(weight, task) of each source; a task that is no mixture has weight 1."""
   words = re.split(r"\s\+\s", task.strip())
   found = [_PART.fullmatch(word.strip()) for word in words]
+  if len(words) == 1 and re.match(r"[^\s*]*\*\S", words[0]) and any(glob.iglob(task)):
+    return [(1.0, task)]  # 2024*.parquet
   if not any(found):
     return [(1.0, task)]
   out = []
@@ -62,32 +63,44 @@ def parts(task: str) -> list[tuple[float, str]]:
 
 def files(task: str) -> list[pathlib.Path]:
   """The files that a source's rows are read from; none where they are made."""
-  word = task.removeprefix(variants.PREFIX)
-  if word.startswith(_MADE):
-    return []
-  found = [word] if os.path.exists(word) else sorted(glob.glob(word, recursive=True))
-  return [path for path in map(pathlib.Path, found) if path.is_file()]
+  return records.paths(_plain(task)) if is_file(task) else []
 
 
 def needs_answer(grader: str, task: str) -> bool:
   """Whether each row needs a reference: a user's function may judge without one, and so
   does reasoning-gym."""
-  for prefix in _EACH:
-    task = task.removeprefix(prefix)
+  task = _plain(task)
   return ":" not in grader and grader != "gym" and not task.startswith("gym:")
 
 
-def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]:
+def is_file(task: str) -> bool:
+  """Whether a source is one of files, whose columns can be named."""
+  task = _plain(task)
+  return not task.startswith(_WORDS) and records.named(task)
+
+
+def _plain(task: str) -> str:
+  """The task whose rows a task is made of."""
+  for prefix in _EACH:
+    task = task.removeprefix(prefix)
+  return task
+
+
+def read(
+  task: str, split: str, need_answer: bool, columns: str = ""
+) -> list[tuple[int, rows.Row]]:
   """(row number, row) of a split of one source.
 
   A file whose rows name several splits (`extra_info.split` or `split`) gives the rows
   of this one; other files give all their rows for any split. Raises config.Error for
   the first row that cannot be used.
+
+  columns: of files, by field; see rows.mapping.
   """
   for prefix, each in _EACH.items():
     if task.startswith(prefix):
       inner = _inner(task, prefix)
-      found = read(inner, split, need_answer)
+      found = read(inner, split, need_answer, columns)
       return [
         (uid * each.COUNT + i, row)
         for uid, one in found
@@ -109,18 +122,20 @@ def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]
     from pxy.data import builders
 
     return builders.read(task, split, need_answer)
-  return _file(task, split, need_answer)
+  return _file(task, split, need_answer, columns)
 
 
-def every(task: str, need_answer: bool) -> Iterator[rows.Row | config.Error]:
+def every(
+  task: str, need_answer: bool, columns: str = ""
+) -> Iterator[rows.Row | config.Error]:
   """The rows of all splits of one source; for files, what is wrong with the others."""
   for prefix, each in _EACH.items():
     if task.startswith(prefix):
-      for row in every(_inner(task, prefix), need_answer):
+      for row in every(_inner(task, prefix), need_answer, columns):
         yield from [row] if isinstance(row, config.Error) else each.of(row)
       return
-  if task.endswith(_FILES) and not task.startswith(("gym:", "tfds:")):
-    yield from rows.read(task, need_answer=need_answer)
+  if is_file(task):
+    yield from rows.read(task, need_answer=need_answer, columns=columns)
     return
   splits = tuple(arithmetic.SIZES)
   if task.startswith("tfds:"):
@@ -165,16 +180,18 @@ def _world(task: str, split: str) -> Iterator[rows.Row]:
     )
 
 
-def _file(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]:
-  if not task.endswith(_FILES):
+def _file(task, split, need_answer, columns) -> list[tuple[int, rows.Row]]:
+  if not is_file(task) and not pathlib.Path(task).is_dir():
     raise config.Error(f"task {task!r}: expected {_KINDS}")
-  found = []
-  for uid, row in enumerate(rows.read(task, need_answer=need_answer)):
+  found, seen = [], rows.Seen(need_answer)
+  read = rows.read(task, need_answer=need_answer, columns=columns)
+  for uid, row in enumerate(read):
     if isinstance(row, config.Error):
       raise row
+    seen.check(row)
     found.append((uid, row))
   if not found:
-    raise config.Error(f"{task}: no rows")
+    raise config.Error(f"{task}: no rows; write them, such as {records.EXAMPLE}")
   splits = sorted({row.split for _, row in found if row.split})
   if len(splits) < 2:
     return found

@@ -53,22 +53,27 @@ def identity(
     model: of_model.
     limits: of the sampling.
   """
-  return model | {
-    "task": data.task,
-    "split": split,
-    "grader": data.grader,
-    "template": data.template,
-    "system": data.system,
-    "template_arguments": list(data.template_arguments),
-    "max_prompt_tokens": data.max_prompt_tokens,
-    "sampling": {
-      "temperature": float(limits.temperature),
-      "top_p": float(limits.top_p),
-      "top_k": limits.top_k,
-      "max_new_tokens": limits.max_new_tokens,
-    },
-    "seed": seed,
-  }
+  named = {"columns": data.columns} if data.columns else {}
+  return (
+    model
+    | named
+    | {
+      "task": data.task,
+      "split": split,
+      "grader": data.grader,
+      "template": data.template,
+      "system": data.system,
+      "template_arguments": list(data.template_arguments),
+      "max_prompt_tokens": data.max_prompt_tokens,
+      "sampling": {
+        "temperature": float(limits.temperature),
+        "top_p": float(limits.top_p),
+        "top_k": limits.top_k,
+        "max_new_tokens": limits.max_new_tokens,
+      },
+      "seed": seed,
+    }
+  )
 
 
 def weights_digest(params) -> str:

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from pxy import __version__, config, fields, files
-from pxy.data import rows as rows_lib
+from pxy.data import records
 from pxy.rewards import tasks
 
 FORMAT = "pxy samples 1"
@@ -135,7 +135,7 @@ def _line(key: str, row: dict) -> str:
 
 def _lines(path: pathlib.Path, key: str, valid) -> Iterator[dict]:
   """The rows of a file; config.Error names the line that is none of this store."""
-  for where, row in rows_lib.jsonl(path):
+  for where, row in records.jsonl(path):
     at = f"{path}, {where}"
     if isinstance(row, config.Error):
       raise config.Error(f"{at}: damaged ({fields.line(row)[:80]}); {_CURE}")
@@ -361,7 +361,7 @@ def _about(folder: pathlib.Path, name: str) -> dict:
   path = folder / f"{name}.json"
   cure = "bring it back, or remove its files and ask again with --save"
   try:
-    about = rows_lib.loads(path.read_text(encoding="utf-8"))
+    about = records.loads(path.read_text(encoding="utf-8"))
     sizes = [about["problems"], about["samples"]]
     same = about["format"] == FORMAT and name.endswith(f".{digest(about['of'])[:8]}")
     if not (same and all(type(n) is int and 0 < n < 2**31 for n in sizes)):
@@ -410,7 +410,7 @@ def beside(path: pathlib.Path, of: str, make: Callable[[], dict]) -> dict:
   """JSON that was made of `of` (a digest) and is kept at `path`; else it is made, and
   kept there."""
   try:
-    found = rows_lib.loads(path.read_text(encoding="utf-8"))
+    found = records.loads(path.read_text(encoding="utf-8"))
     if found["of"] == of:
       return found
   except (OSError, ValueError, TypeError, LookupError, RecursionError):

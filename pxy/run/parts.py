@@ -136,7 +136,8 @@ def make(
   mesh = mesh_lib.make(cfg.mesh)
   sampling_mesh = mesh_lib.sampling(mesh, cfg.sampling.tensor)
   policy = load.about(cfg.model)
-  tokenizer = policy.tokenizer
+  tokenizer = template.using(policy.tokenizer, cfg.data.template)
+  policy = dataclasses.replace(policy, tokenizer=tokenizer)
   how = cfg.data.template, cfg.data.template_arguments
   doubt = template.ending(tokenizer, *how)
 
@@ -227,10 +228,19 @@ def _notes(cfg, policy, mesh, source, problems, answers, doubt) -> list[str]:
     f" ({source.dropped} over {cfg.data.max_prompt_tokens} tokens left out,"
     f" {source.duplicates} duplicates), {len(problems)} problems to evaluate",
   ]
+  notes += [f"{cfg.data.task}: {fields}" for fields in source.fields]
+  trained = {prompt.ids.tobytes() for prompt in source.prompts}
+  shared = sum(prompt.ids.tobytes() in trained for prompt in problems)
   if source.split is None and cfg.eval.task in ("", cfg.data.task):
+    said = "no splits" if source.of == "all rows" else f"{source.of!r} rows alone"
     notes.append(
-      "warning: the data has no splits, so evaluation uses training rows; name other"
+      f"warning: the data has {said}, so evaluation uses training rows; name other"
       " rows with --eval.task"
+    )
+  elif shared:
+    notes.append(
+      f"warning: {shared} of the {len(problems)} problems to evaluate are training"
+      " prompts; name other rows with --eval.task or --eval.split"
     )
   notes += answers
   first = source.batch(0, 1)[0]

@@ -66,8 +66,8 @@ def of_train(
   }
   if own:
     out["terms"] = {"files": _files(_code(own))}
-  if cfg.data.template == "chat":
-    out["template"] = _template(policy)
+  if cfg.data.template != "plain":
+    out["template"] = _template(policy, cfg.data.template)
   if cfg.needs_reference:
     out["reference"] = {"files": _files(_weights(cfg.model))}
   return out
@@ -81,7 +81,7 @@ def of_pretrain(
     "data": {"rows": _rows(dataclasses.astuple(one) for one in documents)},
     "grader": _graders([cfg.data.grader], [cfg.corpus.kind]),
     "tokenizer": _tokenizer(policy),
-    "template": _template(policy),
+    "template": _template(policy, cfg.data.template),
   }
 
 
@@ -143,10 +143,11 @@ def _version(package: str) -> str | None:
     return None
 
 
-def _template(policy: load.About) -> dict:
-  text = template.source(policy.tokenizer) or ""
+def _template(policy: load.About, kind: str) -> dict:
+  text = template.source(template.using(policy.tokenizer, kind)) or ""
   found = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
-  return {"path": str(policy.folder), "sha256": found.hexdigest()}
+  path = str(policy.folder) if kind == "chat" else kind
+  return {"path": path, "sha256": found.hexdigest()}
 
 
 def _tokenizer(policy: load.About) -> dict:

@@ -11,20 +11,29 @@ inspect them work.
 
 Templates come with downloaded models: they run in Jinja's immutable sandbox.
 
+A template is tried before it is used, on messages that are numbers: one that drops a
+message, does not open the answer, or does not know a variable that it is given, is
+refused, since all that it writes would be another task.
+
 A model learned to end its turn as the template does. `ending` looks at what stands
 behind an assistant's message: if that is no stop token, responses would run on.
 Left out: tools, documents, and the continuation of a started assistant message.
 """
 
+import copy
+import dataclasses
 import datetime
 import functools
 import itertools
 import json
+import pathlib
 import re
 from collections.abc import Sequence
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
+import jinja2.nodes
 import jinja2.sandbox
 
 from pxy import config
@@ -39,6 +48,12 @@ CHATML = (
 _CHATML = ("<|im_start|>", "<|im_end|>")
 _PRIVATE = range(0xE000, 0xF900)
 _OURS = ("messages", "add_generation_prompt")
+_ROLES = ("system", "user", "assistant")
+FILE = ".jinja"
+_LONGEST = 2**20
+"""Bytes of a template's file; published ones have up to 20,000."""
+_SHOWN = 300
+"""Characters of a rendered text that a message shows."""
 
 
 def render(
@@ -50,19 +65,21 @@ def render(
 ) -> list[int]:
   """Ids of the prompt, up to where the assistant's answer begins.
 
-  `chat` uses the tokenizer's chat template, or ChatML when it has none; `plain` is the
-  contents with blank lines between them, nothing added but the tokenizer's prefix.
+  `chat` uses the tokenizer's chat template, or ChatML when it has none; FILE.jinja is
+  used instead of it; `plain` is the contents with blank lines between them, nothing
+  added but the tokenizer's prefix.
 
   Args:
     tokenizer: encodes the text and knows the control pieces.
     messages: dicts of `role` and `content`, both strings; the last is the user's.
-    kind: `chat` or `plain`.
+    kind: `chat`, `plain` or FILE.jinja.
     system: put first, unless the messages begin with a system message. Empty: nothing.
     arguments: variables of the chat template as NAME=VALUE; see `variables`.
 
   Raises:
-    config.Error: the template is broken, refuses the messages, or needs control tokens
-      that the tokenizer does not have.
+    config.Error: the template is broken, refuses or drops messages, does not open the
+      answer, has no such variable, or needs control tokens that the tokenizer does not
+      have.
   """
   messages = [{"role": m["role"], "content": m["content"]} for m in messages]
   if system and (not messages or messages[0]["role"] != "system"):
@@ -72,15 +89,61 @@ def render(
       raise config.Error("data.template_arguments: template 'plain' has no variables")
     text = "\n\n".join(m["content"] for m in messages if m["content"])
     return [*tokenizer.prefix_ids, *tokenizer.encode(text)]
-  if kind != "chat":
-    raise config.Error(f"template {kind!r} is none of chat, plain")
-  return _cut(tokenizer, *_write(tokenizer, messages, variables(arguments)))
+  tokenizer = using(tokenizer, kind)
+  given = variables(arguments)
+  program = _program(tokenizer)
+  roles = tuple(m["role"] for m in messages)
+  _try(program, json.dumps(given), roles)
+  return _cut(tokenizer, *program.write(messages, given))
+
+
+def using(tokenizer: tokenizer_lib.Tokenizer, kind: str) -> tokenizer_lib.Tokenizer:
+  """The tokenizer with the chat template that `kind` asks for.
+
+  Raises config.Error for a kind that is none, or a file that cannot be read.
+  """
+  if kind in ("chat", "plain"):
+    return tokenizer
+  if not kind.endswith(FILE):
+    raise config.Error(f"template {kind!r} is none of chat, plain, FILE{FILE}")
+  found = copy.copy(tokenizer)
+  found.settings = tokenizer.settings | {"chat_template": _read(pathlib.Path(kind))}
+  return found
+
+
+def _read(path: pathlib.Path) -> str:
+  if not path.is_file():
+    raise config.Error(f"template {path}: no such file")
+  with path.open("rb") as file:
+    data = file.read(_LONGEST + 1)
+  if len(data) > _LONGEST:
+    raise config.Error(f"template {path}: more than {_LONGEST:,} bytes; no template")
+  try:
+    text = data.decode("utf-8-sig")
+  except UnicodeDecodeError:
+    raise config.Error(f"template {path}: not UTF-8 text; convert it") from None
+  if not text.strip():
+    raise config.Error(f"template {path}: an empty file; write the template into it")
+  return text
 
 
 def source(tokenizer: tokenizer_lib.Tokenizer) -> str | None:
-  """The chat template: the tokenizer's, or ChatML where it has the tokens of that."""
-  if tokenizer.chat_template is not None:
-    return tokenizer.chat_template
+  """The chat template: the tokenizer's, or ChatML where it has the tokens of that.
+
+  Raises config.Error where there are several by name, and none is the default.
+  """
+  found = tokenizer.chat_template
+  if isinstance(found, list):
+    raise config.Error(
+      f"the tokenizer has chat templates by name ({_listed(found)}), and none is"
+      f" 'default': write the one that you mean to a file, --template FILE{FILE}"
+    )
+  if found is not None and not isinstance(found, str):
+    raise config.Error(
+      f"tokenizer_config.json: chat_template is {type(found).__name__}, expected text"
+    )
+  if found is not None:
+    return found
   return CHATML if all(piece in tokenizer.controls for piece in _CHATML) else None
 
 
@@ -92,6 +155,7 @@ def ending(
   Raises:
     config.Error: the template ends a turn with a control token that is no stop token.
   """
+  tokenizer = using(tokenizer, kind)
   if kind == "plain" or source(tokenizer) is None:
     return None
   given = variables(arguments)
@@ -99,7 +163,7 @@ def ending(
   chat = [{"role": "user", "content": "What is 1 + 2?"}]
   chat.append({"role": "assistant", "content": answer})
   try:
-    text, _ = _write(tokenizer, chat, given, prompt=False)
+    text, _ = _program(tokenizer).write(chat, given, prompt=False)
   except config.Error as error:
     return f"how an assistant's turn ends cannot be seen ({error})"
   _, found, rest = text.rpartition(answer)
@@ -119,6 +183,11 @@ def ending(
       " generation_config.json (`pxy export` makes such a folder of a .gguf file)"
     )
   return None
+
+
+def _listed(entries: list) -> str:
+  named = [entry.get("name") for entry in entries if isinstance(entry, dict)]
+  return ", ".join(map(repr, named))[:_SHOWN]
 
 
 def stops(tokenizer: tokenizer_lib.Tokenizer) -> str:
@@ -158,39 +227,132 @@ def spell(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
   )
 
 
-def _write(tokenizer, messages, given: dict, prompt: bool = True) -> tuple[str, str]:
-  """The template's output, and the mark that breaks control pieces of the messages.
+@functools.lru_cache(maxsize=64)
+def _try(program: "_Program", given: str, roles: tuple[str, ...]) -> None:
+  """Refuses a chat template under which chats of these roles would not be asked.
 
-  prompt: an answer is to follow, else the chat ends here.
+  given: its variables, as JSON.
   """
-  program = source(tokenizer)
-  if program is None:
+  given = json.loads(given)
+  _known(program.source, given)
+  # Numbers, since templates trim, fold and quote text.
+  marks = [str(27182818 + 31415926 * i) for i in range(len(roles))]
+  chat = [{"role": r, "content": m} for r, m in zip(roles, marks, strict=True)]
+  text, _ = program.write(chat, given)
+  for i in reversed(range(len(roles))):
+    if marks[i] not in text and roles[i] in _ROLES:
+      last = roles[i] == "user" and "user" not in roles[i + 1 :]
+      what = "question" if last else f"{roles[i]} message"
+      raise config.Error(
+        f"the chat template drops the {what}: of {json.dumps(chat):.{_SHOWN}} it makes"
+        f" {text[:_SHOWN]!r}; mend it in a file of yours, --template FILE{FILE}"
+      )
+  lead = _unopened(program, given, chat, text)
+  if lead:
+    raise config.Error(
+      f"the chat template has no generation prompt: a prompt ends with {text[-80:]!r},"
+      f" and {lead[:80]!r}, which opens an answer, does not follow; end it with"
+      " `{% if add_generation_prompt %}...{% endif %}` in a file of yours, --template"
+      f" FILE{FILE}"
+    )
+
+
+def _unopened(program: "_Program", given: dict, chat: list[dict], text: str) -> str:
+  """What stands between a prompt and an answer, where the template does not write it
+  before one is drawn."""
+  answer = "16180339"
+  try:
+    if program.write(chat, given, prompt=False)[0] != text:
+      return ""
+    whole = [*chat, {"role": "assistant", "content": answer}]
+    head, _, _ = program.write(whole, given, prompt=False)[0].rpartition(answer)
+  except config.Error:  # it refuses such chats, so nothing can be said
+    return ""
+  return head[len(text) :].strip() if head.startswith(text) else ""
+
+
+def _known(program: str, given: dict) -> None:
+  """Refuses variables that the template never reads."""
+  names = _names(program)
+  for name in given:
+    if name not in names:
+      known = ", ".join(sorted(names - {*_OURS, "raise_exception", "strftime_now"}))
+      raise config.Error(
+        f"data.template_arguments: the chat template has no variable {name!r}, so it"
+        f" would change nothing; it reads {known or 'none'}"
+      )
+
+
+@functools.lru_cache(maxsize=16)
+def _names(program: str) -> frozenset[str]:
+  """Names that a template reads and does not set before."""
+  try:
+    return frozenset(
+      jinja2.meta.find_undeclared_variables(_environment().parse(program))
+    )
+  except Exception as error:
+    raise _failed(error) from None
+
+
+def _failed(error: Exception) -> config.Error:
+  reason = " ".join(str(error).split())[:200]
+  return config.Error(f"the tokenizer's chat template failed: {reason}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+  """A chat template with what it depends on.
+
+  Attributes:
+    source: in Jinja.
+    controls: the control pieces of the tokenizer.
+    names: its named tokens, such as bos_token, in pairs.
+  """
+
+  source: str
+  controls: tuple[str, ...]
+  names: tuple[tuple[str, str], ...]
+
+  def write(self, messages, given: dict, prompt: bool = True) -> tuple[str, str]:
+    """The template's output, and the mark that breaks control pieces of the messages.
+
+    prompt: an answer is to follow, else the chat ends here.
+    """
+    everything = "".join(m["role"] + m["content"] for m in messages)
+    everything += self.source
+    mark = next(c for c in map(chr, _PRIVATE) if c not in everything)
+    pieces = _pieces(self.controls)
+
+    def broken(text):
+      return pieces.sub(lambda match: match[0][0] + mark + match[0][1:], text)
+
+    try:
+      text = _compile(self.source).render(
+        **({"tools": None, "documents": None} | dict(self.names) | given),
+        messages=[{key: broken(value) for key, value in m.items()} for m in messages],
+        add_generation_prompt=prompt,
+      )
+    except Exception as error:  # a template is a program: it can fail in any way
+      raise _failed(error) from None
+    return text, mark
+
+
+def _program(tokenizer) -> _Program:
+  """The tokenizer's chat template; config.Error: it has none."""
+  found = source(tokenizer)
+  if found is None:
     missing = next(piece for piece in _CHATML if piece not in tokenizer.controls)
     raise config.Error(
       f"the tokenizer has no chat template and no {missing}: use --template plain"
-      " (of a run, --data.template plain)"
+      f" (of a run, --data.template plain), or a template of yours, FILE{FILE}"
     )
-  everything = "".join(m["role"] + m["content"] for m in messages)
-  mark = next(c for c in map(chr, _PRIVATE) if c not in everything and c not in program)
-  pieces = _pieces(tuple(tokenizer.controls))
-
-  def broken(text):
-    return pieces.sub(lambda match: match[0][0] + mark + match[0][1:], text)
-
   # What a template may count on: those that are not named are not defined, but there
   # are no tools and documents.
   names = {key: tokenizer_lib.content(v) for key, v in tokenizer.settings.items()}
-  names = {k: v for k, v in names.items() if k.endswith("_token") and v is not None}
-  try:
-    text = _compile(program).render(
-      **({"tools": None, "documents": None} | names | given),
-      messages=[{key: broken(value) for key, value in m.items()} for m in messages],
-      add_generation_prompt=prompt,
-    )
-  except Exception as error:  # a template is a program: it can fail in any way
-    reason = " ".join(str(error).split())[:200]
-    raise config.Error(f"the tokenizer's chat template failed: {reason}") from None
-  return text, mark
+  names = {
+    k: v for k, v in names.items() if k.endswith("_token") and isinstance(v, (str, int))
+  }
+  return _Program(found, tuple(tokenizer.controls), tuple(names.items()))
 
 
 def _cut(tokenizer, text: str, mark: str) -> list[int]:
@@ -210,16 +372,46 @@ def _pieces(pieces: tuple[str, ...]) -> re.Pattern:
 
 @functools.lru_cache(maxsize=16)
 def _compile(source: str) -> jinja2.Template:
-  # The settings and globals that published templates are written for.
+  return _environment().from_string(source)
+
+
+class _Generation(jinja2.ext.Extension):
+  """`{% generation %}...{% endgeneration %}` marks what an assistant wrote, for others
+  to train on; the text is that without the marks."""
+
+  tags = frozenset({"generation"})
+
+  def parse(self, parser):
+    line = next(parser.stream).lineno
+    body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    return jinja2.nodes.Scope(body, lineno=line)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  """The settings and globals that published templates are written for."""
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[jinja2.ext.loopcontrols, _Generation],
   )
   environment.globals["raise_exception"] = _refuse
   environment.globals["strftime_now"] = lambda x: datetime.datetime.now().strftime(x)
-  environment.filters["tojson"] = lambda x, **options: json.dumps(
-    x, ensure_ascii=False, **options
+  environment.filters["tojson"] = _to_json
+  return environment
+
+
+def _to_json(
+  x, ensure_ascii=False, indent=None, separators=None, sort_keys=False
+) -> str:
+  """With the options that published templates may name; Jinja's own would escape."""
+  return json.dumps(
+    x,
+    ensure_ascii=ensure_ascii,
+    indent=indent,
+    separators=separators,
+    sort_keys=sort_keys,
   )
-  return environment.from_string(source)
 
 
 def _refuse(message):

@@ -87,12 +87,14 @@ class Tokenizer(abc.ABC):
     return self._named("bos_token")
 
   @property
-  def chat_template(self) -> str | None:
-    """Jinja source from the settings; None where the folder has none."""
+  def chat_template(self):
+    """Jinja source from the settings; None where the folder has none, and the list
+    where it has several by name without a default."""
     template = self.settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-      by_name = {entry["name"]: entry["template"] for entry in template}
-      return by_name.get("default")
+    if isinstance(template, list):
+      for entry in template:
+        if isinstance(entry, dict) and entry.get("name") == "default":
+          return entry.get("template")
     return template
 
   def control(self, piece: str) -> int:
@@ -344,7 +346,10 @@ def _settings(folder: pathlib.Path) -> dict:
   settings = _json(folder / "tokenizer_config.json")
   template = folder / "chat_template.jinja"
   if template.is_file():
-    settings["chat_template"] = template.read_text(encoding="utf-8")
+    try:
+      settings["chat_template"] = template.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+      raise config.Error(f"{template}: not UTF-8 text; convert it") from None
   return settings
 
 

@@ -86,7 +86,11 @@ def _tokenizer(folder: pathlib.Path, tokenizer) -> list[str]:
     notes.append(
       f"Software that converts `tokenizer.model` may split otherwise: {error}."
     )
-  source = template.source(tokenizer)
+  try:
+    source = template.source(tokenizer)
+  except config.Error as error:
+    notes.append(f"No chat template is written: {error}.")
+    return notes
   if source is None:
     notes.append("A base model: it has no chat template.")
   else:
@@ -119,12 +123,12 @@ def _behaviour(tokenizer) -> list:
   texts = [tokenizer.encode(text) for text in _PROBE]
   texts += [tokenizer.decode(ids) for ids in texts]
   known = [tokenizer.controls, tokenizer.stop_ids, tokenizer.pad_id, texts]
-  if template.source(tokenizer) is not None:
-    chat = [{"role": "user", "content": _PROBE[0]}]
-    try:
+  chat = [{"role": "user", "content": _PROBE[0]}]
+  try:
+    if template.source(tokenizer) is not None:
       known.append(template.render(tokenizer, chat))
-    except config.Error as error:  # of a template that wants other variables, say
-      known.append(str(error))
+  except config.Error as error:  # of a template that wants other variables, say
+    known.append(str(error))
   return known
 
 

@@ -21,8 +21,12 @@ import numpy as np
 
 from pxy import config
 from pxy.data import rows, sources
+from pxy.rewards import answer
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
+
+_END = 24
+"""Tokens that hold an opening <think>, whatever the tokenizer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Prompt:
     uid: row number in the task, by which its samples are keyed; in a mixture the
       sources are numbered one after the other.
     columns: the whole row, for user-defined graders.
+    in_think: it ends inside <think>, which its template has opened.
   """
 
   ids: np.ndarray
@@ -45,6 +50,7 @@ class Prompt:
   task: str
   uid: int
   columns: dict
+  in_think: bool = False
 
 
 class Source:
@@ -122,7 +128,7 @@ def load(
   groups, weights, named = [], [], True
   dropped = first = 0
   for weight, task in sources.parts(data.task):
-    found = sources.read(task, split, sources.needs_answer(data.grader, task))
+    found = sources.read(task, split, sources.needs_answer(data.judge, task))
     prompts, longest = [], 0
     for uid, row in found:
       ids = template.render(
@@ -142,6 +148,7 @@ def load(
             task=row.task,
             uid=first + uid,
             columns=row.columns,
+            in_think=answer.opens(template.spell(tokenizer, ids[-_END:])),
           )
         )
     if not found:

@@ -8,7 +8,10 @@
 Every row is checked. A row that cannot be used is an error of one line that says where
 it is, what was expected, what was found, and how to write it.
 
-Left out: images and other non-text content, tools, several right answers.
+Of an answer that is a list any counts: the first is the row's answer, and the others
+are in the column `accepted`, with those that the row lists there itself.
+
+Left out: images and other non-text content, tools.
 """
 
 import dataclasses
@@ -24,6 +27,7 @@ from pyarrow import parquet
 
 from pxy import config
 from pxy.rewards import answer as answer_lib
+from pxy.rewards import sample
 
 ROLES = ("system", "user", "assistant")
 _PROMPTS = ("prompt", "question", "messages")
@@ -37,10 +41,12 @@ class Row:
 
   Attributes:
     messages: dicts of role and content, the last one the user's.
-    answer: the reference answer; empty when the row has none and none is needed.
+    answer: the reference answer; empty when the row has none and none is needed. For a
+      function of the user's own it may be an object: its JSON.
     task: `data_source`, or the file's name without its ending.
     split: what the row says it belongs to (`extra_info.split` or `split`), or None.
-    columns: the whole row as JSON values, for user-defined graders.
+    columns: the whole row as JSON values, for user-defined graders; and other right
+      answers as `accepted`.
   """
 
   messages: list[dict[str, str]]
@@ -200,12 +206,13 @@ def of_values(values, task: str, need_answer: bool) -> Row:
   source = values.get("data_source", task)
   if not isinstance(source, str):
     raise wrong("data_source", "text", source, "name the task")
+  answers = answers_of(values, reference, need_answer)
   return Row(
     messages=messages,
-    answer=answer_of(values, reference, need_answer),
+    answer=answers[0],
     task=source,
     split=split if isinstance(split, str) and split else None,
-    columns=values,
+    columns=accepting(values, answers),
   )
 
 
@@ -241,10 +248,23 @@ def _messages(field: str, value) -> list[dict[str, str]]:
   return messages
 
 
-def answer_of(
+def answer_of(values: dict, reference: str | None, need: bool) -> str:
+  """The first of a row's answers."""
+  return answers_of(values, reference, need)[0]
+
+
+def accepting(values: dict, answers: list[str]) -> dict:
+  """A row that has all its answers but the first as `accepted`."""
+  own = values.get(sample.ACCEPTED)
+  own = own if isinstance(own, list) else []
+  more = {sample.ACCEPTED: [*answers[1:], *own]} if len(answers) > 1 else {}
+  return values | more
+
+
+def answers_of(
   values: dict, reference: str | None, need: bool, example: str = _EXAMPLE
-) -> str:
-  """The reference answer of the first field that has one.
+) -> list[str]:
+  """The reference answers of the first field that has any; one that is empty if none.
 
   Of a worked solution (`solution`, a reference message) only the last \\boxed counts,
   and of GSM8K's answers what follows the last `####`.
@@ -257,20 +277,37 @@ def answer_of(
     value = reference if name is None else values[name]
   if value is None:
     if not need:
-      return ""
+      return [""]
     raise config.Error(
       "field 'answer': expected it (or reward_model.ground_truth, "
       f"{', '.join(_ANSWERS[1:])}), found none of them; add the right answer, as in"
       f" {example}, or name a grader that needs none"
     )
-  if isinstance(value, list) and len(value) == 1:
-    value = value[0]
+  if not need and _is_object(value):
+    return [json.dumps(value, ensure_ascii=False)]
+  if not isinstance(value, list) or not value:
+    return [_answer(name, value, need)]
+  each = enumerate(value)
+  found = [_answer(f"{name}[{i}]" if value[1:] else name, x, need) for i, x in each]
+  return list(dict.fromkeys(found))
+
+
+def _is_object(value) -> bool:
+  """Whether it is no answer as text or several, but what a function makes sense of."""
+  if isinstance(value, list):
+    return not value or not all(isinstance(part, (str, int, float)) for part in value)
+  return isinstance(value, dict)
+
+
+def _answer(name: str | None, value, need: bool) -> str:
   if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-    raise wrong(name, "text or a number", value, "write one answer as text")
+    raise wrong(
+      name, "text or a number", value, "write the answer as text, or a list of several"
+    )
   if isinstance(value, float) and not math.isfinite(value):
     raise wrong(name, "text or a number", value, "write the right answer, as text")
   text = number_text(value) if isinstance(value, float) else str(value)
-  if name in (None, "solution"):
+  if name is None or name.startswith("solution"):
     boxed = answer_lib.boxed(text)
     text = text if boxed is None else boxed
   text = text.rpartition("####")[2].strip()

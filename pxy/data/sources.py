@@ -52,11 +52,13 @@ def parts(task: str) -> list[tuple[float, str]]:
   return out
 
 
-def needs_answer(grader: str, task: str) -> bool:
+def needs_answer(judge: config.Judge, task: str) -> bool:
   """Whether each row needs a reference: a user's function may judge without one, and so
   does reasoning-gym."""
   task = task.removeprefix(variants.PREFIX)
-  return ":" not in grader and grader != "gym" and not task.startswith("gym:")
+  if task.startswith("gym:"):
+    return False
+  return any(":" not in one and one != "gym" for one in config.weights(judge))
 
 
 def read(task: str, split: str, need_answer: bool) -> list[tuple[int, rows.Row]]:

@@ -115,7 +115,7 @@ def load(name: str) -> Function:
   return Function(function, together, frozenset(parameters), takes_all)
 
 
-_STATE = {"global_step": 0, "max_steps": 0, "epoch": 0.0, "num_train_epochs": 0.0}
+_STATE = {"global_step": 0, "max_steps": 1, "epoch": 0.0, "num_train_epochs": 0.0}
 
 
 def _completions(items) -> str:

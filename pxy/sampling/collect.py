@@ -123,14 +123,17 @@ class Collector:
   stop: Callable[[], bool] | None = None
   watch: watchdog.Watchdog = dataclasses.field(default_factory=watchdog.Watchdog)
   on_answer: Callable[[int], None] | None = None
-  updates: int = 0
+  updates: int = 1
   epochs: float = 0.0
 
   def state(self, version: int) -> dict:
     """What graders are told of a run after so many updates, by TRL's names."""
-    part = version / self.updates if self.updates else 0.0
-    found = {"global_step": version, "max_steps": self.updates}
-    return found | {"epoch": part * self.epochs, "num_train_epochs": self.epochs}
+    return {
+      "global_step": version,
+      "max_steps": self.updates,
+      "epoch": self.epochs * version / self.updates,
+      "num_train_epochs": self.epochs,
+    }
 
 
 def step(

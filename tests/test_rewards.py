@@ -455,7 +455,7 @@ def test_options_reach_the_config(monkeypatch):
   found = {}
   monkeypatch.setattr(train_command.plan, "show", lambda cfg: found.update(cfg=cfg))
   words = ["--reward", "math=1", "--reward", "f.py:f=0.2", "--reward.workers", "3"]
-  cli.main(["train", "grpo", "--dry-run", *words])
+  cli.main(["train", "qwen3_4b_math", "--dry-run", *words])
   assert found["cfg"].data.judge == ("math=1", "f.py:f=0.2")
   assert found["cfg"].reward.workers == 3
   assert options.Eval(model=("m",)).reward == ()

@@ -94,6 +94,13 @@ def f(prompts, completions, **kwargs):
   assert grade(item("42", prompt=[{"role": "user", "content": "6*7?"}])).score == 1
 
 
+def test_trl_may_want_the_ids_alone(user):
+  grade = user(
+    "def f(completion_ids, **kwargs): return [len(x) for x in completion_ids]"
+  )
+  assert grade(item("42")).score == 2
+
+
 def test_trl_may_be_asynchronous(user):
   grade = user("async def f(completions, **kwargs): return [0.5]")
   assert grade(item("42")).score == 0.5

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from pxy import loop
+from pxy import config, loop
 from pxy.commands import plan
 from pxy.parallel import process
 
@@ -11,7 +11,8 @@ def command(options) -> None:
   """`pxy train`; options are options.Train."""
   cfg = options.cfg
   if options.reward:
-    data = dataclasses.replace(cfg.data, rewards=options.reward)
+    own = config.Data().grader  # in place of the experiment's
+    data = dataclasses.replace(cfg.data, grader=own, rewards=options.reward)
     cfg = dataclasses.replace(cfg, data=data)
   if options.dry_run:
     plan.show(cfg)

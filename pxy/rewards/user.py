@@ -105,7 +105,7 @@ def load(name: str) -> Function:
   TRL's nor verl's parameters."""
   function = imports.function(name, "data.grader")
   parameters = inspect.signature(function).parameters
-  together = "completions" in parameters
+  together = not parameters.keys().isdisjoint(("completions", "completion_ids"))
   if not together and "solution_str" not in parameters:
     raise config.Error(
       f"data.grader: {name!r} takes neither `completions` (TRL) nor `solution_str` "

@@ -8,7 +8,8 @@ of 1,024 and responses of 8,192 tokens at temperature 1; AdamW at 1e-6, constant
 no entropy term; NSR-PreRL with coefficient 0.01 for 20 steps, then GRPO, moments kept
 at the switch. One update a batch, so clipping is inert. Where pxy differs: answers are
 compared by algebra where rules do not decide (`--data.grader boxed` has rules
-alone), and phase 1 makes 20 updates, not 19.
+alone; `--reward math=1 --reward my.py:f=0.2` adds a reward of your own), and phase 1
+makes 20 updates, not 19.
 
 math_train.parquet and math_test.parquet are rows in verl's format; `pxy data check
 math_train.parquet --task math` says whether every answer can be graded against. Rows

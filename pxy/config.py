@@ -13,6 +13,7 @@ GRPO.
 
 import dataclasses
 import json
+import math
 import re
 from typing import Literal
 
@@ -91,6 +92,9 @@ class Data:
   `gym`, or a function of TRL's or verl's signature: `package.module:name` or
   `path/to/file.py:name`. Of `world/KIND`: `answer`, `verified` (`auto`: every hop true
   as well), `abstain` (wrong is -1, `unknown` 0)."""
+  rewards: tuple[str, ...] = ()
+  """Several graders instead, as NAME=WEIGHT: `math=1 format.py:f=0.2`. The reward is
+  the weighted sum of their scores."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8
@@ -104,6 +108,38 @@ class Data:
   """System message put before each prompt that has none."""
   template_arguments: tuple[str, ...] = ()
   """Variables of the chat template, as NAME=VALUE: `enable_thinking=false`."""
+
+  @property
+  def judge(self) -> "Judge":
+    """What grades: the grader, or the several rewards."""
+    return self.rewards or self.grader
+
+
+Judge = str | tuple[str, ...]
+"""The name of a grader, or several as NAME=WEIGHT."""
+
+
+def weights(judge: Judge) -> dict[str, float]:
+  """Weight of each grader by its name: 1 of one alone, or of one without a weight."""
+  if isinstance(judge, str):
+    return {judge: 1.0}
+  found: dict[str, float] = {}
+  for word in judge:
+    name, equals, number = word.rpartition("=")
+    name = name if equals else word
+    try:
+      weight = float(number) if equals else 1.0
+    except ValueError:
+      weight = math.nan
+    if not (name and math.isfinite(weight)):
+      raise Error(
+        f"reward {word!r}: expected NAME=WEIGHT with a number as the weight, as in"
+        " math=1 or format.py:f=0.2"
+      )
+    if name in found:
+      raise Error(f"reward {word!r}: {name} is there twice; add the weights")
+    found[name] = weight
+  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -428,6 +464,11 @@ def check(cfg: Train | Pretrain) -> None:
     cfg.data.template in ("chat", "plain") or cfg.data.template.endswith(".jinja"),
     f"data.template {cfg.data.template!r}: must be chat, plain or FILE.jinja",
   )
+  fields.need(
+    not cfg.data.rewards or cfg.data.grader == Data().grader,
+    f"data.grader {cfg.data.grader!r} beside data.rewards: name all graders there",
+  )
+  weights(cfg.data.judge)
   _check_train(cfg) if isinstance(cfg, Train) else _check_pretrain(cfg)
 
 

@@ -168,7 +168,7 @@ def _evaluate(cfg, policy, session, params, step: int) -> session_lib.Examined:
       stop_ids=policy.tokenizer.stop_ids,
       max_prompt_tokens=data.max_prompt_tokens,
     ) as engine,
-    pool_lib.Pool(cfg.reward, data.grader) as pool,
+    pool_lib.Pool(cfg.reward, data.judge) as pool,
     session.bar.count("evaluate", len(problems) * cfg.eval.samples) as count,
   ):
     collector = collect.Collector(

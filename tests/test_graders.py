@@ -141,6 +141,41 @@ def test_exact_numbers_are_equal_only_if_identical(a, b, c, d):
   assert equal.decide(str(a), str(a + d)) is False
 
 
+def _joined(parts):
+  """(text, value) of two such, by an operation that has a value."""
+  (a, x), (b, y), sign = parts
+  if sign == "/":
+    if y == 0:
+      return a, x
+    return rf"\frac{{{a}}}{{{b}}}", x / y
+  if sign == "^":
+    power = int(abs(y)) % 6
+    if x == 0:
+      return a, x
+    return f"({a})^{{{power}}}", x**power
+  value = {"+": x + y, "-": x - y, r"\cdot ": x * y}[sign]
+  return f"({a}){sign}({b})", value
+
+
+numbers = st.integers(-40, 40).map(lambda n: (str(n), exact.fractions.Fraction(n)))
+expressions = st.recursive(
+  numbers,
+  lambda inside: st.tuples(
+    inside, inside, st.sampled_from(["+", "-", r"\cdot ", "/", "^"])
+  ).map(_joined),
+  max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(expressions, expressions, st.integers(1, 10**12))
+def test_expressions_in_exact_numbers_are_equal_only_if_identical(one, other, tiny):
+  (a, x), (b, y) = one, other
+  assert equal.decide(a, b) is (x == y), f"{a} is {x}, {b} is {y}"
+  assert equal.decide(a, f"{x.numerator}/{x.denominator}") is True, f"{a} is {x}"
+  assert equal.decide(f"({a})+\\frac{{1}}{{{tiny}}}", a) is False, a
+
+
 @settings(deadline=None)
 @given(st.decimals(places=9, min_value=-1000, max_value=1000), st.integers(1, 10**6))
 def test_decimals_that_differ_are_not_equal(x, step):

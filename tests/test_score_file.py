@@ -96,7 +96,7 @@ def test_score_takes_every_grader(write, capsys, monkeypatch, grader, rows, scor
     ({"answer": "1"}, "line 2: field 'response': expected text, found NoneType"),
     ({"response": 3, "answer": "1"}, "field 'response': expected text, found int 3"),
     ({"response": "x"}, "field 'answer': expected it"),
-    ({"response": "x", "answer": [1, 2]}, "field 'answer': expected text or a number"),
+    ({"response": "x", "answer": [1, []]}, "field 'answer[1]': expected text or a num"),
     ({"response": "x", "answer": "1", "task": 1}, "field 'data_source': expected text"),
   ],
 )

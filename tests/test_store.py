@@ -479,7 +479,9 @@ def test_pxy_score_grades_a_store_again(whole, copy, capsys, monkeypatch):
   monkeypatch.chdir(copy)
   pathlib.Path("mine.py").write_text(
     "def f(completions, completion_ids, answer, group, **_):\n"
-    "  return [len(completion_ids[0]) + int(answer[0]) + 100 * (group[0] == 'g3')]\n"
+    "  assert len(completions) > 1, 'all responses to a problem at once'\n"
+    "  return [len(ids) + int(a) + 100 * (g == 'g3')\n"
+    "          for ids, a, g in zip(completion_ids, answer, group)]\n"
   )
   cli.main(["score", str(copy / whole.path.name), "--task", "mine.py:f"])
   found = [json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()]

@@ -9,6 +9,7 @@ import pytest
 
 from pxy import config
 from pxy.rewards import tasks
+from pxy.rewards import user as user_lib
 
 
 def item(response, answer="42", task="arithmetic/add3", **columns):
@@ -91,6 +92,13 @@ def f(prompts, completions, **kwargs):
   return [float(completions[0][0]["content"] == "42")]
 """)
   assert grade(item("42", prompt=[{"role": "user", "content": "6*7?"}])).score == 1
+
+
+def test_trl_may_want_the_ids_alone(user):
+  grade = user(
+    "def f(completion_ids, **kwargs): return [len(x) for x in completion_ids]"
+  )
+  assert grade(item("42")).score == 2
 
 
 def test_trl_may_be_asynchronous(user):
@@ -182,7 +190,8 @@ def test_a_file_named_like_a_module_does_not_replace_it(tmp_path, monkeypatch):
 
 
 def test_numpy_numbers_are_numbers():
-  assert tasks._number(np.float32(0.5)) == 0.5 and tasks._number("1") is None
+  assert user_lib._number(np.float32(0.5)) == 0.5
+  assert user_lib._number("1") is None
 
 
 def test_workers_import_neither_jax_nor_numpy():

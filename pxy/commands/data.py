@@ -9,13 +9,14 @@ import dataclasses
 
 from pxy import config
 from pxy.data import prompts, records, rows, sources
+from pxy.rewards import sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
   """What `check` found: rows by task, by split and by the columns they were taken from,
-  the problems and the rows that contradict others, one line each, and the answer and
-  the source of each good row."""
+  the problems and the rows that contradict others, one line each, and the answer, the
+  source and the other right answers of each good row."""
 
   rows: int
   tasks: dict[str, int]
@@ -27,6 +28,7 @@ class Summary:
   contradictions: list[str]
   answers: list[str]
   sources: list[str]
+  accepted: list[dict]
 
 
 _EXAMPLES = 3
@@ -64,6 +66,9 @@ def check(task: str, grader: str = "auto", columns: str = "") -> Summary:
     contradictions=contradictions,
     answers=[row.answer for row in good],
     sources=[row.task for row in good],
+    accepted=[
+      {k: v for k, v in row.columns.items() if k == sample.ACCEPTED} for row in good
+    ],
   )
 
 
@@ -96,8 +101,9 @@ def command(options) -> None:
   print(f"  {'longest':<12}{summary.longest} characters")
   for line in graders(summary, options.task):
     print(f"  {line}")
-  if options.task == "math":
-    for line in gold.refuse(summary.answers, config.Reward()):
+  rows = zip(summary.sources, summary.answers, summary.accepted, strict=True)
+  if found := gold.to_read(options.task, rows):
+    for line in gold.refuse(found, config.Reward()):
       print(f"  {line}")
 
 
@@ -109,10 +115,12 @@ def graders(summary: Summary, grader: str) -> list[str]:
   """
   from pxy.rewards import known, pool, tasks
 
-  examples: dict[str, list[str]] = {source: [] for source in summary.tasks}
-  for source, answer in zip(summary.sources, summary.answers, strict=True):
-    if answer and answer not in examples[source] and len(examples[source]) < _EXAMPLES:
-      examples[source].append(answer)
+  examples: dict[str, dict[str, dict]] = {source: {} for source in summary.tasks}
+  for source, answer, more in zip(
+    summary.sources, summary.answers, summary.accepted, strict=True
+  ):
+    if answer and len(examples[source]) < _EXAMPLES:
+      examples[source].setdefault(answer, more)
   lines = []
   for source, answers in examples.items():
     chosen = tasks.name(grader, source)
@@ -126,10 +134,17 @@ def graders(summary: Summary, grader: str) -> list[str]:
     if chosen == "gym" or chosen not in {*tasks.OWN, *tasks.FORKED}:
       continue
     with pool.Pool(config.Reward(workers=1), chosen) as workers:
-      items = [tasks.Item(f"\\boxed{{{a}}}", a, task=source) for a in answers]
+      # Of several right answers the last, which counts if any does.
+      items = [
+        tasks.Item(
+          f"\\boxed{{{sample.right(a, more)[-1]}}}", a, task=source, columns=more
+        )
+        for a, more in answers.items()
+      ]
       futures = [workers.submit(item) for item in items]
       for item, future in zip(items, futures, strict=True):
         found = future.result()
         score = f"{found.score:g}" if found.status == "scored" else found.why
-        lines.append(f"{'':<14}{item.response:.60} for {item.answer:.60}: {score}")
+        wanted = " | ".join(item.answers)
+        lines.append(f"{'':<14}{item.response:.60} for {wanted:.60}: {score}")
   return lines

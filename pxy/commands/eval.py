@@ -30,12 +30,12 @@ def examine(options, count: int, samples: int):
   Returns:
     (policy, the split that the problems are of, Evaluation).
   """
-  data, cfg, limits = configs(options, options.task, count, samples)
+  data, cfg, limits = configs(options, options.task, count, samples, options.reward)
   policy = loaded(options.model, options.step, data)
   source = prompts_lib.load(data, policy.tokenizer, cfg.split)
   chosen = source.first(cfg.problems)
   with contextlib.ExitStack() as stack:
-    pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.grader))
+    pool = stack.enter_context(pool_lib.Pool(config.Reward(), data.judge))
     collector = _collector(stack, policy, limits, data, pool)
     found = _drawn(collector, policy, chosen, samples, options.seed)
   return policy, source.of, found
@@ -52,12 +52,13 @@ def _drawn(collector, policy, chosen, samples: int, seed: int) -> evaluate.Evalu
     )
 
 
-def configs(options, task: str, count: int, samples: int):
+def configs(options, task: str, count: int, samples: int, rewards=()):
   """What is evaluated, how, and the sampling of it; all are checked."""
   data = config.Data(
     task=task,
     columns=options.columns,
     grader=options.grader,
+    rewards=rewards,
     max_prompt_tokens=options.max_prompt_tokens,
     template=options.template,
     system=options.system,
@@ -108,12 +109,12 @@ def command(options) -> None:
     )
   tasks = options.task or (config.Data().task,)
   asked = [
-    configs(options, task, options.problems, options.samples)
+    configs(options, task, options.problems, options.samples, options.reward)
     for task in dict.fromkeys(tasks)
   ]
   reports = []
   chosen = models(options.model, options.step)
-  with pool_lib.Pool(config.Reward(), options.grader) as pool:
+  with pool_lib.Pool(config.Reward(), asked[0][0].judge) as pool:
     for model, step in chosen:
       reports += _reports(model, step, asked, pool, options, len(chosen) > 1)
   evaluate.show({title(report): report["scores"] for report in reports})

@@ -79,6 +79,14 @@ Models = Annotated[
     " the folder of a run; one or several.",
   ),
 ]
+Rewards = Annotated[
+  tyro.conf.UseAppendAction[tuple[str, ...]],
+  tyro.conf.arg(
+    metavar="NAME=WEIGHT",
+    help="Several graders by weight instead of one, a time for each: --reward math=1"
+    " --reward format.py:f=0.2.",
+  ),
+]
 Seed = Annotated[int, tyro.conf.arg(help="The same seed draws the same responses.")]
 Step = Annotated[
   int | None,
@@ -114,6 +122,7 @@ class Train:
   cfg: Annotated[config.Train, Cfg]
   out: pathlib.Path = pathlib.Path("runs/train")
   """The run's folder."""
+  reward: Rewards = ()
   resume: Resume = "auto"
   accept: Accept = ()
   dry_run: DryRun = False
@@ -169,6 +178,7 @@ class OnTask:
   top_p: TopP = config.Eval().top_p
   slots: _like(config.Sampling, "slots") = config.Sampling().slots
   grader: _like(config.Data, "grader") = config.Data().grader
+  reward: Rewards = ()
   template: Template = config.Data().template
   system: System = config.Data().system
   template_arguments: TemplateArguments = config.Data().template_arguments
@@ -369,6 +379,7 @@ class Score:
   """The grader: `auto` (by the row's data_source), `arithmetic`, `boxed`, `number`,
   `math`, `short`, `choice`, `gym`, `answer`, `verified`, `abstain`, or a function as
   MODULE_OR_FILE:NAME."""
+  reward: Rewards = ()
   out: pathlib.Path | None = None
   """Write the grades there, not to stdout."""
   json: pathlib.Path | None = None

@@ -3,7 +3,8 @@
 A row of FILE has `response` and `answer`; a row of the result, in the same order, has
 outcome, score, why and seconds. Other columns go to the grader: `data_source` (or
 `task`) names the task, `extra_info` and the like are handed to functions of TRL's or
-verl's signature. All rows are checked before one is graded.
+verl's signature. Rows that follow each other with one prompt and answer are a group for
+those that see one. All rows are checked before one is graded.
 """
 
 import collections
@@ -11,11 +12,12 @@ import contextlib
 import json
 import math
 import pathlib
+import statistics
 import sys
 from collections.abc import Iterator
 
 from pxy import config, files
-from pxy.data import records, rows
+from pxy.data import records, rows, sources
 from pxy.evaluate import store
 from pxy.rewards import pool, tasks
 from pxy.show import progress
@@ -26,7 +28,9 @@ _SHOWN = 20
 _EXAMPLE = '{"response": "so \\\\boxed{3}", "answer": "3"}'
 
 
-def read(path: pathlib.Path, grader: str) -> Iterator[tasks.Item | config.Error]:
+def read(
+  path: pathlib.Path, judge: config.Judge
+) -> Iterator[tasks.Item | config.Error]:
   """The samples of a .jsonl file, or what is wrong with each line.
 
   Raises config.Error when the file itself cannot be read.
@@ -38,7 +42,7 @@ def read(path: pathlib.Path, grader: str) -> Iterator[tasks.Item | config.Error]
   if (kept := store.items(path)) is not None:
     yield from kept
     return
-  need = tasks.is_own(grader) and grader != "gym"
+  need = sources.needs_answer(judge, "")
   for where, values in records.jsonl(path):
     try:
       if isinstance(values, config.Error):
@@ -62,12 +66,13 @@ def _item(values, need_answer: bool) -> tasks.Item:
   if values.get("answer") == "":
     need_answer = False  # the grader says what it makes of it
   columns = {k: v for k, v in values.items() if k != "response" and v is not None}
+  answers = rows.answers_of(columns, None, need_answer, _EXAMPLE)
   return tasks.Item(
     response=response,
-    answer=rows.answer_of(columns, None, need_answer, _EXAMPLE),
+    answer=answers[0],
     prompt=prompt if isinstance(prompt, str) else "",
     task=task,
-    columns=columns,
+    columns=rows.accepting(columns, answers),
   )
 
 
@@ -79,8 +84,12 @@ def command(options) -> None:
   reward = config.Reward(
     workers=options.workers, deadline=options.deadline, memory_mb=options.memory_mb
   )
-  tasks.is_own(options.task)
-  total = _check(options.file, options.task)
+  judge = config.Data(grader=options.task, rewards=options.reward).judge
+  if options.reward and options.task != config.Data().grader:
+    raise config.Error("--task beside --reward: name all graders with --reward")
+  for name in config.weights(judge):
+    tasks.is_own(name)
+  total = _check(options.file, judge)
   seen: collections.Counter = collections.Counter()
   whys: collections.Counter = collections.Counter()
   scores = 0.0
@@ -90,11 +99,14 @@ def command(options) -> None:
       options.out.parent.mkdir(parents=True, exist_ok=True)
       out = stack.enter_context(options.out.open("w", encoding="utf-8"))
     count = stack.enter_context(progress.counting("grade", total))
-    p = stack.enter_context(pool.Pool(reward, options.task))
-    for done, outcome in enumerate(_graded(p, options.file, options.task), 1):
+    p = stack.enter_context(pool.Pool(reward, judge))
+    parts: dict[str, list[float]] = {label: [] for label in p.labels}
+    for done, outcome in enumerate(_graded(p, options.file, judge), 1):
       seen[outcome.status] += 1
       whys[outcome.why] += outcome.status != "scored"
       scores += outcome.score if outcome.status == "scored" else 0.0
+      for label in parts.keys() & outcome.metrics.keys():
+        parts[label].append(outcome.metrics[label])
       out.write(json.dumps(_row(outcome), ensure_ascii=True) + "\n")
       count(done)
   mean = scores / seen["scored"] if seen["scored"] else None
@@ -104,20 +116,38 @@ def command(options) -> None:
   if lost := total - seen["scored"]:
     why, n = whys.most_common(1)[0]
     text += f" (most often, {n} of {lost}: {why})"
+  rewards = {label: _spread(found) for label, found in parts.items()}
+  for label, (center, sd) in rewards.items():
+    text += f"; {label}: mean {center:.4f}, sd {sd:.4f}"
   print(text, file=sys.stderr)
   if options.json is not None:
     counts = {kind: seen[kind] for kind in ("scored", "ungradable", "failed")}
     files.write_json(
       options.json,
       {"file": str(options.file), "task": options.task, "rows": total, "mean": mean}
-      | counts,
+      | counts
+      | ({"rewards": _plain(rewards)} if rewards else {}),
     )
 
 
-def _check(path: pathlib.Path, grader: str) -> int:
+def _spread(found: list[float]) -> tuple[float, float]:
+  """Mean and standard deviation; nan of none."""
+  if not found:
+    return math.nan, math.nan
+  return statistics.fmean(found), statistics.pstdev(found)
+
+
+def _plain(rewards: dict[str, tuple[float, float]]) -> dict:
+  return {
+    label: {"mean": None, "sd": None} if math.isnan(m) else {"mean": m, "sd": sd}
+    for label, (m, sd) in rewards.items()
+  }
+
+
+def _check(path: pathlib.Path, judge: config.Judge) -> int:
   """The number of rows; config.Error, and a line for each, when rows are wrong."""
   total, bad = 0, 0
-  for item in read(path, grader):
+  for item in read(path, judge):
     total += 1
     if isinstance(item, config.Error):
       bad += 1
@@ -132,16 +162,38 @@ def _check(path: pathlib.Path, grader: str) -> int:
   return total
 
 
-def _graded(p: pool.Pool, path, grader) -> Iterator[pool.Outcome]:
+def _graded(p: pool.Pool, path, judge) -> Iterator[pool.Outcome]:
   waiting: collections.deque = collections.deque()
-  for item in read(path, grader):
-    if isinstance(item, config.Error):
-      raise item  # the file has changed since it was checked
-    waiting.append(p.submit(item))
-    if len(waiting) >= _AHEAD:
+  for items in _groups(read(path, judge), bool(p.together)):
+    group = pool.Group(len(items))
+    waiting += [p.submit(item, group, r) for r, item in enumerate(items)]
+    while len(waiting) >= _AHEAD:
       yield waiting.popleft().result()
   while waiting:
     yield waiting.popleft().result()
+
+
+def _groups(items, together: bool) -> Iterator[list[tasks.Item]]:
+  """The items one by one; or those of one prompt that follow each other together."""
+  group: list[tasks.Item] = []
+  for item in items:
+    if isinstance(item, config.Error):
+      raise item  # the file has changed since it was checked
+    if group and not (
+      together
+      and len(group) < _AHEAD
+      and item.prompt
+      and _about(item) == _about(group[0])
+    ):
+      yield group
+      group = []
+    group.append(item)
+  if group:
+    yield group
+
+
+def _about(item: tasks.Item) -> tuple:
+  return item.prompt, item.answer, item.task
 
 
 def _row(outcome: pool.Outcome) -> dict:

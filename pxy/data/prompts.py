@@ -21,8 +21,12 @@ import numpy as np
 
 from pxy import config
 from pxy.data import rows, sources
+from pxy.rewards import answer
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
+
+_END = 24
+"""Tokens that hold an opening <think>, whatever the tokenizer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Prompt:
     uid: row number in the task, by which its samples are keyed; in a mixture the
       sources are numbered one after the other.
     columns: the whole row, for user-defined graders.
+    in_think: it ends inside <think>, which its template has opened.
   """
 
   ids: np.ndarray
@@ -45,6 +50,7 @@ class Prompt:
   task: str
   uid: int
   columns: dict
+  in_think: bool = False
 
 
 class Source:
@@ -128,7 +134,7 @@ def load(
   dropped = first = 0
   splits, fields = set(), []
   for weight, task in parts(data):
-    need = sources.needs_answer(data.grader, task)
+    need = sources.needs_answer(data.judge, task)
     found = sources.read(task, split, need, data.columns)
     prompts, longest = [], 0
     for uid, row in found:
@@ -149,6 +155,7 @@ def load(
             task=row.task,
             uid=first + uid,
             columns=row.columns,
+            in_think=answer.opens(template.spell(tokenizer, ids[-_END:])),
           )
         )
     if not found:

@@ -14,13 +14,17 @@ Every row is checked. A row that cannot be used is an error of one line that say
 it is, what was expected, what was found, and how to write it. Rows that contradict each
 other (`Seen`) are one too: a question with two answers, a split that only some name.
 
-Left out: images and other non-text content, tools, several right answers.
+Of an answer that is a list any counts: the first is the row's answer, and the others
+are in the column `accepted`, with those that the row lists there itself.
+
+Left out: images and other non-text content, tools.
 """
 
 import dataclasses
 import datetime
 import decimal
 import hashlib
+import itertools
 import json
 import math
 import pathlib
@@ -30,7 +34,7 @@ from collections.abc import Iterator, Mapping
 from pxy import config
 from pxy.data import records
 from pxy.rewards import answer as answer_lib
-from pxy.rewards import equal
+from pxy.rewards import equal, sample
 
 ROLES = ("system", "user", "assistant")
 _FEW = ("prompt", "question", "messages")
@@ -60,10 +64,12 @@ class Row:
 
   Attributes:
     messages: dicts of role and content, the last one the user's.
-    answer: the reference answer; empty when the row has none and none is needed.
+    answer: the reference answer; empty when the row has none and none is needed. For a
+      function of the user's own it may be an object: its JSON.
     task: `data_source`, or the file's name without its ending.
     split: what the row says it belongs to (`extra_info.split` or `split`), or None.
-    columns: the whole row as JSON values, for user-defined graders.
+    columns: the whole row as JSON values, for user-defined graders; and other right
+      answers as `accepted`.
     fields: the columns that question and answer were taken from, as a person reads it.
     place: file and line or row; of files only.
   """
@@ -125,7 +131,7 @@ class Seen:
 
   def __init__(self, answers: bool):
     self._answers = answers
-    self._first: dict[bytes, tuple[str, str]] = {}
+    self._first: dict[bytes, tuple[str, list[str]]] = {}
     self._named: Row | None = None
 
   def check(self, row: Row) -> None:
@@ -141,11 +147,13 @@ class Seen:
       return
     asked = json.dumps(row.messages).encode()
     key = hashlib.blake2b(asked, digest_size=16).digest()
-    place, answer = self._first.setdefault(key, (row.place, row.answer))
-    if answer != row.answer and equal.decide(row.answer, answer) is not True:
+    right = [row.answer, *row.columns.get(sample.ACCEPTED, ())]
+    place, before = self._first.setdefault(key, (row.place, right))
+    pairs = itertools.product(right, before)
+    if not any(a == b or equal.decide(a, b) is True for a, b in pairs):
       raise config.Error(
-        f"{row.place}: field 'answer': {row.answer[:40]!r}, but {answer[:40]!r} for the"
-        f" same question in {place}; keep the right one of the rows, or write both"
+        f"{row.place}: field 'answer': {right[0][:40]!r}, but {before[0][:40]!r} for"
+        f" the same question in {place}; keep the right one of the rows, or write both"
         " answers alike"
       )
 
@@ -200,16 +208,16 @@ def of_values(
   if not isinstance(source, str):
     raise wrong("data_source", "text", source, "name the task")
   name, value = _reference(values, reference, need_answer, columns)
-  answer = _answer(name, value, need_answer, _EXAMPLE)
+  answers = _answers(name, value, need_answer, _EXAMPLE)
   told = [f"question from {field!r}"]
-  if answer:
+  if answers[0]:
     told.append(f"answer from {name or field!r}")
   return Row(
     messages=messages,
-    answer=answer,
+    answer=answers[0],
     task=source,
     split=_split(values, named),
-    columns=values,
+    columns=accepting(values, answers),
     fields=", ".join(told),
   )
 
@@ -369,16 +377,29 @@ def _messages(field: str, value) -> list[dict[str, str]]:
   return messages
 
 
-def answer_of(
+def answer_of(values: dict, reference: str | None, need: bool) -> str:
+  """The first of a row's answers."""
+  return answers_of(values, reference, need)[0]
+
+
+def accepting(values: dict, answers: list[str]) -> dict:
+  """A row that has all its answers but the first as `accepted`."""
+  own = values.get(sample.ACCEPTED)
+  own = own if isinstance(own, list) else []
+  more = {sample.ACCEPTED: [*answers[1:], *own]} if len(answers) > 1 else {}
+  return values | more
+
+
+def answers_of(
   values: dict, reference: str | None, need: bool, example: str = _EXAMPLE
-) -> str:
-  """The reference answer of the first field that has one.
+) -> list[str]:
+  """The reference answers of the first field that has any; one that is empty if none.
 
   Of a worked solution (`solution`, `output`, a reference message) only the last \\boxed
   counts, and of GSM8K's answers what follows the last `####`.
   """
   name, value = _reference(values, reference, need, None)
-  return _answer(name, value, need, example)
+  return _answers(name, value, need, example)
 
 
 def _reference(
@@ -402,24 +423,41 @@ def _reference(
   return name, values[name]
 
 
-def _answer(name: str | None, value, need: bool, example: str) -> str:
-  """The text of a reference answer."""
+def _answers(name: str | None, value, need: bool, example: str) -> list[str]:
+  """The texts of a reference answer: of a list those of all that are right."""
   if value is None:
     if not need:
-      return ""
+      return [""]
     raise config.Error(
       "field 'answer': expected it (or reward_model.ground_truth, "
       f"{', '.join(_ANSWERS[1:])}), found none of them; add the right answer, as in"
       f" {example}, or name a grader that needs none"
     )
-  if isinstance(value, list) and len(value) == 1:
-    value = value[0]
+  if not need and _is_object(value):
+    return [json.dumps(value, ensure_ascii=False)]
+  if not isinstance(value, list) or not value:
+    return [_answer(name, value, need)]
+  each = enumerate(value)
+  found = [_answer(f"{name}[{i}]" if value[1:] else name, x, need) for i, x in each]
+  return list(dict.fromkeys(found))
+
+
+def _is_object(value) -> bool:
+  """Whether it is no answer as text or several, but what a function makes sense of."""
+  if isinstance(value, list):
+    return not value or not all(isinstance(part, (str, int, float)) for part in value)
+  return isinstance(value, dict)
+
+
+def _answer(name: str | None, value, need: bool) -> str:
   if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-    raise wrong(name, "text or a number", value, "write one answer as text")
+    raise wrong(
+      name, "text or a number", value, "write the answer as text, or a list of several"
+    )
   if isinstance(value, float) and not math.isfinite(value):
     raise wrong(name, "text or a number", value, "write the right answer, as text")
   text = number_text(value) if isinstance(value, float) else str(value)
-  if name not in _BARE:
+  if name is None or name.partition("[")[0] not in _BARE:
     boxed = answer_lib.boxed(text)
     text = text if boxed is None else boxed
   text = text.rpartition("####")[2].strip()

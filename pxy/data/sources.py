@@ -66,11 +66,12 @@ def files(task: str) -> list[pathlib.Path]:
   return records.paths(_plain(task)) if is_file(task) else []
 
 
-def needs_answer(grader: str, task: str) -> bool:
+def needs_answer(judge: config.Judge, task: str) -> bool:
   """Whether each row needs a reference: a user's function may judge without one, and so
   does reasoning-gym."""
-  task = _plain(task)
-  return ":" not in grader and grader != "gym" and not task.startswith("gym:")
+  if _plain(task).startswith("gym:"):
+    return False
+  return any(":" not in one and one != "gym" for one in config.weights(judge))
 
 
 def is_file(task: str) -> bool:

@@ -74,7 +74,7 @@ def evaluate(
   return Evaluation(scores, graded, collector.engine.stats.tokens)
 
 
-def of_stored(stored: store.Stored, grader: str) -> dict[str, passk.Score]:
+def of_stored(stored: store.Stored, grader: config.Judge) -> dict[str, passk.Score]:
   """The scores of responses that are there: those that `evaluate` has of them."""
   answers = [
     group if any(group) or given.known(grader, problem["task"]) else None
@@ -89,10 +89,12 @@ def of_stored(stored: store.Stored, grader: str) -> dict[str, passk.Score]:
   )
 
 
-def _answers(grader: str, group: list[collect.Answer]) -> list[str | None] | None:
+def _answers(
+  grader: config.Judge, group: list[collect.Answer]
+) -> list[str | None] | None:
   """What the responses to a problem vote for in maj@k; None: see scores.scores."""
   task = group[0].prompt.task
-  found = [given.of(grader, task, a.text, a.prompt.answer, a.outcome) for a in group]
+  found = [given.of(grader, task, a.heard, a.prompt.answer, a.outcome) for a in group]
   return found if any(found) or given.known(grader, task) else None
 
 

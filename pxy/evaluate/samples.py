@@ -60,7 +60,7 @@ def identity(
     | {
       "task": data.task,
       "split": split,
-      "grader": data.grader,
+      "grader": data.grader if not data.rewards else list(data.rewards),
       "template": data.template,
       "system": data.system,
       "template_arguments": list(data.template_arguments),
@@ -215,6 +215,12 @@ def fill(
       for r, answer in enumerate(answers, first)
     ]
 
+  if collector.pool.together and any(0 < have(prompt) < samples for prompt in prompts):
+    raise config.Error(
+      f"--save: {', '.join(sorted(collector.pool.together))} sees all responses to a"
+      " problem at once, so more cannot be added to those that are kept; name another"
+      " folder"
+    )
   done = sum(map(have, prompts))
   if done < len(prompts) * samples and (problems, samples) != asked:
     print(
@@ -261,7 +267,7 @@ def row(answer: collect.Answer, problem: str, r: int, seed: int, collector) -> d
     "why": outcome.why,
     "metrics": outcome.metrics,
     "extracted": given.of(
-      collector.pool.grader, prompt.task, answer.text, prompt.answer, outcome
+      collector.pool.grader, prompt.task, answer.heard, prompt.answer, outcome
     ),
     "entropy": None,
     "logp": {},

@@ -41,6 +41,7 @@ from pxy.rewards import tasks
 FORMAT = "pxy samples 1"
 _CURE = "remove the line, and ask again with --save: what is missing is drawn anew"
 _OWN = ("problem", "place", "uid", "digest", "prompt", "answer", "task", "other")
+_OWN += ("in_think",)  # of those prompts alone that end so
 """Fields of a problem's row; a column of that name is under `columns`."""
 
 
@@ -82,7 +83,7 @@ def problem(prompt, place: int, prompt_id: str, other: str | None) -> dict:
     "answer": prompt.answer,
     "task": prompt.task,
     "other": other,
-  }
+  } | ({"in_think": True} if prompt.in_think else {})
   columns = _plain(prompt.columns)
   hidden = {k: v for k, v in columns.items() if k in _OWN or k in ("columns", "check")}
   hidden = {k: v for k, v in hidden.items() if v != own.get(k)}
@@ -111,6 +112,7 @@ def item(problem: dict, response: dict) -> tasks.Item:
     task=problem["task"],
     ids=response["ids"],
     columns=columns | problem.get("columns", {}),
+    in_think=problem.get("in_think") is True,
   )
 
 

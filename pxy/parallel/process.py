@@ -13,7 +13,7 @@ These are meeting points: all processes have to come to them, in the same order.
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -101,7 +101,7 @@ def own(name: str) -> str:
   return name if main() else f"{stem}-{jax.process_index()}.{suffix}"
 
 
-def share(items: list) -> list:
+def share(items: Sequence) -> Sequence:
   """This process's part of work that any of them can do."""
   return items[jax.process_index() :: count()]
 

@@ -10,6 +10,7 @@ from the same drawing), and PNG elsewhere.
 """
 
 import dataclasses
+import functools
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -74,7 +75,31 @@ def png(groups: Sequence[runs_lib.Group], panels: Sequence[Panel]) -> bytes:
 
 def available(groups: Sequence[runs_lib.Group]) -> list[Panel]:
   """The panels that these runs have data for."""
-  return [panel for panel in PANELS if panel.known(groups)]
+  first, *others = PANELS
+  return [panel for panel in (first, *rewards(groups), *others) if panel.known(groups)]
+
+
+def rewards(groups: Sequence[runs_lib.Group]) -> list[Panel]:
+  """A panel for each of several weighted rewards."""
+  found = {
+    name.removesuffix("/std"): None
+    for group in groups
+    for run in group.runs
+    for record in run.steps
+    for name in record
+    if name.startswith("reward/") and name.endswith("/std")
+  }
+  return [
+    Panel(
+      f"reward-{i}",
+      f"Reward: {name.removeprefix('reward/')}",
+      "One of the summands of the reward, before its weight: mean and standard"
+      " deviation over the samples of a step.",
+      _all_have(f"{name}/mean", f"{name}/std"),
+      functools.partial(_one_reward, name=name),
+    )
+    for i, name in enumerate(found)
+  ]
 
 
 # Panels.
@@ -97,6 +122,15 @@ def _reward(fig, groups):
     ax.yaxis.set_major_formatter(curve.percent)
   curve.over_steps(ax, groups)
   curve.label_ends(ax, ends, groups)
+
+
+def _one_reward(fig, groups, name):
+  parts = fig.subplots(1, 2)
+  for ax, how in zip(parts, ("mean", "std"), strict=True):
+    ends = curve.curves(ax, groups, f"{name}/{how}")
+    ax.set_title({"mean": "mean", "std": "standard deviation"}[how])
+    curve.over_steps(ax, groups, named=False)
+  curve.label_ends(parts[-1], ends, groups)
 
 
 def _evaluations(ax, group, colour, named):

@@ -40,9 +40,13 @@ def load() -> None:
 
 def grade(item: tasks.Item) -> tasks.Outcome:
   """1 if the last box, or else what the response says, equals the answer; else 0."""
+  return tasks.best(map(_grade, item.each()))
+
+
+def _grade(item: tasks.Item) -> tasks.Outcome:
   if (decided := tasks.by_text(item)) is not None:
     return decided
-  expected, found = tasks.reference(item.answer), answer.final(item.response)
+  expected, found = tasks.reference(item.answer), answer.final(item.text)
   wanted = value.read(expected)
   if wanted is not None and numeric.undefined(wanted):
     return _unusable(item, "is no value (division by zero)")

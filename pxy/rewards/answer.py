@@ -63,6 +63,14 @@ _HEADING = re.compile(r"\s*(?:[0-9]{1,2}[.):]\s+[A-Za-z]|[A-Za-z]{2})", re.ASCII
 _REMARK = re.compile(r"\s\((?=[A-Za-z ]+)|,?\s(?:because|since)\s", re.ASCII)
 
 
+_OPENS = re.compile(r"<think(?:ing)?>\s*$", re.IGNORECASE)
+
+
+def opens(prompt: str) -> bool:
+  """Whether what follows the prompt is thought, up to </think>."""
+  return bool(_OPENS.search(prompt))
+
+
 def said(text: str) -> str:
   """The response without what it only thought."""
   outside, start, thinking = [], 0, False

@@ -8,6 +8,7 @@ answer: then there is none to count, which is not the same as a response without
 import re
 from collections.abc import Callable
 
+from pxy import config
 from pxy.rewards import answer, chain, gym, tasks
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,1000}", re.ASCII)
@@ -31,23 +32,30 @@ READINGS: dict[str, Callable[[str, str], str | None]] = {
 """(response, reference answer) -> its answer, by the name of a grader of pxy."""
 
 
-def known(grader: str, task: str) -> bool:
+def known(judge: config.Judge, task: str) -> bool:
   """Whether each response has its answer, or none, by a reading of pxy's."""
-  return tasks.name(grader, task) in READINGS
+  return _reading(judge, task) is not None
+
+
+def _reading(judge: config.Judge, task: str):
+  """Of the first of the graders that has one; else None."""
+  found = map(READINGS.get, tasks.names(judge, task))
+  return next(filter(None, found), None)
 
 
 def of(
-  grader: str, task: str, response: str, reference: str, outcome: tasks.Outcome
+  judge: config.Judge, task: str, response: str, reference: str, outcome: tasks.Outcome
 ) -> str | None:
   """The answer of a graded response, on one line; None where it has none.
 
   Args:
-    grader: `auto`, one of pxy's, or a user's function.
+    judge: `auto`, one of pxy's, a user's function, or several.
     task: of the row, by which `auto` goes.
+    response: as it is read (sample.heard).
     reference: the row's answer.
     outcome: of the response.
   """
   found = outcome.answer
-  if found is None and known(grader, task):
-    found = READINGS[tasks.name(grader, task)](response, reference)
+  if found is None and (reading := _reading(judge, task)) is not None:
+    found = reading(response, reference)
   return " ".join((found or "").split()) or None

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from pxy import config
-from pxy.rewards import equal, pool, tasks
+from pxy.rewards import equal, pool, sample, tasks
 from pxy.show import progress
 
 MOST = 2000
@@ -52,6 +52,19 @@ class Found:
     ]
 
 
+def to_read(judge: config.Judge, rows: Iterable[tuple[str, str, dict]]) -> list[str]:
+  """The answers that `math` compares with, also where `auto` chooses it.
+
+  rows: (task, answer, columns) of each.
+  """
+  return [
+    text
+    for task, answer, columns in rows
+    if "math" in tasks.names(judge, task)
+    for text in sample.right(answer, columns)
+  ]
+
+
 def check(answers: Iterable[str], reward: config.Reward) -> Found:
   """Tries to read each of the answers, in a pool of its own, with a progress bar."""
   counts: dict[str, int] = {}
@@ -81,7 +94,7 @@ def refuse(answers: list[str], reward: config.Reward) -> list[str]:
   found = check(answers, reward)
   if found.rows > reward.max_failed * len(answers):
     raise config.Error(
-      f"data.grader 'math': {found.rows} of {len(answers)} reference answers cannot be"
+      f"grader 'math': {found.rows} of {len(answers)} reference answers cannot be"
       f" graded against ({next(iter(found.unusable.values()))}), more than"
       f" reward.max_failed {reward.max_failed:.0%}; mend the data, or use the grader"
       " 'boxed', which compares strings"

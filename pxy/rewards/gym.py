@@ -46,7 +46,7 @@ def grade(item: tasks.Item) -> tasks.Outcome:
     key: item.columns[key] for key in ("question", "answer", "metadata")
     if key in item.columns
   }  # fmt: skip
-  found = extract(item.response, item.answer)
+  found = extract(item.text, item.answer)
   if found is None:
     return tasks.scored(0.0)
   if item.answer and found == item.answer:

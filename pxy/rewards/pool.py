@@ -10,12 +10,14 @@ and whatever it does costs its own sample and nothing else. Two lines of defence
 
 One thread runs a selector over all the pipes; futures carry the outcomes to whoever
 waits. Samples travel in rounds, to spare context switches: many for graders that search
-strings, one for those that may take their time. Left out: graders on other machines.
+strings, one for those that may take their time. A grader that compares the responses to
+a prompt gets them once they are all there. Left out: graders on other machines.
 """
 
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import math
 import os
 import selectors
@@ -24,9 +26,9 @@ import time
 from collections.abc import Sequence
 
 from pxy import config
-from pxy.rewards import remote, tasks
+from pxy.rewards import remote, sample, tasks, weighted
 
-Item, Outcome = tasks.Item, tasks.Outcome
+Item, Outcome = sample.Item, sample.Outcome
 
 _LARGEST_SAMPLE = 64 << 20
 _ROUND = 16
@@ -36,26 +38,48 @@ _STARTS = 3
 """Workers that may die in a row while starting, before the pool gives up."""
 
 
+class Group:
+  """The responses to one prompt, which some graders see together.
+
+  Args:
+    size: how many there will be.
+    state: what a grader is told of the run; see user.py.
+  """
+
+  def __init__(self, size: int, state: dict | None = None):
+    self.size, self.state = size, state
+    self.jobs: dict[str, remote.Job] = {}
+    """By grader, of those that see groups."""
+
+
 class Pool:
   """Workers with a lifetime: `with Pool(reward, grader) as pool: pool.submit(item)`.
 
   Args:
     reward: number of workers, deadline (seconds), memory (MB).
-    grader: `auto`, one of pxy's (tasks.OWN, tasks.FORKED), or a user's function.
+    grader: `auto`, one of pxy's (tasks.OWN, tasks.FORKED), or a user's function; or
+      several, whose scores are summed by weight (weighted.py).
     folders: where a user's function is looked for, before the current folder.
 
   Entering raises config.Error if the grader cannot be loaded. Leaving ends the workers;
   samples that wait at that moment have failed.
   """
 
-  def __init__(self, reward: config.Reward, grader: str, folders: Sequence[str] = ()):
+  def __init__(
+    self, reward: config.Reward, grader: config.Judge, folders: Sequence[str] = ()
+  ):
     if reward.workers < 1 or reward.deadline <= 0 or reward.memory_mb < 1:
       raise config.Error("reward: workers, deadline and memory_mb must be positive")
     self._reward = reward
-    tasks.is_own(grader)
+    self._weights = config.weights(grader)
+    for name in self._weights:
+      tasks.is_own(name)
     self.grader = grader
+    several = set(self._weights.values()) != {1.0} or len(self._weights) > 1
+    self.labels = weighted.labels(list(self._weights)) if several else []
+    """Names of several rewards, under which each outcome's metrics have its scores."""
     self._spec = {
-      "grader": grader,
+      "graders": list(self._weights),
       "deadline": reward.deadline,
       "memory_mb": reward.memory_mb,
       "folders": [*map(str, folders), os.getcwd()],
@@ -68,6 +92,9 @@ class Pool:
     self._broken = ""  # why the thread has ended, other than by being closed
     self.layers: tuple[str, ...] = ()
     """What the workers are kept from, as far as this machine allows; see jail.py."""
+    self.together: frozenset[str] = frozenset()
+    """The graders that see the whole group."""
+    self._gathering: set[remote.Job] = set()
     self.replaced = 0
     """Workers that had to be replaced."""
 
@@ -87,23 +114,47 @@ class Pool:
   def __exit__(self, *exc) -> None:
     self._close()
 
-  def submit(self, item: Item) -> concurrent.futures.Future[Outcome]:
-    """A future for the item's outcome. It never raises for what a grader does."""
-    slow = tasks.name(self.grader, item.task) not in tasks.OWN
-    job = remote.Job(item, slow)
-    if len(job.body) > _LARGEST_SAMPLE:
-      job.resolve(tasks.failed(f"the sample has more than {_LARGEST_SAMPLE >> 20} MB"))
-      return job.future
+  def submit(
+    self, item: Item, group: Group | None = None, place: int = 0
+  ) -> concurrent.futures.Future[Outcome]:
+    """A future for the item's outcome. It never raises for what a grader does.
+
+    Args:
+      group: of the responses to its prompt. A grader that sees them together is called
+        when all are submitted; without a group, with this one alone.
+      place: of the item in the group.
+    """
+    found = [self._one(name, item, group, place) for name in self._weights]
+    if not self.labels:
+      return found[0]
+    combine = functools.partial(weighted.combine, self._weights)
+    return weighted.gathered(found, combine)
+
+  def _one(self, grader, item, group, place) -> concurrent.futures.Future[Outcome]:
+    slow = tasks.name(grader, item.task) not in tasks.OWN
+    if group is None or grader not in self.together:
+      job, place = remote.Job(grader, slow), 0
+    elif (job := group.jobs.get(grader)) is None:
+      job = remote.Job(grader, slow, group.size, group.state)
+      group.jobs[grader] = job
+    future = job.add(item, place)
+    if job.bytes > _LARGEST_SAMPLE * job.size:
+      job.fail(f"the sample has more than {_LARGEST_SAMPLE >> 20} MB")
+      return future
     with self._lock:
       if self._thread is None or (self._closing and not self._broken):
         raise RuntimeError("the reward pool is not open")
       if not self._broken:
+        if not job.full:
+          self._gathering.add(job)
+          return future
+        self._gathering.discard(job)
         self._queue.append(job)
         if len(self._queue) == 1:
           self._wake()
-        return job.future
-    job.resolve(tasks.failed(self._broken))
-    return job.future
+        return future
+    job.fail(self._broken)
+    return future
 
   def _wake(self) -> None:
     with contextlib.suppress(BlockingIOError):
@@ -149,13 +200,15 @@ class Pool:
       worker.kill()
     with self._lock:
       self._closing = True
-      jobs = [*self._queue, *(job for w in self._workers for job in w.round)]
+      jobs = [*self._queue, *self._gathering]
+      jobs += [job for w in self._workers for job in w.round]
       self._queue.clear()
+      self._gathering.clear()
     for worker in self._workers:
       worker.reap()
     self._selector.close()
     for job in jobs:
-      job.resolve(tasks.failed(why))
+      job.fail(why)
     self._set_started(RuntimeError(why))
 
   def _set_started(self, error: BaseException | None = None) -> None:
@@ -178,7 +231,7 @@ class Pool:
           jobs.append(self._queue.popleft())
       if jobs:
         worker.send(jobs)
-        worker.expect(self._reward.deadline + _GRACE)
+        worker.expect(self._reward.deadline, _GRACE)
         self._write(worker)
 
   def _turn(self) -> None:
@@ -219,8 +272,11 @@ class Pool:
         if isinstance(message, dict):
           self._greet(worker, message)
         else:
-          worker.round.popleft().resolve(_outcome(message))
-          worker.expect(self._reward.deadline + _GRACE)
+          outcomes = list(map(_outcome, message))
+          if len(outcomes) != worker.round[0].size:
+            raise ValueError("another number of outcomes")
+          worker.round.popleft().resolve(outcomes)
+          worker.expect(self._reward.deadline, _GRACE)
     except config.Error:
       raise
     except (ValueError, TypeError, LookupError, RecursionError):
@@ -230,14 +286,15 @@ class Pool:
     if "error" in message:
       raise config.Error(message["error"])
     if "loading" in message:
-      return worker.expect(remote.START)
+      return worker.expect(0.0, remote.START)
     worker.ready, worker.limit = True, math.inf
     self.layers = tuple(message["ready"])
+    self.together = frozenset(message["together"])
     self._failed_starts = 0
     self._set_started()
 
   def _replace(self, worker: remote.Worker, why: str) -> None:
-    """Ends a worker. The sample it was at has failed; the others go to the front."""
+    """Ends a worker. What it was at has failed; the others go to the front."""
     worker.kill()
     for fd in (worker.outlet, worker.inlet):
       if fd in self._selector.get_map():
@@ -246,14 +303,14 @@ class Pool:
     self._workers.remove(worker)
     self.replaced += 1
     if worker.round:
-      worker.round.popleft().resolve(tasks.failed(why))
+      worker.round.popleft().fail(why)
       with self._lock:
         self._queue.extendleft(reversed(worker.round))
     if not worker.ready:
       self._failed_starts += 1
       if self._failed_starts >= _STARTS:
-        grader = self._spec["grader"]
-        raise config.Error(f"data.grader: no worker starts with {grader!r}: {why}")
+        graders = ", ".join(map(repr, self._spec["graders"]))
+        raise config.Error(f"data.grader: no worker starts with {graders}: {why}")
     self._start()
 
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from pxy.rewards import tasks, worker
 
@@ -26,20 +27,54 @@ _KEEP = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "VIRTUAL
 _ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
 
-class Job:
-  """A sample on its way: the message for it, and the future of its outcome.
+Future = concurrent.futures.Future[tasks.Outcome]
 
-  slow: whether its grader may take long, so that it travels last in a round.
+
+class Job:
+  """Samples that a grader gets in one call, mostly one, and their outcomes' futures.
+
+  slow: whether the grader may take long, so that it travels last in a round.
+  size: how many there will be.
+  state: what the grader is told of the run; see user.py.
   """
 
-  def __init__(self, item: tasks.Item, slow: bool):
-    self.slow = slow
-    self.body = json.dumps(vars(item), default=_plain).encode()
-    self.future: concurrent.futures.Future[tasks.Outcome] = concurrent.futures.Future()
+  def __init__(self, grader: str, slow: bool, size: int = 1, state: dict | None = None):
+    self.slow, self.size = slow, size
+    self.futures: dict[int, Future] = {}
+    self._about = grader, state or {}
+    self._items: dict[int, str] = {}
 
-  def resolve(self, outcome: tasks.Outcome) -> None:
-    if self.future.set_running_or_notify_cancel():
-      self.future.set_result(outcome)
+  def add(self, item: tasks.Item, place: int = 0) -> Future:
+    """The future of a sample's outcome; place: the sample's, among the others."""
+    self._items[place] = json.dumps(vars(item), default=_plain)
+    self.futures[place] = concurrent.futures.Future()
+    return self.futures[place]
+
+  @property
+  def full(self) -> bool:
+    """Whether all samples are there."""
+    return len(self._items) == self.size
+
+  @property
+  def bytes(self) -> int:
+    """Of the message, about."""
+    return sum(map(len, self._items.values()))
+
+  def body(self) -> bytes:
+    """The message: grader, state and the samples in their order."""
+    grader, state = map(json.dumps, self._about)
+    items = ",".join(item for _, item in sorted(self._items.items()))
+    return f"[{grader},{state},[{items}]]".encode()
+
+  def resolve(self, outcomes: Sequence[tasks.Outcome]) -> None:
+    """Sets the outcomes, which are in the order of the samples."""
+    for (_, future), one in zip(sorted(self.futures.items()), outcomes, strict=True):
+      if not future.done() and future.set_running_or_notify_cancel():
+        future.set_result(one)
+
+  def fail(self, why: str) -> None:
+    """All its samples have failed."""
+    self.resolve([tasks.failed(why)] * len(self.futures))
 
 
 class Worker:
@@ -77,14 +112,16 @@ class Worker:
     self._unsent = memoryview(b"")
     self._unread = bytearray()
 
-  def expect(self, seconds: float) -> None:
-    """A word from it is due in that time; none is while it has nothing to do."""
-    self.limit = time.monotonic() + seconds if self.round else math.inf
+  def expect(self, deadline: float, grace: float = 0.0) -> None:
+    """A word from it is due in the deadline of each sample of its job, and the grace;
+    none is while it has nothing to do."""
+    seconds = deadline * self.round[0].size + grace if self.round else math.inf
+    self.limit = time.monotonic() + seconds
 
   def send(self, jobs: list[Job]) -> None:
     """Makes the jobs its round; `flush` then writes them, as the pipe allows."""
     self.round.extend(jobs)
-    body = b"[" + b",".join(job.body for job in jobs) + b"]"
+    body = b"[" + b",".join(job.body() for job in jobs) + b"]"
     self._unsent = memoryview(worker.HEADER.pack(len(body)) + body)
 
   def flush(self) -> bool:
@@ -101,7 +138,8 @@ class Worker:
     self._unread += data
     while len(self._unread) >= worker.HEADER.size:
       end = worker.HEADER.size + worker.HEADER.unpack_from(self._unread)[0]
-      if end > worker.LARGEST + worker.HEADER.size:
+      size = self.round[0].size if self.round else 1
+      if end > worker.LARGEST * size + worker.HEADER.size:
         raise ValueError("oversized message")
       if len(self._unread) < end:
         return

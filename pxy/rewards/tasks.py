@@ -1,92 +1,54 @@
-"""From a task to its grader: a function of one sample with three outcomes.
+"""From a task to its grader: a function of one sample (sample.py).
 
-  scored      the verifier has spoken
-  ungradable  there is nothing to grade against, or the verifier says "not mine" (None)
-  failed      the verifier erred: it raised, hung, died or returned no number
-
-The last two are excluded from training and counted; none of them is a silent 0 or 1. A
-missing or truncated answer is an ordinary score of 0.
-
-pxy's own graders read and compare texts, by exact rules. `math` goes on to algebra
-where those do not decide, and `gym` to reasoning-gym: those two are treated like a
-user's function. That, named `package.module:function` or `path/to/file.py:function`, is
-called as TRL or verl call it, whichever its parameters say, with a batch of one: a
-sample that breaks it then costs no other. Left out: reward models, and verl's custom
-reward managers.
+pxy's own graders read and compare texts, by exact rules; of several right answers any
+counts. `math` goes on to algebra where the rules do not decide, and `gym` to
+reasoning-gym: those two are treated like a user's function (user.py), which is named
+`package.module:function` or `path/to/file.py:function`. Left out: reward models.
 """
 
-import dataclasses
+import functools
 import importlib
-import inspect
-import math
-import numbers
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pxy import config, imports
-from pxy.rewards import answer, chain, equal, known, value
+from pxy.rewards import answer, chain, equal, known, sample, user, value
 from pxy.rewards import short as short_lib
 
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-  """A sample to grade. `ids` are the response's tokens; `columns` the row's others."""
-
-  response: str
-  answer: str
-  prompt: str = ""
-  task: str = ""
-  ids: list[int] | None = None
-  columns: dict = dataclasses.field(default_factory=dict)
+Item, Outcome, Grader = sample.Item, sample.Outcome, sample.Grader
+scored, ungradable, failed = sample.scored, sample.ungradable, sample.failed
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What became of a sample.
+def best(outcomes: Iterable[Outcome | None]) -> Outcome | None:
+  """Of a sample's outcomes by each of several right answers: the first that is right.
 
-  Attributes:
-    status: scored, ungradable or failed.
-    score: nan unless scored.
-    why: a line that says why it is not scored.
-    seconds: of wall clock, that the grader took.
-    metrics: name -> number, what else the grader told.
-    answer: what it told to be the response's answer; None: it told none (given.py).
+  Where none is, the answer is wrong only if all of them say so: else None where one
+  leaves it open, or what has no score.
   """
-
-  status: str
-  score: float = math.nan
-  why: str = ""
-  seconds: float = 0.0
-  metrics: dict = dataclasses.field(default_factory=dict)
-  answer: str | None = None
-
-
-def scored(
-  score: float, metrics: dict | None = None, told: str | None = None
-) -> Outcome:
-  """The verifier's word, a finite number; by custom 0 to 1, or -1 to 1.
-
-  told: the response's answer, where the grader says it.
-  """
-  return Outcome("scored", float(score), metrics=metrics or {}, answer=told)
+  found = []
+  for one in outcomes:
+    if one is not None and one.score > 0:
+      return one
+    found.append(one)
+  if None in found:
+    return None
+  return next((one for one in found if one.status != "scored"), found[0])
 
 
-def ungradable(why: str) -> Outcome:
-  """No grade: there is nothing to grade against, or it is not the verifier's to say."""
-  return Outcome("ungradable", why=why)
+def _any(grade):
+  """The grader, for items with several right answers as well."""
 
+  @functools.wraps(grade)
+  def of(item: Item):
+    return best(map(grade, item.each()))
 
-def failed(why: str, seconds: float = 0.0) -> Outcome:
-  """No grade, for the verifier erred after `seconds`."""
-  return Outcome("failed", why=why, seconds=seconds)
+  return of
 
-
-Grader = Callable[[Item], Outcome]
-"""What it raises is a failed outcome to the worker that calls it."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,1000}")
 
 
+@_any
 def arithmetic(item: Item) -> Outcome:
   """1 if the last box holds the answer's integer, of at most 1,000 digits, else 0."""
   if not _INTEGER.fullmatch(item.answer.strip()):
@@ -96,20 +58,22 @@ def arithmetic(item: Item) -> Outcome:
   return scored(1.0 if same else 0.0)
 
 
+@_any
 def boxed(item: Item) -> Outcome:
   """1 if the last box is the answer by the rules that need no algebra, else 0."""
   if not item.answer.strip():
     return ungradable("the answer is empty")
-  found = answer.boxed(answer.said(item.response))
+  found = answer.boxed(answer.said(item.text))
   return scored(found is not None and equal.decide(found, item.answer) is True)
 
 
+@_any
 def number(item: Item) -> Outcome:
   """1 if the response's number, or else its final one, is the answer's; for GSM8K."""
   expected = numeral(item.answer)
   if expected is None:
     return ungradable(f"the answer {item.answer[:40]!r} has no number")
-  found = numeral(answer.said(item.response))
+  found = numeral(answer.said(item.text))
   return scored(found is not None and equal.decide(found, expected) is True)
 
 
@@ -174,13 +138,12 @@ def short(item: Item) -> Outcome:
     answerable = False
   if not item.answer.strip() and answerable:
     return ungradable("the answer is empty")
-  said = short_lib.sentence(item.response)
+  said = short_lib.sentence(item.text)
   question = item.columns.get("question", item.prompt)
-  accepted = item.columns.get("accepted", [])
+  accepted = item.columns.get(sample.ACCEPTED, [])
   if not isinstance(question, str) or not isinstance(accepted, list):
     return ungradable("column `question` must be text, and `accepted` a list of texts")
-  accepted = [item.answer, *(name for name in accepted if isinstance(name, str))]
-  right = answerable and short_lib.names(said, accepted, question)
+  right = answerable and short_lib.names(said, item.answers, question)
   abstained = not right and short_lib.abstains(said)
   told = {"answer": float(right if answerable else abstained)}
   return scored(told["answer"], told | {"abstained": float(abstained)})
@@ -189,7 +152,8 @@ def short(item: Item) -> Outcome:
 def choice(item: Item) -> Outcome:
   """1 if the first sentence is the answer's letter: `B`, `B.`, `(B)`, `Answer: B`.
 
-  Column: `choices`, the texts of A, B, ..., of which the chosen one's may follow.
+  Columns: `choices`, the texts of A, B, ..., of which the chosen one's may follow;
+  `accepted`, of which letters count.
   """
   expected = item.answer.strip().upper()
   if len(expected) != 1 or not expected.isalpha():
@@ -197,9 +161,10 @@ def choice(item: Item) -> Outcome:
   choices = item.columns.get("choices", [])
   if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
     return ungradable("column `choices` must be a list of texts")
-  said = short_lib.sentence(item.response)
+  said = short_lib.sentence(item.text)
   found = short_lib.letter(said, choices)
-  told = {"answer": float(found == expected)}
+  right = {expected, *(answer.strip().upper() for answer in item.answers)}
+  told = {"answer": float(found in right)}
   abstained = not found and short_lib.abstains(said)
   return scored(told["answer"], told | {"abstained": float(abstained)})
 
@@ -210,12 +175,13 @@ def reference(text: str) -> str:
   return (text if inside is None else inside).strip()
 
 
+@_any
 def by_text(item: Item) -> Outcome | None:
   """The outcome of `math` as far as the rules decide it; None where algebra has to."""
   expected = reference(item.answer)
   if not expected:
     return ungradable("the answer is empty")
-  found = answer.final(item.response)
+  found = answer.final(item.text)
   if found is None or not found.strip():
     return scored(0.0)
   same = equal.decide(found, expected)
@@ -266,6 +232,11 @@ def name(grader: str, task: str) -> str:
   return (known.grader(task) or UNKNOWN) if grader == "auto" else grader
 
 
+def names(judge: config.Judge, task: str) -> list[str]:
+  """The graders of a task, of which a run may have several."""
+  return [name(one, task) for one in config.weights(judge)]
+
+
 def resolve(grader: str, task: str) -> Grader:
   """The grader's function. Anything but one of OWN is imported here, so call it in a
   worker only.
@@ -274,7 +245,7 @@ def resolve(grader: str, task: str) -> Grader:
   TRL's nor verl's parameters.
   """
   if not is_own(grader):
-    return _user(grader)
+    return user.load(grader)
   found = name(grader, task)
   if found in OWN:
     return OWN[found]
@@ -282,94 +253,3 @@ def resolve(grader: str, task: str) -> Grader:
   module = importlib.import_module(module_name)
   module.load()
   return getattr(module, function)
-
-
-def _user(name: str) -> Grader:
-  function = imports.function(name, "data.grader")
-  parameters = inspect.signature(function).parameters
-  if "completions" in parameters:
-    call = _trl
-  elif "solution_str" in parameters:
-    call = _verl
-  else:
-    raise config.Error(
-      f"data.grader: {name!r} takes neither `completions` (TRL) nor `solution_str` "
-      f"(verl), but ({', '.join(parameters)})"
-    )
-  takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-  def grade(item: Item) -> Outcome:
-    arguments, unpack = call(item)
-    if not takes_all:
-      arguments = {k: v for k, v in arguments.items() if k in parameters}
-    value = function(**arguments)
-    if inspect.isawaitable(value):
-      import asyncio  # 30 ms of start-up that few graders need
-
-      value = asyncio.run(_await(value))
-    return _outcome(unpack(value))
-
-  return grade
-
-
-async def _await(value):
-  return await value
-
-
-def _trl(item: Item):
-  """Arguments for f(prompts, completions, completion_ids, **columns), and its result.
-
-  A row whose prompt is a list of messages gets its completion as messages too.
-  """
-  prompt, completion = item.columns.get("prompt", item.prompt), item.response
-  if not isinstance(prompt, str):
-    completion = [{"role": "assistant", "content": completion}]
-  row = {"answer": item.answer, "solution": item.answer, "ground_truth": item.answer}
-  row |= item.columns
-  row |= {"prompts": prompt, "completions": completion, "completion_ids": item.ids}
-  row.pop("prompt", None)
-
-  def unpack(values):
-    if len(values) != 1:
-      raise TypeError(f"returned {len(values)} rewards for one completion")
-    return values[0]
-
-  return {k: [v] for k, v in row.items()}, unpack
-
-
-def _verl(item: Item):
-  """Arguments for compute_score, and its result as it is."""
-  arguments = {
-    "data_source": item.task,
-    "solution_str": item.response,
-    "ground_truth": item.answer,
-    "extra_info": item.columns.get("extra_info") or {},
-  }
-  return arguments, lambda value: value
-
-
-def _outcome(value) -> Outcome:
-  """The outcome of what a function returned; a dict's other numbers become metrics, and
-  a text under `pred`, as verl's own functions have it, is the response's answer."""
-  metrics, told = {}, None
-  if isinstance(value, dict):
-    if "score" not in value:
-      return failed("returned a dict without the key 'score'")
-    found = {str(k): _number(v) for k, v in value.items() if k != "score"}
-    metrics = {k: v for k, v in found.items() if v is not None}
-    told = value["pred"] if isinstance(value.get("pred"), str) else None
-    value = value["score"]
-  if value is None:
-    return ungradable("the grader returned None")
-  score = _number(value)
-  if score is None:
-    return failed(f"returned {type(value).__name__}, not a number")
-  if not math.isfinite(score):
-    return failed(f"returned {score}")
-  return scored(score, metrics, told)
-
-
-def _number(value) -> float | None:
-  if hasattr(value, "item"):  # numpy, torch
-    value = value.item()
-  return float(value) if isinstance(value, numbers.Real) else None

@@ -2,19 +2,22 @@
 
 It speaks on the pipes it gets as standard input and output, moved to other descriptors
 before anything else runs, so that what a grader prints goes nowhere. A message is four
-bytes of length (big endian) and JSON: a list of samples in, one outcome at a time out.
+bytes of length (big endian) and JSON: a list of jobs in, the outcomes of one at a time
+out. A job is a grader, what it is told of the run, and its samples.
 
 pxy's own graders only read text: they run here, one sample after another. A user's
 function, sympy or reasoning-gym may do anything with the text of a model, so they never
-run here. They are imported once; each sample is graded in a fork, which has its
-deadline and memory, writes its outcome to a pipe of its own, and is ended with all that
-it started. So no sample can reach the grade of another, and a hang or a crash costs
-about a millisecond over its deadline. Left out: state that lasts from sample to sample
-(load it at import).
+run here. They are imported once; each job is graded in a fork, which has the deadline
+of its samples and a memory limit, writes its outcomes to a pipe of its own, and is
+ended with all that it started. So no job can reach the grade of another, and a hang or
+a crash costs about a millisecond over its deadline. A job has one sample, or for a
+function that sees the whole group (user.py) the group's. Left out: state that lasts
+from job to job (load it at import).
 
 Imports neither jax nor numpy: the start takes about 60 ms.
 """
 
+import functools
 import gc
 import json
 import math
@@ -26,13 +29,15 @@ import sys
 import time
 
 from pxy import config, fields
-from pxy.rewards import answer, tasks
+from pxy.rewards import answer, tasks, user
 from pxy.rewards import jail as jail_lib
 
 HEADER = struct.Struct(">I")
 LARGEST = 1 << 20
 """Bytes of one outcome."""
 _METRICS, _WHY = 100, 500
+_HERE = {**tasks.OWN, "math": tasks.by_text}
+"""Graders that run in this process; by_text may leave it to a fork."""
 _POLL = 0.05
 """Seconds between two looks at how many processes and how much memory a sample has."""
 
@@ -42,29 +47,34 @@ def main() -> None:
   requests, replies = _pipes()
   jail = jail_lib.enter(spec["parent"], (requests, replies))
   sys.path[:0] = spec["folders"]
-  grader, deadline, memory = spec["grader"], spec["deadline"], spec["memory_mb"] << 20
+  deadline, memory = spec["deadline"], spec["memory_mb"] << 20
   forked = {}
   try:
-    if grader != "auto" and grader not in tasks.OWN:
-      forked[grader] = tasks.resolve(grader, "")
+    for grader in spec["graders"]:
+      if grader != "auto" and grader not in tasks.OWN:
+        forked[grader] = tasks.resolve(grader, "")
     jail = _settle(jail)
-    _write(replies, {"ready": jail.layers})
+    together = [name for name, found in forked.items() if _sees_groups(found)]
+    _write(replies, {"ready": jail.layers, "together": together})
     _silence(2)
-    while (samples := _read(requests)) is not None:
-      for sample in samples:
-        item = tasks.Item(**sample)
-        name = tasks.name(grader, item.task)
+    while (jobs := _read(requests)) is not None:
+      for grader, state, samples in jobs:
+        items = [tasks.Item(**sample) for sample in samples]
+        name = tasks.name(grader, items[0].task)
         if name in tasks.FORKED and name not in forked:  # by `auto`
           _write(replies, {"loading": name})
           forked[name] = tasks.resolve(name, "")
           jail = _settle(jail)
         start = time.monotonic()
-        if name in tasks.OWN:
-          outcome = _guarded(tasks.OWN[name], item)
-        elif name != "math" or (outcome := _guarded(tasks.by_text, item)) is None:
-          grade = forked[name]
-          outcome = _fork(grade, item, jail, deadline, memory, requests, replies)
-        _write(replies, [*outcome, time.monotonic() - start])
+        outcomes = None
+        if name in _HERE:
+          outcomes = _guarded(functools.partial(map, _HERE[name], items), len(items))
+        if outcomes is None:
+          work = _work(forked[name], items, state)
+          most = deadline * len(items), memory
+          outcomes = _fork(work, len(items), jail, *most, requests, replies)
+        seconds = (time.monotonic() - start) / len(items)
+        _write(replies, [[*outcome, seconds] for outcome in outcomes])
   except config.Error as e:
     _write(replies, {"error": str(e)})
 
@@ -90,16 +100,31 @@ def _silence(*fds: int) -> None:
   os.close(null)
 
 
-def _guarded(grade, item: tasks.Item) -> list | None:
-  """[status, score, why, metrics, answer], whatever it raises; None if it says None."""
+def _sees_groups(grade) -> bool:
+  return isinstance(grade, user.Function) and grade.together
+
+
+def _work(grade, items: list[tasks.Item], state: dict):
+  """What a fork does: the outcomes of the items."""
+  if isinstance(grade, user.Function):
+    return functools.partial(grade.grade, items, state)
+  return functools.partial(map, grade, items)
+
+
+def _guarded(work, size: int) -> list[list] | None:
+  """[status, score, why, metrics, answer] of each of the samples, whatever the work
+  raises; None if it says None of any."""
   try:
-    outcome = grade(item)
+    outcomes = list(work())
+    return None if None in outcomes else list(map(_told, outcomes))
   except MemoryError:
-    outcome = tasks.failed("MemoryError: more than reward.memory_mb allows")
+    why = "MemoryError: more than reward.memory_mb allows"
   except BaseException as e:
-    outcome = tasks.failed(f"{type(e).__name__}: {fields.line(e)}")
-  if outcome is None:
-    return None
+    why = f"{type(e).__name__}: {fields.line(e)}"
+  return [_failed(why)] * size
+
+
+def _told(outcome: tasks.Outcome) -> list:
   score = outcome.score if outcome.status == "scored" else None
   told = outcome.answer
   told = None if told is None else told[: answer.LONGEST]
@@ -110,8 +135,8 @@ def _failed(why: str) -> list:
   return ["failed", None, why, {}, None]
 
 
-def _fork(grade, item, jail, deadline, memory, requests, replies) -> list:
-  """Grades one sample in a process of its own, which does not outlive this call."""
+def _fork(work, size, jail, deadline, memory, requests, replies) -> list[list]:
+  """Grades samples in a process of their own, which does not outlive this call."""
   inlet, outlet = os.pipe()
   child = os.fork()
   if child == 0:
@@ -121,23 +146,26 @@ def _fork(grade, item, jail, deadline, memory, requests, replies) -> list:
       os.setsid()
       for fd in (inlet, requests, replies):
         os.close(fd)
-      _write(outlet, _guarded(grade, item))
+      _write(outlet, _guarded(work, size))
     finally:
       os._exit(0)
   os.close(outlet)
   try:
-    reply, why = _wait(inlet, child, jail, deadline, memory, requests)
+    largest = LARGEST * size
+    reply, why = _wait(inlet, child, jail, deadline, memory, requests, largest)
   finally:
     os.close(inlet)
     status = jail.sweep(child)
+  if not why and reply is None:
+    why = f"{_death(status)} before it gave a grade"
   if why:
-    return _failed(f"the grader {why}")
-  if reply is None:
-    return _failed(f"the grader {_death(status)} before it gave a grade")
-  return _checked(reply)
+    return [_failed(f"the grader {why}")] * size
+  return _checked(reply, size)
 
 
-def _wait(inlet, child, jail, deadline, memory, requests) -> tuple[bytes | None, str]:
+def _wait(
+  inlet, child, jail, deadline, memory, requests, largest
+) -> tuple[bytes | None, str]:
   """The child's reply, or why it has none: (None, "") if it has died."""
   poll = select.poll()
   poll.register(inlet, select.POLLIN)
@@ -157,7 +185,7 @@ def _wait(inlet, child, jail, deadline, memory, requests) -> tuple[bytes | None,
             return None, ""
         if len(data) >= HEADER.size:
           size = HEADER.unpack_from(data)[0]
-          if size > LARGEST:
+          if size > largest:
             return None, "gave a malformed grade"
           if len(data) >= HEADER.size + size:
             return data[HEADER.size : HEADER.size + size], ""
@@ -182,11 +210,24 @@ def _death(status: int) -> str:
   return f"was killed by {signal.Signals(-code).name}"
 
 
-def _checked(reply: bytes) -> list:
+def _checked(reply: bytes, size: int) -> list[list]:
   """A fork's reply, once it is known to be what a fork may say."""
-  malformed = _failed("the grader gave a malformed grade")
   try:
-    status, score, why, metrics, told = json.loads(reply)
+    outcomes = json.loads(reply)
+    if isinstance(outcomes, list) and len(outcomes) == size:
+      return list(map(_sound, outcomes))
+  except (ValueError, RecursionError):
+    pass
+  return [_failed(_MALFORMED)] * size
+
+
+_MALFORMED = "the grader gave a malformed grade"
+
+
+def _sound(outcome) -> list:
+  malformed = _failed(_MALFORMED)
+  try:
+    status, score, why, metrics, told = outcome
     found = {str(k)[:100]: float(v) for k, v in list(metrics.items())[:_METRICS]}
     if status == "scored":
       if not (isinstance(score, float) and math.isfinite(score)):
@@ -197,7 +238,7 @@ def _checked(reply: bytes) -> list:
       return [status, score, "", found, told]
     if status in ("ungradable", "failed"):
       return [status, None, str(why)[:_WHY], {}, None]
-  except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+  except (ValueError, TypeError, AttributeError, OverflowError):
     pass
   return malformed
 

@@ -40,7 +40,7 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
     "training/returns": returns,
     "training/epoch": parts.sources(returns)[0].epoch(step, cfg.data.prompts),
     **found.numbers,
-    **of_samples(graded, made.rewards_PR, made.valid_PR),
+    **of_samples(graded, made.rewards_PR, made.valid_PR, parts.collector.pool.labels),
     "rollout/nonfinite": nonfinite(rollouts),
     **of_batch(batches),
     "timing_s/gen": graded.gen_seconds,
@@ -71,8 +71,12 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
   )
 
 
-def of_samples(graded, rewards_PR, valid_PR) -> dict[str, float]:
-  """Scores, lengths, groups, exclusions and thoughts of the samples of a step."""
+def of_samples(graded, rewards_PR, valid_PR, labels=()) -> dict[str, float]:
+  """Scores, lengths, groups, exclusions and thoughts of the samples of a step.
+
+  labels: of several rewards, of which each has its spread over the samples that have
+  it.
+  """
   flat, raw_PR = graded.flat, graded.scores_PR
   length_PR = graded.length_PR
   status = [a.outcome.status for a in flat]
@@ -98,7 +102,12 @@ def of_samples(graded, rewards_PR, valid_PR) -> dict[str, float]:
   for a in flat:
     for name, value in a.outcome.metrics.items():
       user.setdefault(f"reward/{name}", []).append(value)
-  return out | {name: float(np.mean(values)) for name, values in user.items()}
+  for name, values in user.items():
+    if name.removeprefix("reward/") in labels:
+      out |= _spread(name, values) | {f"{name}/std": float(np.std(values))}
+    else:
+      out[name] = float(np.mean(values))
+  return out
 
 
 def nonfinite(rollouts) -> int:

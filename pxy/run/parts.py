@@ -159,7 +159,7 @@ def make(
   shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context)
   trainer = step_lib.Stepper(policy.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
   reference = _weights(cfg, trainer) if cfg.needs_reference else None
-  pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.grader))
+  pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.judge))
   glance = glance_lib.make(policy.name, tokenizer) if cfg.probe_every else None
 
   def collector(sampling: config.Sampling, pool, longest: int) -> collect.Collector:
@@ -179,6 +179,8 @@ def make(
       stop=session.stop,
       watch=session.watch,
       on_answer=lambda done: session.bar.answers(done),
+      updates=cfg.steps * cfg.updates,
+      epochs=source.epoch(cfg.steps, cfg.data.prompts),
     )
 
   own = pool, cfg.data.max_prompt_tokens
@@ -214,9 +216,9 @@ def _weights(cfg, trainer):
 def _answers(cfg, known: Sequence[prompts_lib.Prompt]) -> list[str]:
   """What is to be said of the reference answers; config.Error where too many of them
   cannot be graded against."""
-  if cfg.data.grader != "math":
-    return []
-  return gold.refuse([prompt.answer for prompt in known], cfg.reward)
+  rows = [(prompt.task, prompt.answer, prompt.columns) for prompt in known]
+  found = gold.to_read(cfg.data.judge, rows)
+  return gold.refuse(found, cfg.reward) if found else []
 
 
 def _notes(cfg, policy, mesh, source, problems, answers, doubt) -> list[str]:

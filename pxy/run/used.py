@@ -53,7 +53,9 @@ def of_train(
     data["rows"] = _rows([p.uid, p.task, p.text, p.answer] for p in prompts)
   out = {
     "data": data,
-    "grader": _graders([cfg.data.grader], {prompt.task for prompt in prompts}),
+    "grader": _graders(
+      list(config.weights(cfg.data.judge)), {prompt.task for prompt in prompts}
+    ),
     "tokenizer": _tokenizer(policy),
     "model": {"path": str(policy.folder), "arch": _arch(policy.arch)},
   }
@@ -79,7 +81,7 @@ def of_pretrain(
   """Entries of a pre-training run."""
   return {
     "data": {"rows": _rows(dataclasses.astuple(one) for one in documents)},
-    "grader": _graders([cfg.data.grader], [cfg.corpus.kind]),
+    "grader": _graders(list(config.weights(cfg.data.judge)), [cfg.corpus.kind]),
     "tokenizer": _tokenizer(policy),
     "template": _template(policy, cfg.data.template),
   }

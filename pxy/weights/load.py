@@ -20,6 +20,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pxy import config
 from pxy.model import arch as arch_lib
@@ -134,13 +135,19 @@ def params(model: str, sharded: Any, step: int | None = None) -> Any:
     step: a checkpoint of a run folder (default: the newest).
 
   Raises:
-    config.Error: MODEL cannot be read, is of another architecture, or has no such step.
+    config.Error: MODEL cannot be read, is of another architecture, has no such step, or
+      has numbers that are not finite.
   """
   path = place(model)
   if is_run(path):
     from pxy.train import checkpoint  # Orbax takes a second to import
 
-    return checkpoint.params(path / "checkpoints", sharded, step)
+    held = checkpoint.params(path / "checkpoints", sharded, step)
+    for keys, sound in jax.tree_util.tree_leaves_with_path(_finite(held)):
+      if not jax.device_get(sound):
+        name = ".".join(key.key for key in keys)
+        raise config.Error(f"{path}: parameter {name} has numbers that are not finite")
+    return held
   if step is not None:
     raise config.Error(
       f"--step {step}: {model} is no run folder, so it has no checkpoints; leave it out"
@@ -157,6 +164,12 @@ def params(model: str, sharded: Any, step: int | None = None) -> Any:
     with _gguf(path) as (file, sizes):
       return gguf_model.params(file, sizes, put)
   return hf.load(path, put)[1]
+
+
+@jax.jit
+def _finite(params):
+  """Whether all numbers are, of each parameter."""
+  return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
 
 
 def about(model: str) -> About:

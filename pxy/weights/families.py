@@ -350,6 +350,8 @@ def _write(arch: Arch, family: str) -> dict | None:
   if family == "smollm3":
     out["no_rope_layers"] = [int(turns) for turns in arch.turns()]
     out["layer_types"] = [_KINDS[w is not None] for w in arch.windows()]
+    # Else ids of its own vocabulary count, also in a smaller one.
+    out |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
   if arch.rope_scaling is not None:
     out["rope_scaling"] = rotations.write(arch.rope_scaling)
   if family not in ("llama", "mistral") and (gemma or arch.window is not None):

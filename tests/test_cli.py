@@ -135,7 +135,7 @@ def test_errors_of_a_process_end_it_with_code_2():
   out, err = pxy("sample", "builtin:huge", "--prompt", "x", code=2)
   assert not out and err == (
     "pxy: model 'builtin:huge': pxy ships builtin:tiny, builtin:world;"
-    " make fetches builtin:smollm2-135m\n"
+    " make fetches builtin:smollm2-135m, builtin:gemma3-270m\n"
   )
 
 

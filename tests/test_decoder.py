@@ -39,6 +39,15 @@ FLAGS = {
     "rope_scaling": arch_lib.Scaling(4.0, (0.5, 2.0, 10)),
     "rope_theta": 50.0,
   },
+  "rope_yarn": {
+    "rope_scaling": arch_lib.Scaling(4.0, (0.5, 8.0, 64), "whole_pairs", 1.3),
+    "rope_theta": 50.0,
+  },
+  "rope_yarn_exact": {
+    "rope_scaling": arch_lib.Scaling(4.0, (0.5, 8.0, 64), "pairs", 0.8),
+    "rope_theta": 50.0,
+  },
+  "rope_pattern": {"rope_pattern": (True, False), "layers": 3},
   "rope_local": {
     "window": 5,
     "local_pattern": (True, False),
@@ -101,7 +110,7 @@ def test_forward_agrees_with_the_oracle(name):
 # What the cached path does by itself; the rest of a layer is the same code.
 @pytest.mark.parametrize(
   "name",
-  ["plain", "attn_softcap", "rope_local", "one_kv_head", "everything"],
+  ["plain", "attn_softcap", "rope_local", "rope_pattern", "one_kv_head", "everything"],
 )
 def test_decoding_is_teacher_forcing(name):
   arch, params = model(**FLAGS[name])

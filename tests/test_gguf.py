@@ -230,17 +230,70 @@ def q4_1(b):
   return [half(b[:2]) * x + half(b[2:4]) for x in low + high]
 
 
+def five(low, bits):
+  """32 numbers of five bits; the highest are apart."""
+  four = [x & 15 for x in low] + [x >> 4 for x in low]
+  [high] = struct.unpack("<I", bits)
+  return [x | (high >> i & 1) << 4 for i, x in enumerate(four)]
+
+
+def q5_0(b):
+  return [half(b[:2]) * (x - 16) for x in five(b[6:], b[2:6])]
+
+
+def q5_1(b):
+  return [half(b[:2]) * x + half(b[2:4]) for x in five(b[8:], b[4:8])]
+
+
+def q2_k(b):
+  s, q, d, least = b[:16], b[16:80], half(b[80:82]), half(b[82:84])
+  out = []
+  for i in range(256):
+    part, j = divmod(i, 128)
+    x = q[32 * part + j % 32] >> 2 * (j // 32) & 3
+    out.append(d * (s[i // 16] & 15) * x - least * (s[i // 16] >> 4))
+  return out
+
+
+def q3_k(b):
+  high, q, s, d = b[:32], b[32:96], b[96:108], half(b[108:110])
+  out = []
+  for i in range(256):
+    part, j = divmod(i, 128)
+    k = i // 16
+    scale = (s[k % 8] >> 4 * (k // 8) & 15) | (s[8 + k % 4] >> 2 * (k // 4) & 3) << 4
+    x = q[32 * part + j % 32] >> 2 * (j // 32) & 3
+    x -= 0 if high[j % 32] >> i // 32 & 1 else 4
+    out.append(d * (scale - 32) * x)
+  return out
+
+
+def scales(s, j):
+  """Scale and offset of the j-th of eight parts, 6 bits each."""
+  if j < 4:
+    return s[j] & 63, s[j + 4] & 63
+  scale = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4
+  return scale, (s[j + 4] >> 4) | (s[j] >> 6) << 4
+
+
 def q4_k(b):
   d, least, s, q = half(b[:2]), half(b[2:4]), b[4:16], b[16:]
   out = []
   for j in range(8):
-    if j < 4:
-      scale, offset = s[j] & 63, s[j + 4] & 63
-    else:
-      scale = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4
-      offset = (s[j + 4] >> 4) | (s[j] >> 6) << 4
+    scale, offset = scales(s, j)
     for x in q[32 * (j // 2) : 32 * (j // 2) + 32]:
       out.append(d * scale * (x >> 4 if j % 2 else x & 15) - least * offset)
+  return out
+
+
+def q5_k(b):
+  d, least, s, high, q = half(b[:2]), half(b[2:4]), b[4:16], b[16:48], b[48:]
+  out = []
+  for j in range(8):
+    scale, offset = scales(s, j)
+    for i, x in enumerate(q[32 * (j // 2) : 32 * (j // 2) + 32]):
+      x = (x >> 4 if j % 2 else x & 15) | (high[i] >> j & 1) << 4
+      out.append(d * scale * x - least * offset)
   return out
 
 
@@ -262,7 +315,12 @@ BLOCKS = {
   "Q8_0": (34, (0,), q8_0),
   "Q4_0": (18, (0,), q4_0),
   "Q4_1": (20, (0, 2), q4_1),
+  "Q5_0": (22, (0,), q5_0),
+  "Q5_1": (24, (0, 2), q5_1),
+  "Q2_K": (84, (80, 82), q2_k),
+  "Q3_K": (110, (108,), q3_k),
   "Q4_K": (144, (0, 2), q4_k),
+  "Q5_K": (176, (0, 2), q5_k),
   "Q6_K": (210, (208,), q6_k),
 }
 """Bytes of a block, where its float16 numbers are, and what it means."""
@@ -294,6 +352,20 @@ def test_blocks_mean_what_the_oracle_says(kind, tmp_path):
   assert got.dtype == np.float32
   np.testing.assert_allclose(got, np.reshape(want, (rows, -1)), rtol=1e-6, atol=1e-6)
   np.testing.assert_array_equal(file.read("odd"), np.ones(3))
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_blocks_that_are_not_finite_are_refused(kind, tmp_path):
+  size, halves, _ = BLOCKS[kind]
+  raw = np.full((2, size), 0x35, np.uint8)
+  raw[1, (halves or (size - 2,))[-1] :][:2] = [0xFF, 0x7F]  # a nan, also as bfloat16
+  if kind == "F32":
+    raw[1] = [0xFF] * 4
+  tensor = (raw, gguf.GGMLQuantizationType[kind])
+  fields = {"general.architecture": "llama"}
+  file = gguf_file.File(write(tmp_path / "x.gguf", fields, {"x": tensor}))
+  with pytest.raises(config.Error, match="tensor 'x' has numbers that are not finite"):
+    file.read("x")
 
 
 def test_the_header_is_read_as_the_package_reads_it(sound, tmp_path):
@@ -447,8 +519,8 @@ REFUSED = {
   "has numbers that are not finite": {
     "+output_norm.weight": (np.full(32, np.inf, np.float32), f32(1)[1])
   },
-  "has type Q5_0, which is not supported; F32, F16": {
-    "+output_norm.weight": (np.zeros(22, np.uint8), gguf.GGMLQuantizationType.Q5_0)
+  "has type IQ4_NL, which is not supported; F32, F16": {
+    "+output_norm.weight": (np.zeros(18, np.uint8), gguf.GGMLQuantizationType.IQ4_NL)
   },
   "has type I32, which is not": {"+output_norm.weight": (np.ones(32, np.int32), None)},
   "general.alignment is 24": {"general.alignment": 24},

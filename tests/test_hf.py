@@ -14,6 +14,7 @@ from pxy import config, testing
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
+from pxy.train import checkpoint
 from pxy.weights import families, hf, load
 
 import reference_decoder
@@ -76,7 +77,20 @@ def test_round_trip_is_exact(family, tmp_path):
 
 
 LLAMA3 = arch_lib.Scaling(32.0, (1.0, 4.0, 8192))
+YARN = arch_lib.Scaling(4.0, (1.0, 32.0, 4096), "whole_pairs", 1.1386294361119891)
 VARIANTS = {
+  "mistral": ("mistral", {"window": 4}),
+  "smollm3": ("smollm3", {"rope_pattern": (True, False)}),
+  "smollm3_window": (
+    "smollm3",
+    {"rope_pattern": (False, True), "window": 4, "local_pattern": (True, False)},
+  ),
+  "one_window": ("smollm3", {"window": 4, "local_pattern": (True, False)}),
+  "yarn": ("llama", {"rope_scaling": YARN}),
+  "yarn_all": (
+    "qwen3",
+    {"rope_scaling": arch_lib.Scaling(2.5, (0.5, 8.0, 64), "pairs", 1.3)},
+  ),
   "llama3": ("llama", {"rope_scaling": LLAMA3}),
   "linear": ("qwen3", {"rope_scaling": arch_lib.Scaling(2.5)}),
   "qwen2_window": ("qwen2", {"window": 4, "local_pattern": (False, True)}),
@@ -94,10 +108,11 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_config_json_is_read_as_it_was_written(variant):
   family, flags = VARIANTS[variant]
-  arch = dataclasses.replace(ARCH, **FAMILIES[family] | flags)
+  arch = dataclasses.replace(ARCH, **FAMILIES.get(family, {}) | flags)
   values = families.write(arch)
   assert values["model_type"] == family
   assert families.read(json.loads(json.dumps(values))) == arch
+  assert not families.ignored(values), "what pxy writes, it reads"
 
 
 def test_of_archs_that_compute_the_same_one_is_read_back():
@@ -298,6 +313,45 @@ def test_what_only_repeats_is_let_through(folder):
 
 
 Q = "model.layers.1.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("number", [np.nan, -np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_tensor(dtype, number, folder):
+  """The largest numbers of either sign are numbers, and load."""
+  kind = hf._DTYPES[dtype]
+  largest = float(ml_dtypes.finfo(kind).max)
+
+  def change(values):
+    for name in values:
+      values[name] = values[name].astype(kind)
+    values[Q][:2, :2] = [[largest, -largest], [0.0, -0.0]]
+
+  rewrite(folder, change)
+  hf.load(folder)
+  rewrite(folder, lambda values: values[Q].__setitem__((3, 5), number))
+  with pytest.raises(config.Error, match=rf"tensor {Q} has numbers that are not"):
+    load.params(str(folder), sharded_alone())
+
+
+def test_a_checkpoint_of_a_run_as_well(tmp_path, monkeypatch):
+  (tmp_path / "checkpoints").mkdir()
+  held = jax.device_put(testing.params(ARCH))
+  monkeypatch.setattr(checkpoint, "params", lambda *args: held)
+  assert load.params(str(tmp_path), None) is held
+  held["layers"]["attn"]["q"] = held["layers"]["attn"]["q"].at[1, 2].set(np.nan)
+  with pytest.raises(config.Error, match=r"parameter layers\.attn\.q has numbers"):
+    load.params(str(tmp_path), None)
+
+
+def sharded_alone():
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+    decoder.abstract(ARCH),
+  )
+
+
 FAULTS = {
   "missing": (lambda v: v.pop(Q), "q_proj.weight is missing"),
   "unknown": (lambda v: v.update({"extra": v[Q]}), "extra is not known"),
@@ -342,6 +396,100 @@ def test_what_config_json_asks_for_and_pxy_lacks_is_refused(changes, message, fo
   with pytest.raises(config.Error, match=message) as error:
     hf.load(folder)
   assert "\n" not in str(error.value)
+
+
+YARN_ASKED = {
+  "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("more", "want"),
+  [
+    ({}, {}),
+    ({"beta_fast": 32, "beta_slow": 1, "truncate": True, "finetuned": True}, {}),
+    ({"attention_factor": None, "beta_fast": None, "mscale": 1.0}, {}),
+    ({"attention_factor": 1}, {"attention": 1.0}),
+    ({"attention_factor": 0.9, "mscale": 2.0}, {"attention": 0.9}),
+    ({"mscale": 1.0, "mscale_all_dim": 1.0}, {"attention": 1.0}),
+    ({"truncate": False, "beta_fast": 8}, {"over": "pairs", "ramp": (1.0, 8.0, 4096)}),
+  ],
+)
+def test_what_yarn_leaves_out(more, want):
+  got = families.read(families.write(ARCH) | {"rope_scaling": YARN_ASKED | more})
+  assert got.rope_scaling == dataclasses.replace(YARN, **want)
+  beside = families.write(ARCH) | {"original_max_position_embeddings": 4096}
+  del (asked := YARN_ASKED | more)["original_max_position_embeddings"]
+  assert families.read(beside | {"rope_scaling": asked}) == got
+  for wrong in (
+    {"factor": None}, {"factor": 0.5}, {"beta_fast": 0.5}, {"attention_factor": -1.0},
+    {"truncate": 0}, {"mscale": 1.0, "mscale_all_dim": -90.0}, {"attn_factor": 2.0},
+    {"original_max_position_embeddings": 0}, {"beta_slow": 1e-320},
+  ):  # fmt: skip
+    with pytest.raises(config.Error, match=r"rope_scaling|arch: "):
+      families.read(families.write(ARCH) | {"rope_scaling": YARN_ASKED | wrong})
+  with pytest.raises(
+    config.Error, match="original_max_position_embeddings is 2048, in"
+  ):
+    families.read(
+      families.write(ARCH)
+      | {"original_max_position_embeddings": 2048, "rope_scaling": YARN_ASKED}
+    )
+
+
+LEFT = {
+  "use_mrope": False, "quantization_config": None, "num_experts": 0, "pruned_heads": {},
+  "return_dict": True, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0},
+  "_attn_implementation_autoset": True, "unsloth_version": "2025.1.1",
+  "temperature": 0.7, "top_k": 50, "max_length": 20, "do_sample": True,
+  "classifier_dropout": 0.1, "image_token_id": 151655, "use_sliding_window": False,
+  "sliding_window": 4096, "max_window_layers": 28, "is_causal": True,
+}  # fmt: skip
+
+
+def test_fields_without_effect_are_let_through_and_named_once(folder, capsys):
+  reconfigure(folder, **LEFT)
+  assert hf.load(folder)[0] == hf.arch(folder) == ARCH
+  named = set(LEFT) - {
+    "use_sliding_window", "sliding_window", "max_window_layers", "is_causal",
+  }  # fmt: skip
+  values = json.loads((folder / "config.json").read_text())
+  assert set(families.ignored(values)) == named
+  said = capsys.readouterr().err
+  assert said.count("\n") == 1 and "fields without effect are ignored: " in said
+  assert all(name in said for name in named), said
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("use_mrope", True), ("num_experts", 8), ("num_experts_per_token", 2),
+    ("quantization_config", {"bits": 4}), ("is_causal", False), ("use_rope", False),
+    ("rotary_pct", 0.5), ("embedding_multiplier", 12.0), ("use_qk_norm", True),
+    ("pruned_heads", {"0": [1]}), ("new_thing", float("nan")), ("sliding_window", 64),
+  ],
+)  # fmt: skip
+def test_fields_that_may_have_an_effect_are_refused_by_name(name, value):
+  with pytest.raises(config.Error, match=rf"field '{name}' .* is not supported"):
+    families.read(families.write(ARCH) | {name: value})
+
+
+@pytest.mark.parametrize(
+  ("family", "changes", "message"),
+  [
+    ("mistral", {"layer_types": ["full_attention"] * 2}, "every layer has"),
+    ("mistral", {"use_sliding_window": False}, "every layer has"),
+    ("mistral", {"sliding_window": 0}, "window is 0"),
+    ("smollm3", {"no_rope_layers": [1]}, "no_rope_layers is"),
+    ("smollm3", {"no_rope_layers": [1, 2]}, "no_rope_layers is"),
+    ("smollm3", {"no_rope_layers": None, "no_rope_layer_interval": 0}, "interval is 0"),
+    ("smollm3", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+  ],
+)
+def test_what_contradicts_a_family_is_refused(family, changes, message):
+  values = families.write(dataclasses.replace(ARCH, **VARIANTS[family][1]))
+  with pytest.raises(config.Error, match=message):
+    families.read(values | changes)
 
 
 def test_broken_folders(folder, tmp_path_factory):
@@ -427,6 +575,54 @@ def test_configs_of_published_models():
   assert got.local_pattern == (True,) * 5 + (False,) and got.window == 512
   assert (got.rope_theta, got.rope_local_theta, got.scale) == (1e6, 1e4, 1 / 16)
   assert decoder.size(got) == 999_885_952
+  distilled = {
+    "architectures": ["Qwen2ForCausalLM"], "attention_bias": True,
+    "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151643,
+    "hidden_act": "silu", "hidden_size": 1536, "initializer_range": 0.02,
+    "intermediate_size": 8960, "max_position_embeddings": 131072,
+    "max_window_layers": 21, "model_type": "qwen2", "num_attention_heads": 12,
+    "num_hidden_layers": 28, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+    "rope_theta": 10000, "sliding_window": 4096, "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16", "transformers_version": "4.44.0", "use_cache": True,
+    "use_mrope": False, "use_sliding_window": False, "vocab_size": 151936,
+  }  # fmt: skip
+  got = families.read(distilled)
+  assert got.qkv_bias and got.window is None
+  assert families.ignored(distilled) == ("attention_bias", "use_mrope")
+  assert decoder.size(got) == 1_777_088_000
+  mistral = {
+    "architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2,
+    "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+    "intermediate_size": 14336, "max_position_embeddings": 32768,
+    "model_type": "mistral", "num_attention_heads": 32, "num_hidden_layers": 32,
+    "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+    "sliding_window": 4096, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "transformers_version": "4.34.0.dev0", "use_cache": True, "vocab_size": 32000,
+  }  # fmt: skip
+  got = families.read(mistral)
+  assert (got.window, got.local_pattern, got.tied) == (4096, (), False)
+  assert decoder.size(got) == 7_241_732_096
+  assert families.read(mistral | {"sliding_window": None}).window is None
+  del mistral["sliding_window"]
+  assert families.read(mistral).window == 4096, "as MistralConfig has it"
+  smol3 = {
+    "architectures": ["SmolLM3ForCausalLM"], "attention_bias": False,
+    "attention_dropout": 0.0, "bos_token_id": 128000, "eos_token_id": 128012,
+    "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+    "intermediate_size": 11008, "layer_types": ["full_attention"] * 36,
+    "max_position_embeddings": 65536, "max_window_layers": 28, "mlp_bias": False,
+    "model_type": "smollm3", "no_rope_layer_interval": 4,
+    "no_rope_layers": [1, 1, 1, 0] * 9, "num_attention_heads": 16,
+    "num_hidden_layers": 36, "num_key_value_heads": 4, "pad_token_id": 128004,
+    "pretraining_tp": 2, "rms_norm_eps": 1e-06, "rope_scaling": None,
+    "rope_theta": 5000000.0, "sliding_window": None, "torch_dtype": "bfloat16",
+    "transformers_version": "4.54.0.dev0", "use_cache": False,
+    "use_sliding_window": False, "vocab_size": 128256,
+  }  # fmt: skip
+  got = families.read(smol3)
+  assert (got.rope_pattern, got.tied) == ((True, True, True, False), True)
+  assert decoder.size(got) == 3_075_098_624
+  assert families.read(smol3 | {"no_rope_layers": None}) == got
   llama = smol | {
     "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32,
     "num_hidden_layers": 16, "num_key_value_heads": 8, "head_dim": 64,

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pxy import config, testing
+from pxy.model import layers
 from pxy.weights import families, hf
 
 ARCH = testing.arch(vocab_size=11, d_model=8, d_ff=12, head_dim=6, layers=1)
@@ -184,6 +185,10 @@ QWEN = GEMMA | {
 for name in ("query_pre_attn_scalar", "rope_local_base_freq", "sliding_window_pattern"):
   del QWEN[name]
 del QWEN["final_logit_softcapping"]
+SMOL = QWEN | {
+  "model_type": "smollm3", "no_rope_layers": [1, 0, 1], "no_rope_layer_interval": 2,
+}  # fmt: skip
+del SMOL["max_window_layers"]
 TURNS = st.fixed_dictionaries(
   {},
   optional={
@@ -191,6 +196,11 @@ TURNS = st.fixed_dictionaries(
     "type": st.sampled_from(["linear", "llama3", []]),
     "rope_theta": WILD,
     "factor": st.one_of(st.floats(1, 64), WILD),
+    "attention_factor": WILD,
+    "beta_fast": WILD,
+    "mscale": WILD,
+    "mscale_all_dim": WILD,
+    "truncate": WILD,
     "low_freq_factor": st.one_of(st.floats(0.1, 2), WILD),
     "high_freq_factor": st.one_of(st.floats(2, 8), WILD),
     "original_max_position_embeddings": st.one_of(st.integers(1, 64), WILD),
@@ -206,9 +216,9 @@ WILDER = st.one_of(
 
 @settings("config")
 @hypothesis.given(
-  sound=st.sampled_from([GEMMA, QWEN]),
+  sound=st.sampled_from([GEMMA, QWEN, SMOL]),
   change=st.dictionaries(
-    st.sampled_from([*sorted(GEMMA), "rope_parameters", "max_window_layers"]),
+    st.sampled_from([*sorted(SMOL | GEMMA), "rope_parameters", "max_window_layers"]),
     WILDER,
     min_size=1,
     max_size=3,
@@ -228,6 +238,8 @@ def test_wild_windows_and_rotations(sound, change):
     assert peak < MEMORY, f"{peak:,} bytes for a config.json"
   if arch is not None:
     assert families.read(families.write(arch)) == arch
+    if arch.rope_scaling is not None and arch.rope_scaling.over != "turns":
+      layers._pairs(arch.rope_scaling, arch.rope_theta, arch.head_dim)
 
 
 @pytest.mark.parametrize(

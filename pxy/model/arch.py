@@ -3,9 +3,9 @@
 Every family the code knows is a setting of these flags, not a class; which settings
 those are says weights/families.py.
 
-Sources: the Llama, Llama 3, Qwen2, Qwen3, Gemma 2 and Gemma 3 reports. Left out: rotary
-embeddings scaled in other ways (YaRN), biases on the output and MLP projections,
-experts.
+Sources: the Llama, Llama 3, Qwen2, Qwen3, Gemma 2, Gemma 3 and SmolLM3 reports, and
+YaRN's (arXiv 2309.00071). Left out: rotary embeddings scaled in other ways, biases on
+the output and MLP projections, experts.
 """
 
 import dataclasses
@@ -21,19 +21,30 @@ class Scaling:
 
   turns = context * frequency / 2 pi,  kept = clip((turns - low) / (high - low), 0, 1),
   frequency <- frequency * (kept + (1 - kept) / factor). Without `ramp` kept is 0.
+  YaRN lets kept fall from 1 to 0 over the numbers of the pairs instead, from the one of
+  `high` turns to the one of `low`.
   """
 
   factor: float
   ramp: tuple[float, float, int] | None = None
   """(low, high, context): rotations that turn more than `high` times in the context
   stay, those of fewer than `low` turns are slowed; None: all are slowed."""
+  over: Literal["turns", "pairs", "whole_pairs"] = "turns"
+  """What the ramp is linear in; of whole pairs, its ends are rounded outwards."""
+  attention: float = 1.0
+  """Factor on the rotated queries and keys."""
 
   def __post_init__(self):
     low, high, context = self.ramp or (0.0, 1.0, 1)
-    if not (1 <= self.factor < math.inf and 0 <= low < high < math.inf and context > 0):
+    sound = 1 <= self.factor < math.inf and 0 <= low < high < math.inf
+    if not (sound and 0 < context < 2**31):
       raise config.Error(
         f"arch: {self}: factor must be >= 1, low < high, and context positive"
       )
+    if self.over != "turns" and not (self.ramp and 1e-6 <= low < high <= 1e6):
+      raise config.Error(f"arch: {self}: low and high of YaRN must be 1e-6 to 1e6")
+    if not 0 < self.attention < math.inf:
+      raise config.Error(f"arch: {self}: attention must be positive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +63,8 @@ class Arch:
   rope_theta: float = 10_000.0
   rope_scaling: Scaling | None = None
   """Of the rotations to rope_theta."""
+  rope_pattern: tuple[bool, ...] = ()
+  """Which layers turn queries and keys, repeated over the depth; (): all."""
   rope_local_theta: float | None = None
   """The base in layers with a window, unscaled; None: as in the others."""
   norm_eps: float = 1e-6
@@ -90,6 +103,9 @@ class Arch:
     for name in (*sizes, "head_dim"):  # counts are int32 on the device
       if getattr(self, name) >= 2**31:
         raise config.Error(f"arch: {name} is {getattr(self, name)}, must be below 2^31")
+    by_turns = self.rope_scaling is None or self.rope_scaling.over == "turns"
+    if not (by_turns or self.rope_theta > 1):
+      raise config.Error(f"arch: rope_theta is {self.rope_theta}, YaRN's is above 1")
     if self.heads % self.kv_heads:
       raise config.Error(
         f"arch: {self.heads} heads do not split over {self.kv_heads} kv_heads"
@@ -108,6 +124,11 @@ class Arch:
     return tuple(
       self.window if local[i % len(local)] else None for i in range(self.layers)
     )
+
+  def turns(self) -> tuple[bool, ...]:
+    """Whether each layer turns its queries and keys by their positions."""
+    pattern = self.rope_pattern or (True,)
+    return tuple(pattern[i % len(pattern)] for i in range(self.layers))
 
 
 def of_width(width: config.Width, vocab: int) -> Arch:

@@ -149,14 +149,17 @@ def _scan(
   # The angles of every layer alike, or two tables of which each layer takes one.
   kinds = sorted({w is not None for w in windows})  # layers without a window first
   kinds = kinds if arch.rope_local_theta is not None else kinds[:1]
-  tables = [layers.rope(positions_BT, layers.frequencies(arch, k)) for k in kinds]
+  tables = [layers.angles(arch, positions_BT, k) for k in kinds]
+  turn_L = None if all(arch.turns()) else jnp.array(arch.turns())
 
   def step(carry, inputs):
     x_BTD, held = carry
-    values, extra, window = inputs
+    values, extra, window, turn = inputs
     angles = tables[0]
     if len(tables) == 2:
       angles = jax.tree.map(functools.partial(jnp.where, window == _FAR), *tables)
+    if turn is not None:
+      angles = layers.still(angles, turn)
     window = windows[0] if same else window
 
     def mix(q, k, v):
@@ -174,13 +177,13 @@ def _scan(
   if isinstance(params["layers"], tuple):
     pairs = []
     for i, values in enumerate(params["layers"]):
-      at = jax.tree.map(lambda x, i=i: x[i], (extra, window_L))
+      at = jax.tree.map(lambda x, i=i: x[i], (extra, window_L, turn_L))
       carry, pair = step(carry, (values, *at))
       pairs.append(pair)
     pairs = jax.tree.map(lambda *x: jnp.stack(x), *pairs)
   else:
     unroll = arch.layers if arch.layers <= _UNROLL else 1
-    inputs = (params["layers"], extra, window_L)
+    inputs = (params["layers"], extra, window_L, turn_L)
     carry, pairs = jax.lax.scan(step, carry, inputs, unroll=unroll)
   x_BTD, held = carry
   return _pin(_outer(arch, params).norm(_pin(x_BTD, rows)), rows), pairs, held

@@ -56,11 +56,46 @@ def frequencies(arch: Arch, local: bool):
   if scaling is None:
     return out_h
   kept_h = jnp.zeros_like(out_h)
-  if scaling.ramp is not None:
+  if scaling.over != "turns":
+    first, last = _pairs(scaling, theta, arch.head_dim)
+    kept_h = 1 - jnp.clip((pairs_h - first) / (last - first), 0, 1)
+  elif scaling.ramp is not None:
     low, high, context = scaling.ramp
     turns_h = context * out_h / (2 * math.pi)
     kept_h = jnp.clip((turns_h - low) / (high - low), 0, 1)
   return out_h * (kept_h + (1 - kept_h) / scaling.factor)
+
+
+def _pairs(scaling, theta: float, head_dim: int) -> tuple[float, float]:
+  """Numbers of the pairs that turn `high` and `low` times in the context, as YaRN's own
+  code has them: within the head, and apart."""
+  low, high, context = scaling.ramp
+  first, last = (
+    head_dim * math.log(context / (2 * math.pi * turns)) / (2 * math.log(theta))
+    for turns in (high, low)
+  )
+  if scaling.over == "whole_pairs":
+    first, last = math.floor(first), math.ceil(last)
+  first, last = max(first, 0), min(last, head_dim - 1)
+  return first, last + 0.001 if first == last else last
+
+
+def angles(arch: Arch, positions_BT, local: bool):
+  """float32 cos_BTh, sin_BTh by which the layers with (local) or without a window turn
+  queries and keys, with the factor of scaled ones."""
+  out = rope(positions_BT, frequencies(arch, local))
+  scaling = arch.rope_scaling
+  if local and arch.rope_local_theta is not None:
+    scaling = None
+  if scaling is None or scaling.attention == 1:
+    return out
+  return tuple(scaling.attention * x for x in out)
+
+
+def still(angles, turns):
+  """The angles where `turns` (scalar bool) is true, else none: nothing is turned."""
+  cos, sin = angles
+  return jnp.where(turns, cos, 1), jnp.where(turns, sin, 0)
 
 
 def rope(positions_BT, frequencies_h):

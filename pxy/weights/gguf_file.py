@@ -10,7 +10,7 @@ types mean is the package's.
 
 The file is mapped, and nothing in it is believed: sizes are compared with what is there
 before anything is made of them, and tensors may not overlap, so that a model takes at
-most 8 times its file (4.5 bits of Q4_0 become 32).
+most 13 times its file (2.6 bits of Q2_K become 32).
 
 Left out: files in parts, big-endian files, arrays of arrays, other quantised types.
 """
@@ -28,7 +28,10 @@ from gguf import constants, quants
 
 from pxy import config
 
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
+TYPES = (
+  "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+  "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+)  # fmt: skip
 """Types of tensors that can be read."""
 
 _STRING, _ARRAY, _BOOL = 8, 9, 7

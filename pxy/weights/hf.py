@@ -13,11 +13,13 @@ Left out: pickled weights, quantised tensors.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
 import pathlib
 import re
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -36,6 +38,8 @@ _DTYPES = {
   "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {"F32", "F16", "BF16"}
+_TOLD = 60
+"""Fields that are named, of those that a config.json has to no effect."""
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -43,9 +47,22 @@ def arch(folder) -> Arch:
   """The Arch of a folder's config.json; config.Error if it is not supported."""
   path = pathlib.Path(folder) / _CONFIG
   try:
-    return families.read(_json(path))
+    values = _json(path)
+    model, ignored = families.read(values), families.ignored(values)
   except config.Error as error:
     raise config.Error(f"{path.parent}: {_line(error)}") from None
+  if ignored:
+    _tell(path, ignored)
+  return model
+
+
+@functools.cache
+def _tell(path: pathlib.Path, fields: tuple[str, ...]) -> None:
+  """Says once in a process what a config.json has that is not looked at."""
+  said = [_line(name) for name in fields[:_TOLD]]
+  said += [f"and {len(fields) - _TOLD} more"] if len(fields) > _TOLD else []
+  text = f"{path}: fields without effect are ignored: {', '.join(said)}"
+  print(f"pxy: {text}", file=sys.stderr)
 
 
 def load(folder, put: names.Put = lambda path, value: value) -> tuple[Arch, dict]:
@@ -54,8 +71,8 @@ def load(folder, put: names.Put = lambda path, value: value) -> tuple[Arch, dict
   put(path, value) is given each parameter, float32 and with all its layers, as soon as
   it is whole, and what it returns stands in params: values on a device, say.
 
-  Raises config.Error where a tensor is missing, unknown, or of another shape or type
-  than config.json implies.
+  Raises config.Error where a tensor is missing, unknown, of another shape or type than
+  config.json implies, or has a number that is not finite.
   """
   folder = pathlib.Path(folder)
   model = arch(folder)
@@ -78,7 +95,7 @@ def load(folder, put: names.Put = lambda path, value: value) -> tuple[Arch, dict
     # Opened for each anew: what was read of a file stays mapped until it is closed.
     with contextlib.ExitStack() as stack:
       held = _open(folder, stack)
-      yield lambda tensor: held[tensor.name].get_tensor(tensor.name)
+      yield functools.partial(_tensor, folder, held)
 
   return model, names.gather(wanted.values(), reading, put)
 
@@ -265,6 +282,25 @@ def _check(folder, held, name, shape) -> None:
       f"{folder}: tensor {name} has type {header.get_dtype()}; only"
       f" {', '.join(_DTYPES)} can be read"
     )
+
+
+def _tensor(folder, held, tensor: names.Tensor):
+  value = held[tensor.name].get_tensor(tensor.name)
+  if not _finite(value):
+    raise config.Error(
+      f"{folder}: tensor {tensor.name} has numbers that are not finite"
+    )
+  return value
+
+
+def _finite(value) -> bool:
+  """Whether all numbers of a float array are, by their bits, without another array: of
+  either sign those of nan and infinity are the largest integers."""
+  size = value.dtype.itemsize
+  signed, unsigned = value.view(f"i{size}"), value.view(f"u{size}")
+  infinity = int(np.array(np.inf, value.dtype).view(unsigned.dtype))
+  sign = 1 << (8 * size - 1)
+  return signed.max() < infinity and unsigned.max() < (sign | infinity)
 
 
 def _check_superfluous(folder, model, held, name) -> None:

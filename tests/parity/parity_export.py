@@ -31,7 +31,8 @@ QUESTION = "What is 1 + 2?  Think: don't hurry, é 你好 😀\n"
 NEW = 24
 OTHERS = {
   "qwen2": "qwen", "qwen2_window": "qwen", "qwen3_window": "qwen", "llama": "llama3",
-  "llama_linear": "smollm", "gemma3_local_untied": "gemma",
+  "llama_linear": "smollm", "gemma3_local_untied": "gemma", "mistral_window": "llama2",
+  "smollm3_yarn": "llama3",
 }  # fmt: skip
 """More models, and whose tokenizer they get."""
 CASES = {name: world.case for name, world in WORLDS.items()} | {

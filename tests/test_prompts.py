@@ -192,6 +192,9 @@ def test_a_wrong_column_map_is_one_line(write, columns, says):
   assert says in str(caught.value) and "\n" not in str(caught.value)
   with pytest.raises(config.Error, match="arithmetic/add1 has no columns to name"):
     load("arithmetic/add1", columns="question=x")
+  data = config.Data(task="a.jsonl", columns="question=x")
+  assert prompts.of_task(data, "arithmetic/add1").columns == "", "of another task"
+  assert prompts.of_task(data, "1 * arithmetic/add1 + 1 * b.csv").columns
 
 
 def test_a_question_has_one_answer(write):

@@ -204,6 +204,15 @@ def test_a_template_in_a_file_of_its_own(tmp_path):
   path.rename(tmp_path / "chat_template.jinja")  # the one beside a tokenizer wins
   beside = tokenizer_lib.load(tmp_path)
   assert BYTES.decode(template.render(beside, user("x"))) == "xé?"
+  (tmp_path / "additional_chat_templates").mkdir()
+  (tmp_path / "chat_template.jinja").rename(
+    tmp_path / "additional_chat_templates" / "tools.jinja"
+  )
+  (tmp_path / "tokenizer_config.json").write_text(
+    '{"tokenizer_class": "Bytes","eos_token": "<|im_end|>"}'
+  )
+  with pytest.raises(config.Error, match=r"by name \('tools'\), and none is 'default'"):
+    template.render(tokenizer_lib.load(tmp_path), user("x"))
   for data, says in {
     None: "no such file",
     b"\xff": "not UTF-8 text",

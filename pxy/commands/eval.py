@@ -64,6 +64,9 @@ def configs(options, task: str, count: int, samples: int, rewards=()):
     system=options.system,
     template_arguments=options.template_arguments,
   )
+  words = options.task if isinstance(options.task, tuple) else (options.task,)
+  if any(map(prompts_lib.has_columns, words)):
+    data = prompts_lib.of_task(data, task)
   cfg = config.Eval(
     split=options.split,
     problems=count,

@@ -186,12 +186,23 @@ def load(
 def parts(data: config.Data) -> list[tuple[float, str]]:
   """(weight, task) of each source; config.Error where `columns` is of none of them."""
   found = sources.parts(data.task)
-  if data.columns and not any(sources.is_file(task) for _, task in found):
+  if data.columns and not has_columns(data.task):
     raise config.Error(
       f"data.columns {data.columns!r}: {data.task} has no columns to name, for it is no"
       " file; leave it out (tfds:NAME?prompt=FEATURE,answer=FEATURE names features)"
     )
   return found
+
+
+def has_columns(task: str) -> bool:
+  """Whether a source of a task is one of files."""
+  return any(sources.is_file(part) for _, part in sources.parts(task))
+
+
+def of_task(data: config.Data, task: str) -> config.Data:
+  """The same of another task, to which `columns` goes along if it is one of files."""
+  columns = data.columns if has_columns(task) else ""
+  return dataclasses.replace(data, task=task, columns=columns)
 
 
 def text_of(row: rows.Row) -> str:

@@ -37,7 +37,7 @@ def problems(
 ) -> list[prompts_lib.Prompt]:
   """The first `cfg.problems` of the evaluation's task and split."""
   if cfg.task:
-    data = dataclasses.replace(data, task=cfg.task)
+    data = prompts_lib.of_task(data, cfg.task)
   return prompts_lib.load(data, tokenizer, cfg.split).first(cfg.problems)
 
 

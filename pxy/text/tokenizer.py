@@ -350,6 +350,9 @@ def _settings(folder: pathlib.Path) -> dict:
       settings["chat_template"] = template.read_text(encoding="utf-8")
     except UnicodeDecodeError:
       raise config.Error(f"{template}: not UTF-8 text; convert it") from None
+  others = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+  if others and settings.get("chat_template") is None:  # by name, without a default
+    settings["chat_template"] = [{"name": path.stem} for path in others]
   return settings
 
 

@@ -157,6 +157,18 @@ def test_an_answer_that_is_a_list_has_several(row, answers):
   assert "accepted" in found.columns or len(answers) == 1
 
 
+def test_a_question_contradicts_itself_only_if_no_answer_is_shared():
+  def row(answer, **columns):
+    values = {"prompt": "p", "answer": answer} | columns
+    return rows.of_values(values, "t", True)
+
+  seen = rows.Seen(True)
+  for one in (row(["3", "8"]), row("8"), row(3, accepted=[5]), row("3", accepted=True)):
+    seen.check(one)
+  with pytest.raises(config.Error, match="the same question"):
+    seen.check(row("4", accepted=[5.5, None]))
+
+
 @pytest.mark.parametrize(
   ("answer", "says"),
   [

@@ -147,7 +147,7 @@ class Seen:
       return
     asked = json.dumps(row.messages).encode()
     key = hashlib.blake2b(asked, digest_size=16).digest()
-    right = [row.answer, *row.columns.get(sample.ACCEPTED, ())]
+    right = sample.right(row.answer, row.columns)
     place, before = self._first.setdefault(key, (row.place, right))
     pairs = itertools.product(right, before)
     if not any(a == b or equal.decide(a, b) is True for a, b in pairs):

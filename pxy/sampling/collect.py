@@ -131,7 +131,7 @@ class Collector:
     return {
       "global_step": version,
       "max_steps": self.updates,
-      "epoch": self.epochs * version / self.updates,
+      "epoch": self.epochs * version / max(self.updates, 1),
       "num_train_epochs": self.epochs,
     }
 

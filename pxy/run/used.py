@@ -5,8 +5,8 @@ goes on. So each thing that its numbers depend on and that is not in the config 
 entry here, under a name of same.MADE_OF. An entry says where things lie, too, which is
 not compared.
 
-Every byte of a data file is read once more at the start of each attempt, at about the
-speed of the disk: sizes and times tell nothing for certain. Rows that are made and not
+Every byte of a data file is read once more at the start of each attempt (a few seconds
+a GB): sizes and times tell nothing for certain. Rows that are made and not
 read (gym:, tfds:, the worlds) are digested as they came out. Code is that of a function
 and of what it imports from beside it, not of installed packages.
 

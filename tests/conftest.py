@@ -1,8 +1,13 @@
 """Strict settings for every test: CPU, 8 devices, no silent rank promotion.
 
-LLVM optimizes nothing: it is half the time of the suite, most programs run once, and
-what XLA itself does to a program is the same. benchmarks/ and `make demo` are as users
-have it.
+LLVM optimizes nothing, and loops are written by XLA's older emitters: a program
+compiles four times as fast, most run once, and what XLA's passes do to it is the same.
+benchmarks/ and `make demo` are as users have it. Python's bytecode is kept, also where
+the environment forbids it, for there are hundreds of child processes.
+
+What takes long and is the only guard of nothing is named in slow.txt, with its seconds:
+it is for `make test-slow`, like what kills, soaks or compiles for TPUs, and is marked
+so in its file.
 
 Compiled programs are kept in .pytest_cache/xla. All workers of `-n` share it: any of
 them may get any file, and none compiles what another has. Who meets an entry that is
@@ -26,9 +31,11 @@ os.environ["XLA_FLAGS"] = " ".join(
     *os.environ.get("XLA_FLAGS", "").split(),
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
   ]
 )
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PXY_CACHE" not in os.environ:  # data that tests make is theirs, and goes with them
   os.environ["PXY_CACHE"] = tempfile.mkdtemp(prefix="pxy-test-")
   atexit.register(shutil.rmtree, os.environ["PXY_CACHE"], ignore_errors=True)
@@ -37,6 +44,24 @@ xla_cache.keep(pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache/x
 import jax  # noqa: E402  which now knows where
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+SLOW = pathlib.Path(__file__).parent / "slow.txt"
+
+
+def slow_tests() -> set[str]:
+  """Names in slow.txt: of a test, or of one of its cases."""
+  lines = (line.split(maxsplit=1) for line in SLOW.read_text().splitlines())
+  return {name for _, name in filter(None, lines) if name.startswith("test_")}
+
+
+def pytest_collection_modifyitems(items):
+  """Marks what slow.txt names."""
+  names = slow_tests()
+  for item in items:
+    here = f"{item.path.name}::"
+    if not names.isdisjoint((here + item.name, here + item.originalname)):
+      item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,6 +7,7 @@ from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import hf
 
 import chat_worlds
+import worlds
 
 
 def model(folder, world):
@@ -23,7 +24,7 @@ def cfg(model, **data):
     model=model,
     steps=0,
     data=config.Data(
-      task="arithmetic/add3", prompts=1, responses=2, max_prompt_tokens=64, **data
+      task=worlds.SUMS, prompts=1, responses=2, max_prompt_tokens=64, **data
     ),
     sampling=config.Sampling(max_new_tokens=4, slots=2),
     eval=config.Eval(problems=1, samples=2),

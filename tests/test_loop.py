@@ -21,6 +21,8 @@ from pxy.show import log as log_lib
 from pxy.train import checkpoint
 from pxy.weights import load
 
+import worlds
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEGATIVES = config.Term(
   space="marginal", select="negative", advantage="mean", coef=0.01
@@ -34,9 +36,7 @@ SMALL = config.Train(
   ),
   steps=4,
   save_every=2,
-  data=config.Data(
-    task="arithmetic/add3", prompts=4, responses=4, max_prompt_tokens=32
-  ),
+  data=config.Data(task=worlds.SUMS, prompts=4, responses=4, max_prompt_tokens=32),
   sampling=config.Sampling(max_new_tokens=64, slots=16),
   eval=config.Eval(problems=4, samples=4),
   mesh=config.Mesh(data=1, fsdp=1, tensor=1),

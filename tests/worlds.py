@@ -1,6 +1,7 @@
-"""Small random worlds that several tests share: a model, its score, and rollouts."""
+"""Small worlds that several tests share: a random model, its score, rollouts; sums."""
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
@@ -11,6 +12,9 @@ from pxy.model import decoder
 from pxy.rl import rollout
 from pxy.train import step
 
+SUMS = str(pathlib.Path(__file__).parent / "data" / "sums.jsonl")
+"""240 problems of arithmetic/add3 to train on and 40 to test: all of its 22,000 take a
+run seconds to prepare."""
 ARCH = arch_lib.Arch(
   vocab_size=31,
   layers=2,

@@ -11,6 +11,8 @@ import re
 
 import pytest
 
+import conftest
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DOCS = ("architecture", "data", "measures", "samples")
 PAGES = (
@@ -113,6 +115,13 @@ def test_the_readme_has_every_folder_and_the_drawing_every_file():
   assert len(drawn) > 6
   gone = [n for n in drawn if not (ROOT / "pxy" / n.removeprefix("pxy/")).is_file()]
   assert not gone, f"docs/step.svg names {', '.join(gone)}"
+
+
+def test_slow_txt_names_tests_that_there_are():
+  for name in sorted(conftest.slow_tests()):
+    file, _, test = name.partition("::")
+    text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+    assert f"def {test.partition('[')[0]}(" in text, f"tests/slow.txt: no {name}"
 
 
 def test_a_wrong_word_is_seen():

@@ -22,19 +22,12 @@ Left out: tools, documents, and the continuation of a started assistant message.
 
 import copy
 import dataclasses
-import datetime
 import functools
 import itertools
 import json
 import pathlib
 import re
-from collections.abc import Sequence
-
-import jinja2
-import jinja2.ext
-import jinja2.meta
-import jinja2.nodes
-import jinja2.sandbox
+from collections.abc import Callable, Sequence
 
 from pxy import config
 from pxy.text import tokenizer as tokenizer_lib
@@ -273,7 +266,7 @@ def _unopened(program: "_Program", given: dict, chat: list[dict], text: str) -> 
 
 def _known(program: str, given: dict) -> None:
   """Refuses variables that the template never reads."""
-  names = _names(program)
+  names = _jinja(lambda jinja: jinja.names(program))
   for name in given:
     if name not in names:
       known = ", ".join(sorted(names - {*_OURS, "raise_exception", "strftime_now"}))
@@ -283,13 +276,13 @@ def _known(program: str, given: dict) -> None:
       )
 
 
-@functools.lru_cache(maxsize=16)
-def _names(program: str) -> frozenset[str]:
-  """Names that a template reads and does not set before."""
+def _jinja(use: Callable):
+  """What `use` makes of pxy.text.jinja; config.Error for whatever it raises, for a
+  template is a program."""
+  from pxy.text import jinja  # 50 ms, and `plain` needs none
+
   try:
-    return frozenset(
-      jinja2.meta.find_undeclared_variables(_environment().parse(program))
-    )
+    return use(jinja)
   except Exception as error:
     raise _failed(error) from None
 
@@ -326,14 +319,10 @@ class _Program:
     def broken(text):
       return pieces.sub(lambda match: match[0][0] + mark + match[0][1:], text)
 
-    try:
-      text = _compile(self.source).render(
-        **({"tools": None, "documents": None} | dict(self.names) | given),
-        messages=[{key: broken(value) for key, value in m.items()} for m in messages],
-        add_generation_prompt=prompt,
-      )
-    except Exception as error:  # a template is a program: it can fail in any way
-      raise _failed(error) from None
+    values = {"tools": None, "documents": None} | dict(self.names) | given
+    values["messages"] = [{k: broken(v) for k, v in m.items()} for m in messages]
+    values["add_generation_prompt"] = prompt
+    text = _jinja(lambda jinja: jinja.program(self.source).render(values))
     return text, mark
 
 
@@ -368,51 +357,3 @@ def _cut(tokenizer, text: str, mark: str) -> list[int]:
 def _pieces(pieces: tuple[str, ...]) -> re.Pattern:
   """Finds control pieces, the longest where one begins with another."""
   return re.compile("|".join(map(re.escape, sorted(pieces, key=len, reverse=True))))
-
-
-@functools.lru_cache(maxsize=16)
-def _compile(source: str) -> jinja2.Template:
-  return _environment().from_string(source)
-
-
-class _Generation(jinja2.ext.Extension):
-  """`{% generation %}...{% endgeneration %}` marks what an assistant wrote, for others
-  to train on; the text is that without the marks."""
-
-  tags = frozenset({"generation"})
-
-  def parse(self, parser):
-    line = next(parser.stream).lineno
-    body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-    return jinja2.nodes.Scope(body, lineno=line)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-  """The settings and globals that published templates are written for."""
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=[jinja2.ext.loopcontrols, _Generation],
-  )
-  environment.globals["raise_exception"] = _refuse
-  environment.globals["strftime_now"] = lambda x: datetime.datetime.now().strftime(x)
-  environment.filters["tojson"] = _to_json
-  return environment
-
-
-def _to_json(
-  x, ensure_ascii=False, indent=None, separators=None, sort_keys=False
-) -> str:
-  """With the options that published templates may name; Jinja's own would escape."""
-  return json.dumps(
-    x,
-    ensure_ascii=ensure_ascii,
-    indent=indent,
-    separators=separators,
-    sort_keys=sort_keys,
-  )
-
-
-def _refuse(message):
-  raise jinja2.TemplateError(message)

@@ -26,7 +26,6 @@ from pxy import config
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.parallel import process
-from pxy.text import gguf_tokenizer
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.weights import families, hf, hub
 
@@ -177,6 +176,8 @@ def about(model: str) -> About:
   path = place(model)
   if path.is_file():
     with _gguf(path) as (file, sizes):
+      from pxy.text import gguf_tokenizer  # sentencepiece's protocol: 40 ms
+
       tokenizer = gguf_tokenizer.read(file.fields)
   else:
     path = path / "model" if is_run(path) else path

@@ -9,9 +9,8 @@ import importlib.util
 import pathlib
 import re
 
-import pytest
-
 import conftest
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DOCS = ("architecture", "data", "measures", "samples")

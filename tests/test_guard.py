@@ -22,11 +22,13 @@ from pxy.show import log as log_lib
 from pxy.train import checkpoint
 from pxy.train import step as step_lib
 
+import worlds
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CFG = config.Train(
   steps=6,
   save_every=2,
-  data=config.Data(prompts=2, responses=4, max_prompt_tokens=32),
+  data=config.Data(task=worlds.SUMS, prompts=2, responses=4, max_prompt_tokens=32),
   sampling=config.Sampling(max_new_tokens=16, slots=8),
   eval=config.Eval(problems=1, samples=2),
   mesh=config.Mesh(data=1, fsdp=1, tensor=1),

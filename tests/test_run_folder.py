@@ -16,6 +16,8 @@ from pxy.run import step as step_lib
 from pxy.show import log as log_lib
 from pxy.train import checkpoint
 
+import worlds
+
 
 def held(tmp_path, cfg, step=None):
   files.write_json(tmp_path / "config.json", fields.to_dict(cfg))
@@ -149,7 +151,7 @@ def test_what_moves_under_a_run_is_noticed(tmp_path):
 CFG = config.Train(
   steps=4,
   save_every=2,
-  data=config.Data(prompts=2, responses=2, max_prompt_tokens=32),
+  data=config.Data(task=worlds.SUMS, prompts=2, responses=2, max_prompt_tokens=32),
   sampling=config.Sampling(max_new_tokens=8, slots=4),
   eval=config.Eval(problems=1, samples=2),
   mesh=config.Mesh(data=1, fsdp=1, tensor=1),

@@ -207,6 +207,7 @@ def test_chains_are_right_now_and_then_and_six_hops_never():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_256_samples_leave_the_bound_where_it_was():
   check(*chains(24, 256), least=0.4)
 

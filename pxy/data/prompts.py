@@ -133,6 +133,7 @@ def load(
   groups, weights, named = [], [], True
   dropped = first = 0
   splits, fields = set(), []
+  tokenizer, kind = template.prepared(tokenizer, data.template)
   for weight, task in parts(data):
     need = sources.needs_answer(data.judge, task)
     found = sources.read(task, split, need, data.columns)
@@ -141,7 +142,7 @@ def load(
       ids = template.render(
         tokenizer,
         row.messages,
-        data.template,
+        kind,
         data.system,
         data.template_arguments,
       )

@@ -302,16 +302,21 @@ def _object(name: str, value):
   """An object that may stand there as JSON text; other values as they are."""
   if not isinstance(value, str) or not value.lstrip().startswith("{"):
     return value
-  try:
-    found = records.loads(value)
-  except config.Error as error:
-    raise config.Error(f"field {name!r}: {error}") from None
-  except ValueError:
-    found = None
+  found = _parsed(name, value)
   if not isinstance(found, dict):
     cure = "write it with json.dumps, not str"
     raise wrong(name, "an object, or one as JSON", value, cure)
   return found
+
+
+def _parsed(field: str, text: str):
+  """The value of a field's JSON; None where it is none."""
+  try:
+    return records.loads(text)
+  except config.Error as error:
+    raise config.Error(f"field {field!r}: {error}") from None
+  except ValueError:
+    return None
 
 
 def _listed(field: str, text: str):
@@ -319,12 +324,7 @@ def _listed(field: str, text: str):
   begins = _LISTED.match(text)
   if not begins and not (field in _CHATS and text.lstrip()[:1] in ("[", "{")):
     return None
-  try:
-    found = records.loads(text)
-  except config.Error as error:
-    raise config.Error(f"field {field!r}: {error}") from None
-  except ValueError:
-    found = None
+  found = _parsed(field, text)
   keys = {"role", "content"}, {"from", "value"}
   if isinstance(found, list) and all(
     isinstance(part, dict) and any(own <= part.keys() for own in keys) for part in found
@@ -456,7 +456,7 @@ def _answer(name: str | None, value, need: bool) -> str:
     )
   if isinstance(value, float) and not math.isfinite(value):
     raise wrong(name, "text or a number", value, "write the right answer, as text")
-  text = number_text(value) if isinstance(value, float) else str(value)
+  text = sample.number_text(value) if isinstance(value, float) else str(value)
   if name is None or name.partition("[")[0] not in _BARE:
     boxed = answer_lib.boxed(text)
     text = text if boxed is None else boxed
@@ -464,16 +464,6 @@ def _answer(name: str | None, value, need: bool) -> str:
   if not text and need:
     raise config.Error(f"field {name or 'messages'!r}: expected an answer, found none")
   return text
-
-
-def number_text(value: float) -> str:
-  """The decimal that a float means: 15 digits of it, 0.3 of 0.1 + 0.2.
-
-  7.0 is 7: pandas turns a column of integers with gaps into floats.
-  """
-  if value.is_integer() and abs(value) < 1e15:
-    return str(int(value))
-  return f"{value:.15g}"
 
 
 def _json(name: str, value):

@@ -64,9 +64,10 @@ def confidences(
   Raises:
     config.Error: a second prompt does not fit into the model's context.
   """
-  tokenizer, room = policy.tokenizer, policy.arch.context
+  tokenizer, template = template_lib.prepared(policy.tokenizer, data.template)
+  room = policy.arch.context
   # A text goes on with a space, an assistant's turn begins without.
-  lead = " " if data.template == "plain" else ""
+  lead = " " if template == "plain" else ""
   out = {kind: [] for kind in KINDS}
   for kind, (form, words, values) in _WORDS.items():
     said = [np.array(tokenizer.encode(lead + word), np.int32) for word in words]
@@ -77,7 +78,7 @@ def confidences(
         ids = template_lib.render(
           tokenizer,
           [{"role": "user", "content": text}],
-          data.template,
+          template,
           data.system,
           data.template_arguments,
         )

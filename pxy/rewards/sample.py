@@ -67,9 +67,19 @@ def right(answer: str, columns: dict) -> list[str]:
 
 def _text(value) -> str:
   if isinstance(value, float):
-    return str(int(value)) if value.is_integer() else f"{value:.15g}"
+    return number_text(value)
   one = isinstance(value, (str, int)) and not isinstance(value, bool)
   return str(value).strip() if one else ""
+
+
+def number_text(value: float) -> str:
+  """The decimal that a float means: 15 digits of it, 0.3 of 0.1 + 0.2.
+
+  7.0 is 7: pandas turns a column of integers with gaps into floats.
+  """
+  if value.is_integer() and abs(value) < 1e15:
+    return str(int(value))
+  return f"{value:.15g}"
 
 
 @dataclasses.dataclass(frozen=True)

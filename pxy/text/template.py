@@ -104,6 +104,14 @@ def using(tokenizer: tokenizer_lib.Tokenizer, kind: str) -> tokenizer_lib.Tokeni
   return found
 
 
+def prepared(
+  tokenizer: tokenizer_lib.Tokenizer, kind: str
+) -> tuple[tokenizer_lib.Tokenizer, str]:
+  """Tokenizer and kind with which `render` writes the same and opens no file: for who
+  renders many chats. Raises as `using`."""
+  return using(tokenizer, kind), "plain" if kind == "plain" else "chat"
+
+
 def _read(path: pathlib.Path) -> str:
   if not path.is_file():
     raise config.Error(f"template {path}: no such file")
@@ -185,8 +193,7 @@ def _listed(entries: list) -> str:
 
 def stops(tokenizer: tokenizer_lib.Tokenizer) -> str:
   """The tokens that end a response, for a person to read."""
-  pieces = {number: piece for piece, number in tokenizer.controls.items()}
-  return ", ".join(pieces[number] for number in tokenizer.stop_ids)
+  return ", ".join(tokenizer.pieces[number] for number in tokenizer.stop_ids)
 
 
 def variables(arguments: Sequence[str]) -> dict:
@@ -212,8 +219,7 @@ def variables(arguments: Sequence[str]) -> dict:
 
 def spell(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
   """Ids as text with the control pieces in it, for a person to check a prompt."""
-  pieces = {number: piece for piece, number in tokenizer.controls.items()}
-  runs = itertools.groupby(ids, key=lambda i: pieces.get(i))
+  runs = itertools.groupby(ids, key=tokenizer.pieces.get)
   return "".join(
     piece * len(list(run)) if piece is not None else tokenizer.decode(list(run))
     for piece, run in runs

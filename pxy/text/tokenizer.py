@@ -41,6 +41,7 @@ class Tokenizer(abc.ABC):
 
   Attributes:
     controls: id of each control piece.
+    pieces: the control piece of each such id.
     settings: the content of tokenizer_config.json.
     end_id: ends a chat message, hence a response.
     document_id: separates documents.
@@ -55,6 +56,7 @@ class Tokenizer(abc.ABC):
 
   def __init__(self, controls: dict[str, int], settings: dict):
     self.controls, self.settings = controls, settings
+    self.pieces = {number: piece for piece, number in controls.items()}
     eos = self._named("eos_token")
     eot = self._named("eot_token")
     end = self._first(_ENDS, eos) if eot is None else eot

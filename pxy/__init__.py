@@ -37,6 +37,7 @@ ORDER = (
   "run",  # a run: folder, session, one step, its numbers
   "aot",  # a run's programs compiled for a pod
   "report",  # plots and pages
+  "study",  # methods x worlds x seeds: cells, runners, verdicts
   "loop",  # START HERE
   "pretrain",  # the base model, by the same session
   "commands",  # the command line: uses all, is used by nothing

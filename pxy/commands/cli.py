@@ -51,6 +51,10 @@ COMMANDS = {
     "memory, FLOPs and collectives of a run on a TPU pod, without one",
   ),
   "score": (options.Score, "grades of responses in a file, by any grader"),
+  "study": (
+    options.Study,
+    "methods x worlds x seeds, and what they say of each claim",
+  ),
   "report": (options.Report, "report.md and report.html of one or several runs"),
   "data": (
     options.Data,
@@ -92,22 +96,31 @@ def _run(name: str, argv: list[str]) -> None:
     )
   if not {"-h", "--help"} & set(argv):
     xla_cache.keep()  # before an experiment may import JAX
+  read = chosen(name, argv)
+  from pxy.commands import malloc  # it loads the C library: not for --help
+
+  malloc.reuse()
+  importlib.import_module(f"pxy.commands.{name}").command(read)
+
+
+def chosen(name: str, argv: list[str]):
+  """The options of a command, read from what stands behind its name and checked.
+
+  Raises config.Error, one line, for what cannot be meant.
+  """
   kind, _ = COMMANDS[name]
   default = word = None
   if of := options.CONFIGS.get(kind):
     word = _named(argv)
     cfg = experiment.load(word, of) if word is not None else of()
     default = kind(experiment=tyro.MISSING, cfg=cfg)
-  chosen = _parse(kind, argv, name, default)
-  if word is not None and chosen.experiment != word:
+  found = _parse(kind, argv, name, default)
+  if word is not None and found.experiment != word:
     raise config.Error(
-      f"experiment {chosen.experiment}: put it before the options, pxy {name}"
-      f" {chosen.experiment} ..."
+      f"experiment {found.experiment}: put it before the options, pxy {name}"
+      f" {found.experiment} ..."
     )
-  from pxy.commands import malloc  # it loads the C library: not for --help
-
-  malloc.reuse()
-  importlib.import_module(f"pxy.commands.{name}").command(chosen)
+  return found
 
 
 def _named(argv: list[str]) -> str | None:

@@ -97,8 +97,45 @@ def _unknown(name: str) -> str:
   return f"pxy has none of that name; {hint}there are {', '.join(own())}"
 
 
+def study(word: str | pathlib.Path, kind):
+  """What `study()` of a file returns; a name without .py is one of pxy's own studies.
+
+  Raises config.Error, one line.
+  """
+  path, known = pathlib.Path(word), studies()
+  if not path.suffix and path.name == str(word):
+    if path.name not in known:
+      raise config.Error(
+        f"study {word}: pxy has none of that name, only {', '.join(known)}; a file is"
+        f" written {word}.py"
+      )
+    path = known[path.name]
+  if not path.is_file():
+    raise config.Error(f"study {word}: no such file")
+  try:
+    with _module(path, "study") as module:
+      value = module.study()
+  except config.Error as error:
+    raise config.Error(f"study {word}: {error}") from None
+  except Exception as error:
+    raise config.Error(
+      f"study {word}: {type(error).__name__}: {error}; run it with python to debug"
+    ) from error
+  if not isinstance(value, kind):
+    raise config.Error(
+      f"study {word}: study() returned {type(value).__name__}, not a {kind.__name__}"
+    )
+  return value
+
+
+def studies() -> dict[str, pathlib.Path]:
+  """The studies that came with pxy, by name."""
+  folder = next(iter(own().values())).parent / "studies"
+  return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
 @contextlib.contextmanager
-def _module(path: pathlib.Path) -> Iterator:
+def _module(path: pathlib.Path, function: str = "config") -> Iterator:
   """An experiment, with its folder first in sys.path. The files it imports from there
   are forgotten again: another experiment's `common` is another module."""
   folder = path.parent.resolve()
@@ -108,8 +145,8 @@ def _module(path: pathlib.Path) -> Iterator:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not callable(getattr(module, "config", None)):
-      raise config.Error("it defines no function config()")
+    if not callable(getattr(module, function, None)):
+      raise config.Error(f"it defines no function {function}()")
     yield module
   finally:
     sys.path.remove(str(folder))

@@ -425,3 +425,32 @@ CONFIGS = {
   Compile: config.Train,
 }
 """Those that take an experiment, and the config that it must give."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """Methods x worlds x seeds, and what they say of each claim: `pxy study claims`.
+
+  Each cell is a plain `pxy train` and a `pxy probe` in a folder of its own. A cell that
+  is done is left alone, one that was killed goes on; one that fails is a row of the
+  result. The folder gets report.md, forest.png and results.json. Exits 1 if a cell
+  failed.
+  """
+
+  study: tyro.conf.Positional[str]
+  """One that came with pxy, or a file whose study() returns a pxy.study.plan.Study."""
+  out: pathlib.Path = pathlib.Path("runs/study")
+  """The study's folder."""
+  jobs: Annotated[int, "1 to 2147483647"] = 1
+  """Cells at a time; the cores of this machine are shared among them."""
+  cell: str | None = None
+  """Only this one, WORLD/ARM/seedN, as an element of a job array does."""
+  print: Literal["slurm"] | None = None
+  """Print a Slurm job array of the cells that are left, and exit."""
+  dry_run: Annotated[
+    Flag,
+    tyro.conf.arg(
+      help="Print the cells, and what they will cost: three steps of each"
+      " world are measured where no cell is done yet."
+    ),
+  ] = False

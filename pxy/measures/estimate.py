@@ -198,47 +198,31 @@ def levels(n: int) -> tuple[float, float]:
   return low, 100 - low
 
 
-def difference(new: Sequence[Spec], old: Sequence[Spec]) -> Measure | None:
-  """new minus old, paired by problem: each a list of runs that differ by their seed.
+@dataclasses.dataclass(frozen=True)
+class Spread:
+  """A difference, and what it may be off by: the draw of problems and of runs.
 
-  Problems that one of the runs lacks are left out. Lists of the same length are paired
-  by place too. Raises fields.Error for different measures or no common problem.
+  Attributes:
+    value: new minus old.
+    problems_B: the difference on the problems of each draw.
+    runs_B: what the mean of so many runs may be off by; 0 of one.
+    units: the problems that all have.
   """
-  value, value_B, units = _paired(new, old)
-  if math.isnan(value):
-    return None
-  spec = new[0]
-  span = dataclasses.replace(spec, units=units, least=-math.inf, most=math.inf)
-  low, high = interval(value, value_B, span)
-  kind = "basic" if spec.biased else "percentile"
-  method = f"{spec.method}; paired {kind} bootstrap of {len(units)} problems"
-  if len(new) > 1 or len(old) > 1:
-    method += f" and of {len(new)} against {len(old)} runs"
-  return Measure(value, low, high, None, len(units), method)
+
+  value: float
+  problems_B: np.ndarray
+  runs_B: np.ndarray
+  units: tuple[str, ...]
+
+  @property
+  def value_B(self) -> np.ndarray:
+    """Both together."""
+    return self.problems_B + self.runs_B
 
 
-def p_value(new: Sequence[Spec], old: Sequence[Spec]) -> float:
-  """Two-sided, of the difference: twice the share of draws on the other side of 0."""
-  value, value_B, _ = _paired(new, old)
-  value_B = value_B[~np.isnan(value_B)]
-  if math.isnan(value) or not len(value_B):
-    return math.nan
-  below, above = np.sum(value_B <= 0), np.sum(value_B >= 0)
-  return float(min(1.0, 2 * (min(below, above) + 1) / (len(value_B) + 1)))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-  """Adjusted p-values of the comparisons of one study (Holm 1979): the i-th smallest
-  of m times m - i + 1, never less than the one before it."""
-  order = np.argsort(p, kind="stable")
-  scaled = np.asarray(p, np.float64)[order] * np.arange(len(p), 0, -1)
-  out = np.empty(len(p))
-  out[order] = np.minimum(np.maximum.accumulate(scaled), 1)
-  return out.tolist()
-
-
-def _paired(new, old):
-  """(value, value_B, common units) of a difference."""
+def spread(new: Sequence[Spec], old: Sequence[Spec]) -> Spread:
+  """The difference that `difference` gives the interval of; same arguments, same
+  errors."""
   named = {spec.name for spec in (*new, *old)}
   if len(named) != 1:
     raise fields.Error(
@@ -253,10 +237,54 @@ def _paired(new, old):
   new_SB, old_SB = (_of_runs(specs, units) for specs in (new, old))
   parts = [new_SB - old_SB] if len(new) == len(old) else [new_SB, -old_SB]
   mean_B, rng = sum(part.mean(0) for part in parts), np.random.default_rng([SEED, 1])
-  value, value_B = float(mean_B[0]), mean_B[1:]
+  luck_B = np.zeros(DRAWS)
   for part in parts:
-    value_B = value_B + _luck(rng, part[:, 0])
-  return value, value_B, units
+    luck_B = luck_B + _luck(rng, part[:, 0])
+  return Spread(float(mean_B[0]), mean_B[1:], luck_B, units)
+
+
+def difference(new: Sequence[Spec], old: Sequence[Spec]) -> Measure | None:
+  """new minus old, paired by problem: each a list of runs that differ by their seed.
+
+  Problems that one of the runs lacks are left out. Lists of the same length are paired
+  by place too. Raises fields.Error for different measures or no common problem.
+  """
+  found = spread(new, old)
+  value, value_B, units = found.value, found.value_B, found.units
+  if math.isnan(value):
+    return None
+  spec = new[0]
+  span = dataclasses.replace(spec, units=units, least=-math.inf, most=math.inf)
+  low, high = interval(value, value_B, span)
+  kind = "basic" if spec.biased else "percentile"
+  method = f"{spec.method}; paired {kind} bootstrap of {len(units)} problems"
+  if len(new) > 1 or len(old) > 1:
+    method += f" and of {len(new)} against {len(old)} runs"
+  return Measure(value, low, high, None, len(units), method)
+
+
+def p_value(new: Sequence[Spec], old: Sequence[Spec]) -> float:
+  """Two-sided, of the difference: twice the share of draws on the other side of 0."""
+  return beyond_zero(spread(new, old))
+
+
+def beyond_zero(found: Spread) -> float:
+  """The p-value of a difference."""
+  value_B = found.value_B[~np.isnan(found.value_B)]
+  if math.isnan(found.value) or not len(value_B):
+    return math.nan
+  below, above = np.sum(value_B <= 0), np.sum(value_B >= 0)
+  return float(min(1.0, 2 * (min(below, above) + 1) / (len(value_B) + 1)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+  """Adjusted p-values of the comparisons of one study (Holm 1979): the i-th smallest
+  of m times m - i + 1, never less than the one before it."""
+  order = np.argsort(p, kind="stable")
+  scaled = np.asarray(p, np.float64)[order] * np.arange(len(p), 0, -1)
+  out = np.empty(len(p))
+  out[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+  return out.tolist()
 
 
 def _of_runs(specs, units):

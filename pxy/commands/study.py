@@ -1,0 +1,145 @@
+"""`pxy study`: every cell of a study, and what they say of its claims."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+
+from pxy import config, fields, files
+from pxy.commands import cli, experiment
+from pxy.study import cell as cell_lib
+from pxy.study import local, page, plan, results, slurm
+
+
+def command(options) -> None:
+  """`pxy study`; options are options.Study. Exits 1 if a cell failed."""
+  study, out = experiment.study(options.study, plan.Study), options.out
+  configs = _configs(study)
+  kept = _identities(study, configs, out)
+  left = [cell for cell in _asked(study, options.cell) if not _done(cell, out)]
+  if options.print is not None:
+    fields.need(left, f"--print {options.print}: every cell is done")
+    print(slurm.script(options.study, str(out), left), end="")
+    return
+  if options.dry_run:
+    _show_plan(study, configs, options)
+    return
+  files.writable(out / "study.json", f"--out {out}")
+  files.write_json(out / "study.json", kept)
+  steps = {name: cfg.steps for name, cfg in configs.items()}
+  stopped = local.Runner(out, options.jobs, steps).run(left)
+  if options.cell is None:
+    found = results.Results(study, out).to_json()
+    for one in found["claims"]:
+      print(f"{one['world']}: {one['text']}: {one['verdict']}")
+    print(f"report: {page.write(out, found)}")
+  if stopped:
+    raise SystemExit(128 + stopped)
+  asked = _asked(study, options.cell)
+  if any(cell_lib.state(cell, out)["state"] == cell_lib.FAILED for cell in asked):
+    raise SystemExit(1)
+
+
+def _configs(study: plan.Study) -> dict[str, config.Train]:
+  """What each cell trains, by its name; checked."""
+  made, out = {}, {}
+  for cell in study.cells():
+    key = cell.world.name, cell.arm.name  # reading options takes a tenth of a second
+    try:
+      if key not in made:
+        made[key] = cli.chosen("train", cell.training()[1:]).cfg
+      out[cell.name] = dataclasses.replace(made[key], seed=cell.seed)
+      config.check(out[cell.name])
+    except config.Error as error:
+      raise config.Error(f"cell {cell.name}: {error}") from None
+  return out
+
+
+def _identities(study, configs, out: pathlib.Path) -> dict[str, dict]:
+  """What study.json holds of each cell, those of before included.
+
+  Raises config.Error for two cells that are one run, and for a cell that is there as
+  another.
+  """
+  made = {c.name: cell_lib.identity(c, configs[c.name]) for c in study.cells()}
+  seen: dict[str, str] = {}
+  for name, one in made.items():
+    other = seen.setdefault(one["config"], name)
+    fields.need(
+      other == name,
+      f"cells {other} and {name} are one and the same run: let their options differ, or"
+      " leave one out",
+    )
+  before = {}
+  if (out / "study.json").is_file():
+    before = json.loads((out / "study.json").read_text(encoding="utf-8"))
+  for name, one in made.items():
+    fields.need(
+      name not in before or before[name] == one,
+      f"cell {name} is another than {out} has results of: give the changed study"
+      f" its own --out, or delete {out / name} and its line in study.json",
+    )
+  return before | made
+
+
+def _asked(study: plan.Study, name: str | None) -> tuple[plan.Cell, ...]:
+  cells = study.cells()
+  if name is None:
+    return cells
+  found = tuple(cell for cell in cells if cell.name == name)
+  fields.need(found, f"--cell {name}: there is none; the first is {cells[0].name}")
+  return found
+
+
+def _done(cell: plan.Cell, out: pathlib.Path) -> bool:
+  return cell_lib.state(cell, out)["state"] == cell_lib.DONE
+
+
+def _show_plan(study, configs, options) -> None:
+  """Cells, time and disk."""
+  total, disk = 0.0, 0
+  for world in study.worlds:
+    cells = [cell for cell in study.cells() if cell.world == world]
+    left = [cell for cell in cells if not _done(cell, options.out)]
+    seconds, size, how = _cost(world, cells, configs, options.out)
+    total, disk = total + seconds * len(left), disk + size * len(left)
+    print(
+      f"{world.name}: {len(cells)} cells, {len(left)} to do; each about"
+      f" {local.clock(seconds)} and {size / 1e6:.0f} MB, {how}"
+    )
+  print(
+    f"in all {local.clock(total / options.jobs)} with --jobs {options.jobs}, and"
+    f" {disk / 1e9:.1f} GB in {options.out}"
+  )
+
+
+def _cost(world, cells, configs, out: pathlib.Path) -> tuple[float, int, str]:
+  """Seconds and bytes of a cell, and where they are from."""
+  done = [cell for cell in cells if _done(cell, out)]
+  if done:
+    took = [cell_lib.state(cell, out)["seconds"] for cell in done]
+    size = sum(_size(out / cell.name) for cell in done) // len(done)
+    return sum(took) / len(took), size, f"as the {len(done)} that are done"
+  with tempfile.TemporaryDirectory() as folder:
+    run, start = pathlib.Path(folder, "run"), time.monotonic()
+    words = [*cells[0].training(), "--steps", "3", "--out", str(run)]
+    made = subprocess.run(
+      cell_lib.argv(words), capture_output=True, text=True, check=False
+    )
+    whole = time.monotonic() - start
+    if made.returncode:
+      said = [line for line in made.stderr.splitlines() if line.strip()]
+      raise config.Error(
+        f"cell {cells[0].name}, 3 steps: {(said or ['it said nothing'])[-1]}"
+      )
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [x for x in map(json.loads, lines) if x["step"] and "timing_s/step" in x]
+    each, size = steps[-1]["timing_s/step"], _size(run)
+  more = configs[cells[0].name].steps - 3
+  return whole + more * each, size, f"by 3 steps, {each:.1f} s each"
+
+
+def _size(folder: pathlib.Path) -> int:
+  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,102 @@
+"""One cell: a plain `pxy train`, then `pxy probe`, in a folder that says how it stands.
+
+    DIR/world/dsrl/seed0/run/         what `pxy train` writes
+    DIR/world/dsrl/seed0/probe.json   what `pxy probe` found; samples/ has the responses
+    DIR/world/dsrl/seed0/log.txt      what both said
+    DIR/world/dsrl/seed0/cell.json    once it has ended: done, or failed and why
+
+A cell that is done is left alone; one that was killed goes on where the run's last
+checkpoint is; one that failed is tried again when the study is started again.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import sys
+
+from pxy import __version__, fields, files
+from pxy.study import plan
+
+DONE, FAILED, OPEN = "done", "failed", "open"
+
+
+def commands(cell: plan.Cell, out: pathlib.Path) -> list[list[str]]:
+  """What is run, one after the other: the words after `pxy`. Any of them may be run by
+  hand."""
+  folder = out / cell.name
+  made = [[*cell.training(), "--out", str(folder / "run")]]
+  if cell.world.probes:
+    made.append([
+      "probe", str(folder / "run"), *cell.world.probes,
+      "--save", str(folder / "samples"), "--json", str(folder / "probe.json"),
+    ])  # fmt: skip
+  return made
+
+
+def ended(words: list[str], folder: pathlib.Path) -> bool:
+  """Whether one of a cell's commands has done what it is for."""
+  if words[0] == "train":
+    return (folder / "run" / "summary.json").is_file()
+  return (folder / "probe.json").is_file()
+
+
+def argv(words: list[str]) -> list[str]:
+  """A command of this very pxy."""
+  return [sys.executable, "-m", "pxy", *words]
+
+
+def identity(cell: plan.Cell, cfg) -> dict:
+  """What makes its numbers: the whole config, what is asked, and which code it was."""
+  whole = json.dumps([fields.to_dict(cfg), list(cell.world.probes)], sort_keys=True)
+  return {"config": hashlib.sha256(whole.encode()).hexdigest()[:16]}
+
+
+def versions() -> dict:
+  """Of the code that runs."""
+  return {"pxy": __version__, "jax": importlib.metadata.version("jax")}
+
+
+def state(cell: plan.Cell, out: pathlib.Path) -> dict:
+  """cell.json; {"state": "open"} where it has not ended."""
+  try:
+    found = json.loads((out / cell.name / "cell.json").read_text(encoding="utf-8"))
+  except (FileNotFoundError, ValueError):
+    return {"state": OPEN}
+  return found if isinstance(found, dict) and "state" in found else {"state": OPEN}
+
+
+def write(cell: plan.Cell, out: pathlib.Path, word: str, **more) -> None:
+  """Says how a cell has ended."""
+  value = {"state": word, "versions": versions(), **more}
+  files.write_json(out / cell.name / "cell.json", value)
+
+
+def tail(folder: pathlib.Path) -> str:
+  """The last thing that was said, for a cell that failed."""
+  try:
+    lines = (
+      (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    )
+  except FileNotFoundError:
+    return "it said nothing"
+  said = [line.strip() for line in lines if line.strip()]
+  own = [line for line in said if line.startswith("pxy: ")]
+  return (own or said or ["it said nothing"])[-1][:300]
+
+
+def step(folder: pathlib.Path) -> int:
+  """Steps that its run has written down."""
+  try:
+    with open(folder / "run" / "metrics.jsonl", "rb") as file:
+      file.seek(0, 2)
+      file.seek(max(0, file.tell() - 65536))
+      lines = file.read().split(b"\n")
+  except FileNotFoundError:
+    return 0
+  for line in reversed(lines):
+    try:
+      return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+      continue
+  return 0

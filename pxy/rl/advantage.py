@@ -178,6 +178,8 @@ def overlong(
   Returns:
     (rewards_PR, valid_PR)
   """
+  for name, x in (("length_PR", length_PR), ("truncated_PR", truncated_PR)):
+    check.need(name, x, np.shape(rewards_PR), "any", "a number for each reward")
   xp = _namespace(rewards_PR)
   if rule == "keep":
     return rewards_PR, valid_PR

@@ -85,18 +85,18 @@ def shapes(rollouts, **arrays) -> None:
   B are the responses, T their tokens and S those of the prompts. Raises fields.Error.
   """
   size = {"": ()}
-  for suffix, x in (("BS", rollouts.prompt_BS), ("BT", rollouts.response_BT)):
-    shape = _like(suffix, x).shape
-    name = "prompt_BS" if suffix == "BS" else "response_BT"
+  for name in ("prompt_BS", "response_BT"):
+    suffix, shape = name[-2:], _like(name, getattr(rollouts, name)).shape
     fields.need(
-      len(shape) == 2, f"{name} has shape {shape}, where {tuple(suffix)} is wanted"
+      len(shape) == 2,
+      f"{name} has shape {shape}, where ({', '.join(suffix)}) is wanted: {_IDS}",
     )
     size[suffix] = shape
   size["BS"] = (size["BT"][0], size["BS"][1])
   size["B"] = size["BT"][:1]
   for name, x in arrays.items():
-    if x is not None:
-      suffix = name.rpartition("_")[2] if "_" in name else ""
+    suffix = name.rpartition("_")[2] if "_" in name else ""
+    if x is not None and suffix in size:
       kind, what = ARRAYS.get(name, ("any", f"axes {suffix} of the rollouts"))
       need(name, x, size[suffix], kind, what)
 

@@ -78,6 +78,8 @@ def _entry(loss: Callable[_P, _R]) -> Callable[_P, _R]:
     bound.arguments |= {name: check.array(x) for name, x in given.items()}
     return jitted(*bound.args, **bound.kwargs)
 
+  for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
+    setattr(call, name, getattr(jitted, name))  # as jitted functions have them
   return call
 
 
@@ -156,7 +158,8 @@ def marginal_loss(
 def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None):
   """What the loss of these responses is divided by: tokens or sequences, a scalar.
 
-  Where it is 0, no response takes part, and loss and gradient are 0.
+  Where it is 0, no response takes part, and loss and gradient are 0. A sign filter of
+  the term without selected_B is an Error.
   """
   return _reduction(term, rollouts, selected_B)[1]
 

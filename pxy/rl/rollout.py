@@ -20,6 +20,8 @@ from pxy import fields
 class Rollouts:
   """P * R responses in group order, padded to common lengths with anything.
 
+  Made by hand, they are as good as `check.batch(rollouts, vocab=...)` says.
+
   Attributes:
     prompt_BS: prompt ids, from column 0.
     prompt_len_B: their lengths, at least 1.

@@ -14,7 +14,7 @@ under jit. Left out: advantages per token (critics, GAE).
 """
 
 from pxy import fields, imports
-from pxy.rl import choose
+from pxy.rl import check, choose
 
 jax, jnp = imports.later("jax"), imports.later("jax.numpy")
 np = imports.later("numpy")
@@ -39,8 +39,11 @@ def compute(term, rewards_PR, valid_PR):
     (adv_PR float32, selected_PR bool); excluded samples are not selected.
 
   Raises:
-    fields.Error: a function of the user's own gives another shape, or no finite number.
+    fields.Error: rewards or valid samples are not [P, R], or a valid one has no finite
+      reward; a function of the user's own gives another shape, or no finite number.
+      Under jit, where it is not known, the advantage of such a sample is nan.
   """
+  check.rewards(rewards_PR, valid_PR)
   valid_PR = _namespace(rewards_PR).asarray(valid_PR, bool)
   if term.select == "all":
     return estimate(term, rewards_PR, valid_PR), valid_PR
@@ -49,6 +52,8 @@ def compute(term, rewards_PR, valid_PR):
   else:
     adv_PR = estimate(term, rewards_PR, valid_PR)
   wanted_PR = adv_PR < 0 if term.select == "negative" else adv_PR > 0
+  # What is nan is of neither sign: it stays, so that the loss says so.
+  wanted_PR |= _namespace(adv_PR).isnan(adv_PR)
   return adv_PR, wanted_PR & valid_PR
 
 
@@ -58,6 +63,7 @@ def estimate(term, rewards_PR, valid_PR):
   The function gets rewards that are nan where not valid: if it forgets them, that shows
   at once. Raises fields.Error as `compute` does.
   """
+  check.rewards(rewards_PR, valid_PR)
   xp = _namespace(rewards_PR)
   rewards_PR = xp.where(valid_PR, _number(rewards_PR), xp.nan)
   adv_PR = _called(term, rewards_PR, valid_PR)
@@ -115,7 +121,8 @@ def reinforce(rewards_PR, valid_PR):
 def sign(rewards_PR, valid_PR):
   """+1 if r > 0, else -1."""
   xp, rewards_PR = _namespace(rewards_PR), _clean(rewards_PR, valid_PR)
-  return _float32(xp.where(valid_PR, xp.where(rewards_PR > 0, 1.0, -1.0), 0.0))
+  sign_PR = xp.where(rewards_PR > 0, 1.0, xp.where(rewards_PR <= 0, -1.0, xp.nan))
+  return _float32(xp.where(valid_PR, sign_PR, 0.0))
 
 
 def w_reinforce(rewards_PR, valid_PR, lam: float):
@@ -127,6 +134,7 @@ def w_reinforce(rewards_PR, valid_PR, lam: float):
 
 def batch(rewards_PR, valid_PR):
   """grpo with the batch as one group: REINFORCE++ by sample, arXiv 2501.03262."""
+  check.rewards(rewards_PR, valid_PR)
   xp = _namespace(rewards_PR)
   flat = (1, -1)
   adv_1R = grpo(
@@ -170,6 +178,8 @@ def overlong(
   Returns:
     (rewards_PR, valid_PR)
   """
+  for name, x in (("length_PR", length_PR), ("truncated_PR", truncated_PR)):
+    check.need(name, x, np.shape(rewards_PR), "any", "a number for each reward")
   xp = _namespace(rewards_PR)
   if rule == "keep":
     return rewards_PR, valid_PR
@@ -199,6 +209,7 @@ def _number(rewards_PR):
 
 
 def _clean(rewards_PR, valid_PR):
+  check.rewards(rewards_PR, valid_PR)
   return _namespace(rewards_PR).where(valid_PR, _number(rewards_PR), 0.0)
 
 

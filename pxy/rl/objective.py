@@ -14,6 +14,9 @@ stop_gradient(logp) and cost nothing.
 Losses of parts of a batch (micro-batches, devices of a shard_map) add up to that of the
 whole when each is given the whole's `total`, the sum of the parts' `weight`.
 
+Wrong input is an error, and what only the device knows of it makes loss and gradient
+nan (rl/check.py).
+
 For `mixture` contexts the log-prob of a response under the mean of C prompts is spread
 over its tokens by the chain rule, log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1)
 with s_k(t) = sum_{u<=t} log p(y_u | x_k, y_<u), so that every surrogate works on it and
@@ -23,14 +26,16 @@ copy.
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from pxy import fields
-from pxy.rl import metrics, pack, reduction, rollout, surrogate, view
+from pxy.rl import check, metrics, pack, reduction, rollout, surrogate, view
+from pxy.rl import context as context_lib
 from pxy.rl import term as term_lib
 
 Term = term_lib.Term
@@ -38,6 +43,7 @@ CONDITIONAL = Term()
 MARGINAL = Term(space="marginal", advantage="mean")
 
 Score = Callable[[Any, pack.Packed], tuple[jax.Array, jax.Array]]
+_P, _R = ParamSpec("_P"), TypeVar("_R")
 
 
 _IN_THE_DATA = (
@@ -58,7 +64,26 @@ def kernel(term: Term) -> Term:
   return dataclasses.replace(term, **dropped)
 
 
-@functools.partial(jax.jit, static_argnames=("score", "term"))
+def _entry(loss: Callable[_P, _R]) -> Callable[_P, _R]:
+  """The loss, jitted; before that its input is checked, and lists become arrays."""
+  jitted = jax.jit(loss, static_argnames=("score", "term"))
+  signature = inspect.signature(loss)
+
+  @functools.wraps(loss)
+  def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    bound = signature.bind(*args, **kwargs)
+    skipped = "score", "params", "term"
+    given = {k: v for k, v in bound.arguments.items() if k not in skipped}
+    check.batch(**given)
+    bound.arguments |= {name: check.array(x) for name, x in given.items()}
+    return jitted(*bound.args, **bound.kwargs)
+
+  for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
+    setattr(call, name, getattr(jitted, name))  # as jitted functions have them
+  return call
+
+
+@_entry
 def conditional_loss(
   score: Score,
   params,
@@ -81,12 +106,17 @@ def conditional_loss(
     term: clip, reduction, KL and coefficient; static. Its space must be this one; its
       context, filter and advantage are the caller's, in context, selected_B and adv_B.
     selected_B: responses in the mean; None: all.
-    total: what the sum over tokens is divided by; None: the `weight` of these.
+    total: what the sum over tokens is divided by, > 0, or 0 where no response counts;
+      None: the `weight` of these.
     old_BT, ref_BT: log-probs [B, T] of the response tokens before the first of several
       updates, and under a reference model; None where not needed.
 
   Returns:
     (loss, metrics): a scalar, and metrics that know their reduction (pxy.rl.metrics).
+
+  Raises:
+    fields.Error: an argument has another shape or type, or a value that cannot be right
+      and is known; under jit, such a value makes loss and gradient nan.
   """
   _belongs(term, "conditional")
   if (term.kl == "none") != (ref_BT is None):
@@ -96,7 +126,7 @@ def conditional_loss(
   return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
 
 
-@functools.partial(jax.jit, static_argnames=("score", "term"))
+@_entry
 def marginal_loss(
   score: Score,
   params,
@@ -118,6 +148,7 @@ def marginal_loss(
   The other arguments and the result are those of `conditional_loss`.
   """
   _belongs(term, "marginal")
+  _fits(term, context)
   fixed = not isinstance(context, view.View)
   view_ = view.marginal(rollouts, context) if fixed else context
   given = (term, selected_B, total, old_BT, None)
@@ -127,7 +158,8 @@ def marginal_loss(
 def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None):
   """What the loss of these responses is divided by: tokens or sequences, a scalar.
 
-  Where it is 0, no response takes part, and loss and gradient are 0.
+  Where it is 0, no response takes part, and loss and gradient are 0. A sign filter of
+  the term without selected_B is an Error.
   """
   return _reduction(term, rollouts, selected_B)[1]
 
@@ -140,7 +172,26 @@ def _belongs(term, space):
     )
 
 
+def _fits(term, context):
+  """Refuses a context that is not of the prompts that the term wants."""
+  wanted = context_lib.of(term)
+  fixed = not isinstance(context, view.View)
+  found = None if fixed else context.context_CBS.shape[0]
+  fields.need(
+    wanted.ids is not None or found == wanted.copies(term),
+    f"context is {'fixed ids' if fixed else f'a view of {found}'}, where"
+    f" context={term.context!r} of the term wants a view of {wanted.copies(term)}:"
+    f" view.{term.context}(rollouts, ...)",
+  )
+
+
 def _reduction(term, rollouts, selected_B):
+  fields.need(
+    term.select == "all" or selected_B is not None,
+    f"selected_B is None, and term.select is {term.select!r}: without it all would"
+    " count; it is the second result of advantage.compute, selected_PR.reshape(-1)",
+  )
+  check.shapes(rollouts, selected_B=selected_B)
   length_B = jnp.asarray(rollouts.response_len_B)
   if selected_B is not None:
     length_B = jnp.where(selected_B, length_B, 0)
@@ -162,12 +213,15 @@ def _of_rollouts(
 ):
   weight_B, own = _reduction(term, rollouts, selected_B)
   total = own if total is None else total
-  weight_B = term.coef * weight_B / jnp.where(total > 0, total, 1.0)
+  divides = (total > 0) & (total < jnp.inf)
+  weight_B = term.coef * weight_B / jnp.where(divides, total, 1.0)
   packed = pack.rows(
     view_, rollouts, adv_B, weight_B, on_policy=on_policy, old_BT=old_BT, ref_BT=ref_BT
   )
   value, (found, _) = loss(score, params, packed, (term,))
-  return value, found
+  sound = check.sound(rollouts, view_, packed, total, own)
+  value = value * jnp.where(sound, 1.0, jnp.nan).astype(value.dtype)
+  return value, found | {"actor/pg_loss": metrics.Sum(jax.lax.stop_gradient(value))}
 
 
 def loss(
@@ -187,6 +241,7 @@ def loss(
     the first update, 0 where there is nothing to compare.
   """
   logp_BT, entropy_BT = score(params, packed)
+  check.scored(logp_BT, entropy_BT, packed)
   if packed.copies_BTC is not None:
     logp_BT = mixed(logp_BT, packed)
   # Outside the mask nothing may leak in, not even nan * 0.

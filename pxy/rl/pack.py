@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pxy.rl import check
+
 Array = np.ndarray | jax.Array
 
 
@@ -80,7 +82,10 @@ def rows(
       sampler log-probs are nan, since there is nothing to compare them with.
     old_BT, ref_BT: log-probs of the response tokens [B, T] before the first update and
       under a reference model, or None.
+
+  Raises fields.Error where one of them has another shape.
   """
+  check.shapes(rollouts, adv_B=adv_B, weight_B=weight_B, old_BT=old_BT, ref_BT=ref_BT)
   xp = jnp if isinstance(rollouts.response_BT, jax.Array) else np
   context_CBS, context_len_CB = map(xp.asarray, (view.context_CBS, view.length_CB))
   copies, size, context_width = context_CBS.shape

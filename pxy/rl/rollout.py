@@ -12,11 +12,15 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from pxy import fields
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
   """P * R responses in group order, padded to common lengths with anything.
+
+  Made by hand, they are as good as `check.batch(rollouts, vocab=...)` says.
 
   Attributes:
     prompt_BS: prompt ids, from column 0.
@@ -36,8 +40,14 @@ class Rollouts:
 
   @property
   def groups(self) -> int:
-    """P, the prompts that were answered."""
-    return self.prompt_len_B.shape[0] // self.group_size
+    """P, the prompts that were answered; fields.Error where groups are not whole."""
+    rows, size = self.prompt_len_B.shape[0], self.group_size
+    fields.need(
+      isinstance(size, int) and size >= 1 and rows % size == 0,
+      f"group_size {size} does not divide the {rows} responses: cut rollouts between"
+      " groups, with rollouts.take, or give group_size=1",
+    )
+    return rows // size
 
   def take(self, groups: slice) -> "Rollouts":
     """The rollouts of a range of groups (for several updates per batch)."""
@@ -53,22 +63,71 @@ def stack(
 ) -> Rollouts:
   """Rollouts from ragged numpy: prompts[p], ids[p][r] and logps[p][r] per response.
 
-  logps are in nats. Raises ValueError where groups differ in size, or a response and
-  its log-probs in length.
+  logps are in nats. Raises fields.Error where they are not in this order: a prompt for
+  each group, groups of one size, ids 1-D integers, a log-prob for each.
   """
+  found = len(prompts), len(ids), len(logps)
+  fields.need(
+    len(set(found)) == 1 and found[0],
+    f"prompts, ids and logps have lengths {found}, where one length P >= 1 is wanted:"
+    " prompts[p], ids[p][r], logps[p][r]",
+  )
   size = len(ids[0])
-  flat_ids = [np.asarray(x, np.int32) for group in ids for x in group]
+  for name, nested in (("ids", ids), ("logps", logps)):
+    sizes = sorted({len(group) for group in nested})
+    fields.need(
+      sizes == [size] and size,
+      f"{name}[p] have {sizes} responses, where every prompt needs the same number, one"
+      f" at least: {name}[p][r]",
+    )
+  flat_prompts = [_ids(f"prompts[{p}]", x) for p, x in enumerate(prompts)]
+  flat_ids = [
+    _ids(f"ids[{p}][{r}]", x) for p in range(len(ids)) for r, x in enumerate(ids[p])
+  ]
   flat_logps = [np.asarray(x, np.float32) for group in logps for x in group]
-  if any(len(group) != size for group in ids):
-    raise ValueError("every prompt needs the same number of responses")
-  prompt_BS, prompt_len_B = pad([p for p in prompts for _ in range(size)], np.int32)
+  empty = [p for p, x in enumerate(flat_prompts) if not x.size]
+  fields.need(
+    not empty,
+    f"prompts[{empty and empty[0]}] has shape (0,), where (S,) with S >= 1 is wanted:"
+    " a prompt needs one token at least, a start token",
+  )
+  for i, (x, y) in enumerate(zip(flat_ids, flat_logps, strict=True)):
+    fields.need(
+      x.shape == y.shape,
+      f"logps[{i // size}][{i % size}] has shape {y.shape}, where {x.shape} is wanted:"
+      " every response token needs its log-prob",
+    )
+  prompt_BS, prompt_len_B = pad(
+    [p for p in flat_prompts for _ in range(size)], np.int32
+  )
   response_BT, response_len_B = pad(flat_ids, np.int32)
-  logp_BT, logp_len_B = pad(flat_logps, np.float32)
-  if (logp_len_B != response_len_B).any():
-    raise ValueError("every response token needs its log-prob")
+  logp_BT, _ = pad(flat_logps, np.float32)
   return Rollouts(
     prompt_BS, prompt_len_B, response_BT, response_len_B, logp_BT, group_size=size
   )
+
+
+def _ids(name, x) -> np.ndarray:
+  """Ids of one sequence, 1-D; an empty list has no type yet."""
+  try:
+    x = np.asarray(x)
+  except ValueError:  # of several lengths
+    x = np.asarray(x, object)
+  fields.need(
+    x.ndim == 1 and x.dtype != object,
+    f"{name} has shape {x.shape}, where one sequence of ids is wanted:"
+    f" {'a prompt for each group, prompts[p]' if name[0] == 'p' else 'ids[p][r]'}",
+  )
+  fields.need(
+    not x.size or np.issubdtype(x.dtype, np.integer),
+    f"{name} has numbers of type {x.dtype}, where token ids are wanted: integers",
+  )
+  fields.need(
+    not x.size or (x.min() >= 0 and x.max() < 2**31),
+    f"{name} holds {x.min(initial=0)} to {x.max(initial=0)}, where token ids are"
+    " wanted: 0 to 2147483647",
+  )
+  return x.astype(np.int32)
 
 
 def pad(rows: Sequence[np.ndarray], dtype) -> tuple[np.ndarray, np.ndarray]:

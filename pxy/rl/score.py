@@ -23,7 +23,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pxy.rl import draw, logprob, objective, pack
+from pxy import fields
+from pxy.rl import check, draw, logprob, objective, pack
 
 Inputs = Callable[[pack.Packed], tuple]
 Apply = Callable[..., jax.Array]
@@ -34,13 +35,13 @@ def tokens(packed: pack.Packed) -> tuple:
 
   It reads every row as one sequence from position 0: right where a row holds one
   response, as in the losses of objective.py. Rows of several (`mixture` contexts,
-  pack.bins) need `segmented`; a mixture is refused here with a ValueError.
+  pack.bins) need `segmented`; a mixture is refused here with a fields.Error.
   """
-  if packed.copies_BTC is not None:
-    raise ValueError(
-      "a mixture puts several sequences in a row, and inputs=score.tokens would let"
-      " them see each other: give the model segment ids with inputs=score.segmented"
-    )
+  fields.need(
+    packed.copies_BTC is None,
+    "a mixture puts several sequences in a row, and inputs=score.tokens would let"
+    " them see each other: give the model segment ids with inputs=score.segmented",
+  )
   return (packed.tokens_BT,)
 
 
@@ -69,11 +70,16 @@ def from_logits(
     apply: pure; logits of any float type are read in float32.
     inputs: what of the rows the model takes: `tokens`, `segmented` or your own.
     temperature, top_k, top_p: of the distribution; see rl/draw.py.
+
+  Raises fields.Error for a temperature, top_k or top_p out of range. An id outside the
+  vocabulary, of a response or before it, has the log-prob nan.
   """
-  _check(temperature)
+  check.sampling(temperature, top_k, top_p)
 
   def score(params, packed):
-    z_BTV = apply(params, *inputs(packed)).astype(jnp.float32) / temperature
+    z_BTV = apply(params, *inputs(packed))
+    check.given("apply", z_BTV, packed, "logits of the next token, [B, T, V]")
+    z_BTV = z_BTV.astype(jnp.float32) / temperature
     hit_BTV = packed.targets_BT[..., None] == jnp.arange(z_BTV.shape[-1])[None, None]
     if top_k or top_p < 1:
       flat_NV = jax.lax.stop_gradient(z_BTV).reshape(-1, z_BTV.shape[-1])
@@ -82,6 +88,7 @@ def from_logits(
       z_BTV = jnp.where(hit_BTV | (z_BTV >= floor_BT[..., None]), z_BTV, -1e30)
     logp_BTV = jax.nn.log_softmax(z_BTV)
     logp_BT = jnp.sum(jnp.where(hit_BTV, logp_BTV, 0.0), axis=-1)
+    logp_BT *= check.known_ids(packed, z_BTV.shape[-1])
     return logp_BT, -jnp.sum(jnp.exp(logp_BTV) * logp_BTV, axis=-1)
 
   return score
@@ -106,17 +113,25 @@ def from_hidden(
     apply, head: pure.
     inputs, temperature, top_k, top_p: those of `from_logits`.
     softcap, chunk, shards, forward_mode: those of logprob.logprob.
+
+  Raises fields.Error, and refuses ids, as `from_logits`.
   """
-  _check(temperature)
+  check.sampling(temperature, top_k, top_p)
   how = {"temperature": temperature, "softcap": softcap}
 
   def score(params, packed):
     hidden_BTD, head_DV = apply(params, *inputs(packed)), head(params)
+    check.given("apply", hidden_BTD, packed, "hidden states, [B, T, D]")
+    fields.need(
+      jnp.ndim(head_DV) == 2 and head_DV.shape[0] == hidden_BTD.shape[-1],
+      f"head has shape {jnp.shape(head_DV)}, where ({hidden_BTD.shape[-1]}, V) is"
+      " wanted: of the width of the hidden states, and the vocabulary",
+    )
     floor_BT = None
     if top_k or top_p < 1:
       floor_BT = logprob.floor(hidden_BTD, head_DV, top_k=top_k, top_p=top_p, **how)
       floor_BT = _where_drawn(packed, floor_BT)
-    return logprob.logprob(
+    logp_BT, entropy_BT = logprob.logprob(
       hidden_BTD,
       head_DV,
       packed.targets_BT,
@@ -126,6 +141,7 @@ def from_hidden(
       forward_mode=forward_mode,
       **how,
     )
+    return logp_BT * check.known_ids(packed, head_DV.shape[1]), entropy_BT
 
   return score
 
@@ -178,13 +194,6 @@ def equinox(model, *, method: str = "__call__") -> tuple[Apply, object]:
     return jax.vmap(getattr(merged, method))(*inputs)
 
   return apply, params
-
-
-def _check(temperature: float) -> None:
-  if not temperature > 0:
-    raise ValueError(
-      f"temperature {temperature}: must be > 0; greedy tokens are scored at 1"
-    )
 
 
 def _where_drawn(packed, floor_BT):

@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pxy.rl import rollout
+from pxy import fields
+from pxy.rl import check, rollout
 
 
 @jax.tree_util.register_dataclass
@@ -51,14 +52,13 @@ def marginal(rollouts: rollout.Rollouts, context) -> View:
     a View with one copy: context_CBS [1, B, S] int32, length_CB [1, B], all S.
 
   Raises:
-    ValueError: the context is empty.
+    fields.Error: the context is empty, has other axes, or holds no ids.
   """
+  rows = rollouts.response_BT.shape[0]
+  check.contexts(context, rows=rows)
   traced = any(isinstance(x, jax.Array) for x in jax.tree.leaves(context))
   xp = jnp if traced else np
-  context_S = xp.asarray(context, np.int32).reshape(-1)
-  if not context_S.size:
-    raise ValueError("the marginal context needs at least one token (a start token)")
-  rows = rollouts.response_BT.shape[0]
+  context_S = xp.asarray(context, np.int32)
   shape = (1, rows, context_S.size)
   return View(
     xp.broadcast_to(context_S[None, None], shape),
@@ -70,7 +70,8 @@ def shuffled(rollouts: rollout.Rollouts, shift) -> View:
   """Each response after the prompt of the group `shift` places on, 0 < shift < P.
 
   A rotation of the groups: every prompt is used for exactly one other group. One copy,
-  [1, B, S].
+  [1, B, S]. Another shift is an Error; under jit, where it is not known, it leaves the
+  context empty, and with that the loss nan.
   """
   return _rotated(rollouts, [shift])
 
@@ -81,25 +82,38 @@ def mixture(rollouts: rollout.Rollouts, shifts) -> View:
 
   Scored together they give log mean_k pi(y | x_k), the marginal over a sample of
   prompts. The own prompt is always among them: y was drawn from it, and a mixture
-  without it would be the likelihood under prompts that did not produce y.
+  without it would be the likelihood under prompts that did not produce y. The shifts
+  differ; they are checked as those of `shuffled`.
   """
-  return _rotated(rollouts, [0, *shifts])
+  known = [int(n) for n in shifts if not isinstance(n, jax.core.Tracer)]
+  fields.need(
+    len(set(known)) == len(known),
+    f"shifts are {known}, where no two may be equal: each is another prompt",
+  )
+  return _rotated(rollouts, shifts, own=True)
 
 
 def shifts(key, groups: int, count: int) -> np.ndarray:
   """`count` distinct group shifts in 1 .. groups - 1, drawn with a JAX key.
 
-  Raises ValueError if there are fewer.
+  Raises fields.Error if there are fewer.
   """
-  if count > groups - 1:
-    raise ValueError(f"{count} other prompts are wanted, the batch has {groups - 1}")
+  fields.need(
+    count < groups,
+    f"{count} other prompts are wanted, the batch has {groups - 1}",
+  )
   return 1 + np.asarray(jax.random.permutation(key, groups - 1))[:count]
 
 
-def _rotated(rollouts: rollout.Rollouts, by) -> View:
-  xp = jnp if isinstance(rollouts.prompt_BS, jax.Array) else np
-  rows = [-shift * rollouts.group_size for shift in by]
+def _rotated(rollouts: rollout.Rollouts, by, own: bool = False) -> View:
+  groups = rollouts.groups
+  others = [check.shift(n, groups) for n in by]
+  traced = [n for n in others if isinstance(n, jax.Array)]
+  xp = jnp if traced or isinstance(rollouts.prompt_BS, jax.Array) else np
+  rows = [-n * rollouts.group_size for n in ([0] if own else []) + others]
+  length_CB = xp.stack([xp.roll(rollouts.prompt_len_B, n, axis=0) for n in rows])
+  for n in traced:
+    length_CB = xp.where((n > 0) & (n < groups), length_CB, 0)
   return View(
-    xp.stack([xp.roll(rollouts.prompt_BS, n, axis=0) for n in rows]),
-    xp.stack([xp.roll(rollouts.prompt_len_B, n, axis=0) for n in rows]),
+    xp.stack([xp.roll(rollouts.prompt_BS, n, axis=0) for n in rows]), length_CB
   )

@@ -19,6 +19,7 @@ from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rewards import gold
 from pxy.rewards import pool as pool_lib
+from pxy.rl import check
 from pxy.run import batch as batch_lib
 from pxy.run import numbers
 from pxy.run import session as session_lib
@@ -155,6 +156,8 @@ def make(
   answers = _answers(cfg, [*source.prompts, *problems])
   terms = [term for phase in cfg.phases for term in phase.terms]
   contexts = batch_lib.contexts(tokenizer, terms)
+  for ids in contexts.values():
+    check.contexts(ids, rows=1, vocab=policy.arch.vocab_size)
   shards = mesh_lib.row_shards(mesh)
   shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context)
   trainer = step_lib.Stepper(policy.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)

@@ -7,7 +7,7 @@ import numpy as np
 
 from pxy import config
 from pxy.parallel import process
-from pxy.rl import advantage, metrics, rollout
+from pxy.rl import advantage, check, metrics, rollout
 from pxy.run import batch as batch_lib
 from pxy.run import numbers
 from pxy.run import parts as parts_lib
@@ -74,6 +74,7 @@ def batches(
   key: draws the other prompts of the contexts that are made of prompts.
   """
   cfg, rollouts = parts.cfg, graded.rollouts()
+  check.batch(rollouts, vocab=parts.policy.arch.vocab_size)
   with parts.session.clock("adv"):
     rewards_PR, valid_PR = advantage.overlong(
       cfg.reward.overlong,

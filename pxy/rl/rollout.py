@@ -10,7 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from pxy import fields
 
 
 @jax.tree_util.register_dataclass
@@ -44,6 +47,40 @@ class Rollouts:
     r = self.group_size
     start, stop, _ = groups.indices(self.groups)
     return jax.tree.map(lambda x: x[start * r : stop * r], self)
+
+
+def trained(rollouts: Rollouts, mask_BT=None):
+  """Tokens of each response that are trained on, [B]: all of them, or those of a mask.
+
+  mask_BT: bool, of response_BT; False where a tool or an environment wrote the token,
+    or where it is not to be learned. None: all True. Raises fields.Error where it is of
+    another shape or type.
+  """
+  if mask_BT is None:
+    return rollouts.response_len_B
+  of_tokens("mask_BT", mask_BT, rollouts, bool)
+  width = rollouts.response_BT.shape[1]
+  xp = jnp if isinstance(mask_BT, jax.Array) else np
+  there_BT = np.arange(width)[None] < rollouts.response_len_B[:, None]
+  return xp.sum(there_BT & mask_BT, axis=1)
+
+
+def of_tokens(name: str, x_BT, rollouts: Rollouts, kind: type) -> None:
+  """Refuses (fields.Error) what is no array [B, T] like the responses, of `kind`: bool,
+  or float, as which integers count, too."""
+  want = rollouts.response_BT.shape
+  fields.need(
+    np.shape(x_BT) == want,
+    f"{name} has the shape {np.shape(x_BT)}, but there is one for each response token:"
+    f" it must be {want}, that of response_BT",
+  )
+  dtype = getattr(x_BT, "dtype", None)
+  kinds = jnp.bool_ if kind is bool else jnp.number
+  fields.need(
+    dtype is not None and jnp.issubdtype(dtype, kinds),
+    f"{name} holds {dtype or type(x_BT).__name__}: it must be an array of"
+    f" {kind.__name__}",
+  )
 
 
 def stack(

@@ -41,7 +41,7 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
     "training/epoch": parts.sources(returns)[0].epoch(step, cfg.data.prompts),
     **found.numbers,
     **of_samples(graded, made.rewards_PR, made.valid_PR, parts.collector.pool.labels),
-    "rollout/nonfinite": nonfinite(rollouts),
+    "rollout/nonfinite": 0 if parts.stored else nonfinite(rollouts),
     **of_batch(batches),
     "timing_s/gen": graded.gen_seconds,
     "timing_s/reward": graded.grade_seconds,
@@ -50,7 +50,8 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
       parts.policy.arch,
       rollouts,
       batches,
-      forwards=(cfg.updates > 1) + phase.needs_reference,
+      forwards=(cfg.updates > 1 or bool(parts.stored and phase.needs_old))
+      + phase.needs_reference,
       seconds=taken["timing_s/update_actor"],
       devices=parts.mesh.size,
     ),

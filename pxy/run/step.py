@@ -95,6 +95,8 @@ def batches(
         key=key,
         shape=parts.shape,
         groups=slice(i * size, (i + 1) * size),
+        mask_BT=graded.mask_BT,
+        adv_BT=graded.adv_BT,
       )
       for i in range(cfg.updates)
     ]
@@ -111,11 +113,13 @@ def update(
   """The updates of a step: (state, Found). The state given is used up.
 
   Only with several updates per batch are the old log-probs computed; with one they are
-  those of the update itself. What a broken distribution has drawn is not trained on.
+  those of the update itself. Of stored samples they are those of the start of the run.
+  What a broken distribution has drawn is not trained on.
   """
   trainer, reference, clock = parts.trainer, parts.reference, parts.session.clock
+  of_start = parts.stored is not None and phase.needs_old
   drift = _drift(parts, state.params, phase, made.rollouts)
-  sound = not numbers.nonfinite(made.rollouts)
+  sound = parts.stored is not None or not numbers.nonfinite(made.rollouts)
   used = [b for b in made.of if b.used and sound]
   more = [{} for _ in used]
   with parts.session.watch("update"):
@@ -124,10 +128,11 @@ def update(
         for given, b in zip(more, used, strict=True):
           given["ref_BT"] = trainer.score(reference, b.packed, b.used)
         jax.block_until_ready(more)
-    if parts.cfg.updates > 1:
+    if parts.cfg.updates > 1 or of_start:
+      old = reference if of_start else state.params
       with clock("old_log_prob"):
         for given, b in zip(more, used, strict=True):
-          given["old_BT"] = trainer.score(state.params, b.packed, b.used)
+          given["old_BT"] = trainer.score(old, b.packed, b.used)
         jax.block_until_ready(more)
     found = {}
     with clock("update_actor"):

@@ -56,6 +56,10 @@ class Sample:
   """`stop`, or `length` when max_new_tokens ended it."""
   version: int
   """Of the policy that drew it."""
+  mask: np.ndarray | None = None
+  """bool, ids that are trained on; None: all, as they were all drawn."""
+  adv: np.ndarray | None = None
+  """float32, advantage of each id; None: all have that of the response."""
 
 
 @dataclasses.dataclass

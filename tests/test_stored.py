@@ -200,6 +200,9 @@ def test_what_does_not_fit_the_run_is_refused(tmp_path):
     read(file, responses=8)
   with pytest.raises(config.Error, match="no such file"):
     read(tmp_path / "none.jsonl")
+  bare = written(tmp_path / "bare.jsonl", text_rows(4, 4, task="sums"))
+  with pytest.raises(config.Error, match="line 1: neither `reward` nor `answer`"):
+    read(bare)
   two = [row | {"problem": "one"} for row in GOOD]
   with pytest.raises(config.Error, match=r"another prompt than .* the same problem"):
     read(written(tmp_path / "two.jsonl", two))

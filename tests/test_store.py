@@ -600,6 +600,7 @@ def test_a_store_is_trained_on_as_it_was_drawn(whole, policy):
     assert answer.sample.ids.tolist() == whole.ids[p][r].tolist()
     assert answer.text == whole.texts[p][r]
     np.testing.assert_equal(answer.outcome.score, whole.score_PR[p, r])
+    assert answer.sample.total == whole.logp["prompt"][p, r]
     digest = store.digest(answer.prompt.ids.tolist())
     assert digest == whole.problems[p]["digest"]
   assert graded.truncated_PR.reshape(-1)[:4].tolist() == (

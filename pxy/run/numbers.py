@@ -127,6 +127,19 @@ def of_batch(batches) -> dict[str, float]:
   }
 
 
+def of_totals(packed, logp_MBT, total_B) -> dict[str, float]:
+  """How far the trainer's log p of whole responses is from the sampler's (total_B, nan
+  where not known), in nats a token; packed is of batch.sample."""
+  which = packed.adv_BT[packed.mask_BT].astype(np.int64)
+  sum_B = np.bincount(which, logp_MBT[packed.mask_BT], minlength=len(total_B))
+  length_B = np.bincount(which, minlength=len(total_B))
+  known_B = np.isfinite(total_B) & (length_B > 0)
+  if not known_B.any():
+    return {}
+  gap = np.abs(sum_B - total_B)[known_B] / length_B[known_B]
+  return {"training/rollout_logp_diff_mean": float(gap.mean())}
+
+
 def of_drift(packed, logp_MBT) -> dict[str, float]:
   """Differences of probability between sampler and trainer; logp is the trainer's."""
   known_MBT = packed.mask_BT & np.isfinite(packed.sampler_BT)

@@ -98,6 +98,7 @@ def _of_store(
         f"{one.path}: the prompt of problem {p} is of other ids than these samples were"
         " drawn with: the tokenizer, the chat template or the task's file is another"
       )
+    totals = one.logp["prompt"][p].tolist()
     for r, ids in enumerate(one.ids[p]):
       at = f"{one.path}, problem {p}, response {r}"
       score = one.score_PR[p, r]
@@ -107,7 +108,9 @@ def _of_store(
         (one.path.name, problem["problem"]),
         collect.Answer(
           prompt,
-          _sample(at, ids, one.texts[p][r], stop, tokenizer, vocab),
+          dataclasses.replace(
+            _sample(at, ids, one.texts[p][r], stop, tokenizer, vocab), total=totals[r]
+          ),
           one.texts[p][r],
           sample_lib.scored(score) if math.isfinite(score) else _UNGRADED,
         ),

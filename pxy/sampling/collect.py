@@ -88,6 +88,11 @@ class Graded:
     return self._each(lambda answer: len(answer.sample.ids))
 
   @property
+  def total_PR(self) -> np.ndarray:
+    """log p of stored responses under what drew them, nats; nan where not known."""
+    return self._each(lambda answer: answer.sample.total)
+
+  @property
   def truncated_PR(self) -> np.ndarray:
     """Which responses the length limit has ended."""
     return self._each(lambda answer: answer.sample.stop == "length")

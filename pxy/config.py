@@ -66,6 +66,11 @@ class Phase:
     return any(term.kl != "none" for term in self.terms)
 
   @property
+  def needs_old(self) -> bool:
+    """Whether a term compares with the policy that the responses are of."""
+    return any(term.clip != "none" for term in self.terms)
+
+  @property
   def needs_end(self) -> bool:
     """Whether its rates depend on how long it is: without `steps`, on those of the
     run."""
@@ -95,6 +100,10 @@ class Data:
   rewards: tuple[str, ...] = ()
   """Several graders instead, as NAME=WEIGHT: `math=1 format.py:f=0.2`. The reward is
   the weighted sum of their scores."""
+  rollouts: str = ""
+  """Stored samples to train on instead of sampling: a folder of `pxy eval --save`, or a
+  file of rows with prompt, response and reward (docs/samples.md). The task is then that
+  of evaluations."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8
@@ -333,8 +342,12 @@ class Train:
 
   @property
   def needs_reference(self) -> bool:
-    """Whether a phase needs the start-of-run model beside the one that is trained."""
-    return any(phase.needs_reference for phase in self.phases)
+    """Whether a phase needs the start-of-run model beside the one that is trained: for
+    a KL term, or as the old policy of stored samples."""
+    return any(
+      phase.needs_reference or (self.data.rollouts and phase.needs_old)
+      for phase in self.phases
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -473,6 +486,7 @@ def check(cfg: Train | Pretrain) -> None:
 
 
 def _check_pretrain(cfg: Pretrain) -> None:
+  fields.need(not cfg.data.rollouts, "data.rollouts: of pxy train")
   micro, context = cfg.compute.micro_rows or cfg.rows, cfg.width.context
   fields.need(
     cfg.rows % micro == 0,
@@ -507,6 +521,11 @@ def _check_train(cfg: Train) -> None:
   fields.need(
     re.fullmatch(r"(avg|pass|maj)(@\d+)?|score/mean", cfg.save.best),
     f"save.best {cfg.save.best!r}: one of avg, maj, pass@K, score/mean",
+  )
+  fields.need(
+    not data.rollouts or (sampling.top_p == 1 and not sampling.top_k),
+    "data.rollouts: stored responses may have tokens to which sampling.top_p or top_k"
+    " leaves no probability; set top_p 1 and top_k 0",
   )
   groups = data.prompts // cfg.updates
   copies = set()

@@ -7,7 +7,8 @@ view, and a phase (config.Phase) says which. DSRL is a tuple of two phases.
 
 Prompts and keys are functions of the step, so an exact resume is one integer, and n + n
 steps equal 2n bit for bit, across epochs and phases. The loop is synchronous and
-strictly on-policy: step n samples from what step n - 1 made. Signals, checkpoints,
+strictly on-policy: step n samples from what step n - 1 made; or it takes samples that
+were stored (run/stored.py), by the same function of the step. Signals, checkpoints,
 evaluations and records are the session's.
 """
 
@@ -62,16 +63,19 @@ def train(
       draw_key, view_key = step_lib.keys(cfg.seed, step, session.returns)
       state, lr = step_lib.entered(cfg, state, step), rate.at(cfg, step)
       probed = parts.probe(state, step)
-      graded = collect.step(  # y ~ pi(.|x), r(x, y)
-        parts.collector,
-        state.params,
-        parts.prompts(step),
-        cfg.data.responses,
-        key=draw_key,
-        version=int(state.step),
-        max_failed=cfg.reward.max_failed,
-      )
-      collect.refuse_stale(graded, session.place.updates)
+      if parts.stored:  # y was drawn before, by whoever
+        graded = parts.take(state, step)
+      else:
+        graded = collect.step(  # y ~ pi(.|x), r(x, y)
+          parts.collector,
+          state.params,
+          parts.prompts(step),
+          cfg.data.responses,
+          key=draw_key,
+          version=int(state.step),
+          max_failed=cfg.reward.max_failed,
+        )
+        collect.refuse_stale(graded, session.place.updates)
       batches = step_lib.batches(parts, phase, graded, view_key)  # A, view, pack
       state, found = step_lib.update(parts, state, phase, lr, batches)
       done = numbers.of(parts, step, phase, graded, batches, found, probed)

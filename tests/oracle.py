@@ -44,6 +44,17 @@ class Rollout:
   """Ended by the limit, not by a stop token."""
   limit: int
   """Most tokens of a response."""
+  mask: list | None = None
+  """Whether a response token is trained on, [P][R][tokens]; None: all are. The others
+  are given, as the context is: they are in no probability, mean or length."""
+  adv: list | None = None
+  """Advantages of the tokens, [P][R][tokens], instead of their response's."""
+
+  def kept(self, p: int, r: int) -> list:
+    return self.mask[p][r] if self.mask else [True] * len(self.responses[p][r])
+
+  def adv_of(self, p: int, r: int, own: float) -> list:
+    return self.adv[p][r] if self.adv else [own] * len(self.responses[p][r])
 
 
 # ---- the language model ------------------------------------------------------------
@@ -139,19 +150,30 @@ def view(term, rollout: Rollout, model: Model, fixed: dict, shift=None, shifts=N
   out = []
   for p, group in enumerate(rollout.responses):
     contexts = contexts_of(term, rollout, p, fixed, shift, shifts)
-    out.append([mixture([model.score(c, y) for c in contexts]) for y in group])
+    out.append(
+      [
+        mixture([model.score(c, y) for c in contexts], rollout.kept(p, r))
+        for r, y in enumerate(group)
+      ]
+    )
   return out
 
 
-def mixture(scores: list) -> list:
-  """Tokens of log mean_k P(y|x_k): by the chain rule, log P(y_<=t) - log P(y_<t)."""
+def mixture(scores: list, kept: list) -> list:
+  """Tokens of log mean_k P(y|x_k): by the chain rule, log P(y_<=t) - log P(y_<t).
+
+  P(y|x_k) is over the tokens that are kept; what stands for the others has no meaning.
+  """
   if len(scores) == 1:
     return scores[0]
   out, before = [], 0.0
   for t in range(len(scores[0])):
-    prefixes = [np.exp(np.sum(score[: t + 1], axis=0)) for score in scores]
+    prefixes = [
+      np.exp(sum((s for s, k in zip(score[: t + 1], kept, strict=False) if k), 0.0))
+      for score in scores
+    ]
     upto = np.log(sum(prefixes) / len(prefixes))
-    out.append(upto - before)
+    out.append(upto - before + 0.0 * scores[0][t])
     before = upto
   return out
 
@@ -226,13 +248,13 @@ def dual(term, objective, adv):
   return objective
 
 
-def surrogate(term, logp, old, adv: float) -> list:
+def surrogate(term, logp, old, advs: list) -> list:
   """The loss of a response's tokens, before importance weights and KL."""
   gaps = [near(a - b) for a, b in zip(logp, old, strict=True)]
   if term.clip == "gspo":
     gaps = [sum(gaps) / len(gaps) for _ in gaps]
   out = []
-  for mine, gap in zip(logp, gaps, strict=True):
+  for mine, gap, adv in zip(logp, gaps, advs, strict=True):
     ratio = np.exp(gap)
     limited = np.clip(ratio, 1 - term.clip_low, 1 + term.clip_high)
     if term.clip == "none":
@@ -281,17 +303,23 @@ def term_loss(
   for p, r in np.ndindex(adv_PR.shape):
     if not chosen_PR[p, r]:
       continue
-    mine = logp[p][r]
-    before = old[p][r] if old is not None else [hold(x) for x in mine]
+    before = old[p][r] if old is not None else [hold(x) for x in logp[p][r]]
+    given = [logp[p][r], before, rollout.sampler[p][r]]
+    given.append(rollout.adv_of(p, r, adv_PR[p, r]))
+    given.append(ref[p][r] if term.kl != "none" else before)
+    kept = rollout.kept(p, r)
+    mine, before, sampler, advs, base = (
+      [x for x, k in zip(row, kept, strict=True) if k] for row in given
+    )
     if not mine:
       continue
-    scale = importance(term, before, rollout.sampler[p][r])
-    row = surrogate(term, mine, before, adv_PR[p, r])
+    scale = importance(term, before, sampler)
+    row = surrogate(term, mine, before, advs)
     row = [w * x for w, x in zip(scale, row, strict=True)]
     if term.kl != "none":
       row = [
         x + term.kl_coef * kl(term.kl, a, b)
-        for x, a, b in zip(row, mine, ref[p][r], strict=True)
+        for x, a, b in zip(row, mine, base, strict=True)
       ]
     rows.append(row)
   return term.coef * reduced(term.reduction, rows, term.constant)

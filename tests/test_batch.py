@@ -217,3 +217,17 @@ def test_the_comparison_sees_a_difference_in_one_token():
   assert found[f"{name}max"] == pytest.approx(want, rel=1e-5)
   mean = want / packed.mask_BT.sum()
   assert found[f"{name}mean"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_log_p_of_whole_responses_is_compared_where_that_is_all_that_is_known():
+  packed, _ = batch.sample(ROLLOUTS, batch.Shape(1, 3, 40))
+  logp = np.where(packed.mask_BT, packed.sampler_BT, 0.0)
+  rows = zip(ROLLOUTS.logp_BT, ROLLOUTS.response_len_B, strict=True)
+  total_B = np.array([row[:n].sum() for row, n in rows])
+  name = "training/rollout_logp_diff_mean"
+  found = numbers_lib.of_totals(packed, logp, total_B)
+  assert found == {name: pytest.approx(0, abs=1e-6)}
+  off_B = 0.5 * ROLLOUTS.response_len_B * (-1.0) ** np.arange(16)
+  found = numbers_lib.of_totals(packed, logp, total_B + off_B)
+  assert found == {name: pytest.approx(0.5)}
+  assert numbers_lib.of_totals(packed, logp, np.full(16, np.nan)) == {}

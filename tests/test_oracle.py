@@ -158,6 +158,20 @@ def edges():
   }
 
 
+def by_token(world_, seed=0):
+  """The world with tokens that are not trained on, the whole of some responses among
+  them, and an advantage for each token, some of them 0."""
+  rng = np.random.default_rng(seed)
+  ids = world_.responses
+  return dataclasses.replace(
+    world_,
+    mask=[[(rng.random(len(y)) < rng.choice([0, 0.6, 1])).tolist() for y in group]
+          for group in ids],
+    adv=[[grid(rng.normal(size=len(y)) * rng.choice([0, 1, 1])).tolist() for y in group]
+         for group in ids],
+  )  # fmt: skip
+
+
 NAN = float("nan")
 EDGES = edges()
 WORLDS = {
@@ -172,6 +186,7 @@ WORLDS = {
     [[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 1, 1]],
   ),
 }  # fmt: skip
+WORLDS["tokens"] = by_token(WORLDS["groups"])
 
 
 @functools.cache
@@ -414,7 +429,21 @@ def prepared(s: Setting, shape=SHAPE) -> batch.Batch:
     contexts=FIXED,
     key=KEY,
     shape=shape,
+    **tokenwise(s.world),
   )
+
+
+def tokenwise(world_) -> dict:
+  """mask_BT and adv_BT of a world that has them, padded with junk."""
+  named = {"mask_BT": (world_.mask, True), "adv_BT": (world_.adv, NAN)}
+  out = {}
+  for name, (rows, junk) in named.items():
+    if rows:
+      flat = [np.array(row) for group in rows for row in group]
+      out[name] = np.full((len(flat), LIMIT), junk)
+      for row, x in zip(out[name], flat, strict=True):
+        row[: len(x)] = x
+  return out
 
 
 def by_batch(s: Setting, shape=SHAPE, jit=False):
@@ -468,8 +497,10 @@ def by_entry(s: Setting, jit=False):
       more["context"] = batch.view_of(term, rollouts, FIXED, KEY)
   if not jit:  # op by op: no program is compiled for each case
     function = function.__wrapped__
-  adv_B = adv_PR.reshape(-1)
-  return differentiated(lambda p: function(score, p, rollouts, adv_B, **more)[0])
+  more |= tokenwise(s.world)
+  if "adv_BT" not in more:
+    more["adv_B"] = adv_PR.reshape(-1)
+  return differentiated(lambda p: function(score, p, rollouts, **more)[0])
 
 
 def distance(got, want) -> float:
@@ -652,7 +683,7 @@ def without_own(term, world_, p, fixed, shift, shifts, right=oracle.contexts_of)
   return right(term, world_, p, fixed, shift, shifts[1:])
 
 
-def mean_of_logs(scores):
+def mean_of_logs(scores, kept):
   return [sum(tokens) / len(tokens) for tokens in zip(*scores, strict=True)]
 
 
@@ -660,6 +691,14 @@ def mean_of_ratios(term, logp, old, adv, right=oracle.surrogate):
   ratios = [np.exp(a - b) for a, b in zip(logp, old, strict=True)]
   gap = np.log(sum(ratios) / len(ratios))
   return right(term, [gap for _ in logp], [0.0 for _ in logp], adv)
+
+
+def all_tokens(rollout_, p, r):
+  return [True] * len(rollout_.responses[p][r])
+
+
+def of_response(rollout_, p, r, own):
+  return [own] * len(rollout_.responses[p][r])
 
 
 GIVEN = Case(old="given")
@@ -701,6 +740,12 @@ MISTAKES = {
   ),
   "the mixture is a mean of logs": (
     oracle, "mixture", mean_of_logs, Case(view="mixture3"),
+  ),
+  "the mask is not looked at": (
+    oracle.Rollout, "kept", all_tokens, Case(view="start", world="tokens"),
+  ),
+  "tokens have their response's advantage": (
+    oracle.Rollout, "adv_of", of_response, Case(world="tokens"),
   ),
 }  # fmt: skip
 

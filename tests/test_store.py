@@ -25,6 +25,7 @@ from pxy.evaluate import run as evaluate
 from pxy.evaluate import samples, store
 from pxy.model import decoder
 from pxy.rewards import given, pool, tasks
+from pxy.run import responses, stored
 from pxy.sampling import collect, engine
 from pxy.weights import load
 
@@ -579,3 +580,39 @@ def test_eval_of_several_models_and_tasks(tmp_path, capsys):
   alone = run("builtin:tiny", "--task", levels[0])
   assert alone["scores"] == found[0]["scores"], "not saved, the same numbers"
   assert list(alone) == "model task split problems samples scores".split()
+
+
+def rollouts(folder, policy, **data):
+  """The groups that a run would train on."""
+  own = config.Data(rollouts=str(folder), prompts=4, responses=4, **data)
+  sampling = config.Sampling(max_new_tokens=12)
+  cfg = config.Train(data=own, sampling=sampling)
+  return stored.load(cfg, policy.tokenizer, policy.arch.vocab_size)
+
+
+def test_a_store_is_trained_on_as_it_was_drawn(whole, policy):
+  found = rollouts(whole.path, policy)
+  assert len(found.groups) == 12 * 2 and "24 responses over" in found.told
+  assert not found.ungraded and len(responses.files(str(whole.path))) == 3
+  graded = collect.Graded(found.groups)
+  for p, r in ((0, 3), (11, 7)):
+    answer = graded.answers[2 * p + r // 4][r % 4]
+    assert answer.sample.ids.tolist() == whole.ids[p][r].tolist()
+    assert answer.text == whole.texts[p][r]
+    np.testing.assert_equal(answer.outcome.score, whole.score_PR[p, r])
+    assert answer.sample.total == whole.logp["prompt"][p, r]
+    digest = store.digest(answer.prompt.ids.tolist())
+    assert digest == whole.problems[p]["digest"]
+  assert graded.truncated_PR.reshape(-1)[:4].tolist() == (
+    whole.truncated_PR[0, :4].tolist()
+  )
+
+
+def test_a_store_of_another_tokenizer_is_not_trained_on(whole, policy):
+  class Other(type(policy.tokenizer)):
+    def _encode(self, text):
+      return [i ^ 1 for i in super()._encode(text)]
+
+  other = dataclasses.replace(policy, tokenizer=Other())
+  with pytest.raises(config.Error, match=r"prompt of problem 0 is of other ids"):
+    rollouts(whole.path.parent, other)

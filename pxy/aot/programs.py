@@ -84,7 +84,8 @@ def _trainer(cfg, arch, mesh, stepper, resident, reference):
   )
   for phase in cfg.phases:
     copies = max(context.of(term).copies(term) for term in phase.terms)
-    given = packed(copies=copies, old=cfg.updates > 1, ref=phase.needs_reference)
+    old = cfg.updates > 1 or bool(cfg.data.rollouts and phase.needs_old)
+    given = packed(copies=copies, old=old, ref=phase.needs_reference)
     yield program_lib.Program(
       f"update {phase.name}",
       functools.partial(stepper.lower_update, given, phase.terms),

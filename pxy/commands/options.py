@@ -123,6 +123,7 @@ class Train:
   out: pathlib.Path = pathlib.Path("runs/train")
   """The run's folder."""
   reward: Rewards = ()
+  rollouts: _like(config.Data, "rollouts") = ""
   resume: Resume = "auto"
   accept: Accept = ()
   dry_run: DryRun = False

@@ -8,6 +8,7 @@ from pxy import config, fields
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.run import batch
+from pxy.run import stored as stored_lib
 from pxy.sampling import engine as engine_lib
 from pxy.weights import load
 
@@ -37,6 +38,11 @@ def of_train(cfg: config.Train) -> dict[str, str]:
     start, end = config.span(cfg, number)
     if start < min(end, cfg.steps):
       phases.append(f"{phase.name} {start + 1}-{min(end, cfg.steps)} at {_rate(phase)}")
+  stored = {}
+  if cfg.data.rollouts:
+    policy = load.about(cfg.model)
+    found = stored_lib.load(cfg, policy.tokenizer, arch.vocab_size)
+    stored = {"stored samples": f"{found.told}; none are drawn but to evaluate"}
   cache = 2 * arch.layers * arch.kv_heads * arch.head_dim
   slots = min(cfg.sampling.slots, responses)
   width = 4 if cfg.compute.dtype == "float32" else 2
@@ -46,6 +52,7 @@ def of_train(cfg: config.Train) -> dict[str, str]:
     "phases": ", ".join(phases) or "none",
     "steps": f"{cfg.steps}, each {cfg.data.prompts} prompts x {cfg.data.responses}",
     "tokens": f"at most {most:,} a step, {cfg.steps * most:,} in all",
+    **stored,
     "evaluations": f"{_evaluations(cfg)} of {cfg.eval.problems} x {cfg.eval.samples}",
     "train batch": f"up to {shape.micro_max} micro-batches of {shape.micro_rows} rows"
     f" x {shape.row_tokens} tokens",

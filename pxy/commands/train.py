@@ -14,6 +14,9 @@ def command(options) -> None:
     own = config.Data().grader  # in place of the experiment's
     data = dataclasses.replace(cfg.data, grader=own, rewards=options.reward)
     cfg = dataclasses.replace(cfg, data=data)
+  if options.rollouts:
+    data = dataclasses.replace(cfg.data, rollouts=options.rollouts)
+    cfg = dataclasses.replace(cfg, data=data)
   if options.dry_run:
     plan.show(cfg)
     return

@@ -10,7 +10,7 @@ exactly, whatever the rounding, since a sample is negative as soon as A < 0. Sam
 that are not valid have no influence and an advantage of 0; their reward may be nan.
 
 All functions take numpy arrays (computed in float64, then float32) or JAX arrays, also
-under jit. Left out: advantages per token (critics, GAE).
+under jit. Left out: critics; advantages per token are given as `adv_BT`.
 """
 
 from pxy import fields, imports

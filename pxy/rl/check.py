@@ -28,6 +28,8 @@ ARRAYS = {
   "adv_B": ("number", "an advantage for each response, such as adv_PR.reshape(-1)"),
   "weight_B": ("number", "a weight for each response"),
   "selected_B": ("bool", "whether a response counts, such as selected_PR.reshape(-1)"),
+  "mask_BT": ("bool", "whether a token of rollouts.response_BT is trained on"),
+  "adv_BT": ("number", "an advantage for each token of rollouts.response_BT"),
   "old_BT": ("float", _LOGP),
   "ref_BT": ("float", _LOGP),
   "total": ("number", "one number, such as objective.weight of all parts together"),
@@ -282,8 +284,10 @@ def _ids(name, known, used, vocab):
   _first(wrong & used, name, known, want, why)
 
 
-def _normal(length_B, adv_B=None, selected_B=None, total=None, **_):
-  """Advantages of responses that count, and the total."""
+def _normal(
+  length_B, adv_B=None, adv_BT=None, mask_BT=None, selected_B=None, total=None, **_
+):
+  """Advantages of what counts, and the total."""
   counts_B = None if length_B is None else length_B > 0
   if selected_B is not None and counts_B is not None:
     selected_B = _known(selected_B)
@@ -292,6 +296,12 @@ def _normal(length_B, adv_B=None, selected_B=None, total=None, **_):
   if known_B is not None and counts_B is not None:
     wrong_B = counts_B & ~np.isfinite(known_B.astype(float))
     _first(wrong_B, "adv_B", known_B, "a finite number", "or selected_B false there")
+  known_BT = None if adv_BT is None else _known(adv_BT)
+  on_BT = True if mask_BT is None else _known(mask_BT)
+  if known_BT is not None and counts_B is not None and on_BT is not None:
+    wrong_BT = _within(known_BT, length_B) & counts_B[:, None] & on_BT
+    wrong_BT &= ~np.isfinite(known_BT.astype(float))
+    _first(wrong_BT, "adv_BT", known_BT, "a finite number", "or mask_BT false there")
   known = None if total is None else _known(total)
   if known is not None:
     nothing = known == 0 and (counts_B is None or not counts_B.any())

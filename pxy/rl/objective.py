@@ -21,7 +21,7 @@ For `mixture` contexts the log-prob of a response under the mean of C prompts is
 over its tokens by the chain rule, log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1)
 with s_k(t) = sum_{u<=t} log p(y_u | x_k, y_<u), so that every surrogate works on it and
 the sum over tokens is log mean_k P(y | x_k) exactly. Its entropy is that of the first
-copy.
+copy. Tokens that are not trained on are in no s_k: like the contexts, they are given.
 """
 
 import dataclasses
@@ -88,9 +88,11 @@ def conditional_loss(
   score: Score,
   params,
   rollouts: rollout.Rollouts,
-  adv_B,
+  adv_B=None,
   *,
   term: Term = CONDITIONAL,
+  mask_BT=None,
+  adv_BT=None,
   selected_B=None,
   total=None,
   old_BT=None,
@@ -102,9 +104,13 @@ def conditional_loss(
     score: (params, packed) -> (logp_BT, entropy_BT); static.
     params: what to differentiate with respect to.
     rollouts: B responses with their prompts.
-    adv_B: advantage of each response.
+    adv_B: advantage of each response, [B].
     term: clip, reduction, KL and coefficient; static. Its space must be this one; its
       context, filter and advantage are the caller's, in context, selected_B and adv_B.
+    mask_BT: bool [B, T], response tokens that are trained on; None: all. The others,
+      such as a tool's, are read, and count in no mean, length, ratio or metric.
+    adv_BT: advantage of each response token [B, T], instead of adv_B: process rewards,
+      GAE. Give one of the two; what is of the response as a whole, add to each token.
     selected_B: responses in the mean; None: all.
     total: what the sum over tokens is divided by, > 0, or 0 where no response counts;
       None: the `weight` of these.
@@ -122,7 +128,7 @@ def conditional_loss(
   if (term.kl == "none") != (ref_BT is None):
     raise fields.Error(f"kl {term.kl!r}: ref_BT goes with a KL term, and only with one")
   view_ = view.conditional(rollouts)
-  given = (term, selected_B, total, old_BT, ref_BT)
+  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, ref_BT)
   return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
 
 
@@ -131,10 +137,12 @@ def marginal_loss(
   score: Score,
   params,
   rollouts: rollout.Rollouts,
-  adv_B,
+  adv_B=None,
   *,
   context,
   term: Term = MARGINAL,
+  mask_BT=None,
+  adv_BT=None,
   selected_B=None,
   total=None,
   old_BT=None,
@@ -151,17 +159,17 @@ def marginal_loss(
   _fits(term, context)
   fixed = not isinstance(context, view.View)
   view_ = view.marginal(rollouts, context) if fixed else context
-  given = (term, selected_B, total, old_BT, None)
+  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, None)
   return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
 
 
-def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None):
+def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None, mask_BT=None):
   """What the loss of these responses is divided by: tokens or sequences, a scalar.
 
   Where it is 0, no response takes part, and loss and gradient are 0. A sign filter of
   the term without selected_B is an Error.
   """
-  return _reduction(term, rollouts, selected_B)[1]
+  return _reduction(term, rollouts, selected_B, mask_BT)[1]
 
 
 def _belongs(term, space):
@@ -185,14 +193,14 @@ def _fits(term, context):
   )
 
 
-def _reduction(term, rollouts, selected_B):
+def _reduction(term, rollouts, selected_B, mask_BT):
   fields.need(
     term.select == "all" or selected_B is not None,
     f"selected_B is None, and term.select is {term.select!r}: without it all would"
     " count; it is the second result of advantage.compute, selected_PR.reshape(-1)",
   )
-  check.shapes(rollouts, selected_B=selected_B)
-  length_B = jnp.asarray(rollouts.response_len_B)
+  check.shapes(rollouts, selected_B=selected_B, mask_BT=mask_BT)
+  length_B = jnp.asarray(rollout.trained(rollouts, mask_BT))
   if selected_B is not None:
     length_B = jnp.where(selected_B, length_B, 0)
   return reduction.weights(term, length_B)
@@ -206,17 +214,32 @@ def _of_rollouts(
   view_,
   on_policy,
   term,
+  mask_BT,
+  adv_BT,
   selected_B,
   total,
   old_BT,
   ref_BT,
 ):
-  weight_B, own = _reduction(term, rollouts, selected_B)
+  if (adv_B is None) == (adv_BT is None):
+    raise fields.Error(
+      "adv_B [B] and adv_BT [B, T]: give one of the two, the advantage of each response"
+      " or of each of its tokens"
+    )
+  weight_B, own = _reduction(term, rollouts, selected_B, mask_BT)
   total = own if total is None else total
   divides = (total > 0) & (total < jnp.inf)
   weight_B = term.coef * weight_B / jnp.where(divides, total, 1.0)
   packed = pack.rows(
-    view_, rollouts, adv_B, weight_B, on_policy=on_policy, old_BT=old_BT, ref_BT=ref_BT
+    view_,
+    rollouts,
+    adv_B,
+    weight_B,
+    mask_BT=mask_BT,
+    adv_BT=adv_BT,
+    on_policy=on_policy,
+    old_BT=old_BT,
+    ref_BT=ref_BT,
   )
   value, (found, _) = loss(score, params, packed, (term,))
   sound = check.sound(rollouts, view_, packed, total, own)

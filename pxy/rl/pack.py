@@ -6,10 +6,10 @@ only, never an input, so a sequence takes len(context) + len(response) - 1 place
 first fit decreasing, on the host. Segment ids keep sequences apart in attention,
 positions start at 0 in each, and loss and gradient do not depend on the packing.
 
-Everything about a token's part in the loss is in two numbers: its advantage, and its
-weight, which holds the reduction, the term's coefficient and the division by the global
-number of tokens or sequences. So a loss is a sum, whatever the rows, micro-batches and
-devices over which it is taken.
+Everything about a token's part in the loss is in two numbers: its advantage (its
+response's, or its own), and its weight, which holds the reduction, the term's
+coefficient and the division by the global number of tokens or sequences. So a loss is a
+sum, whatever the rows, micro-batches and devices over which it is taken.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Packed:
     mask_BT: true where the target is a response token that is part of the loss.
     term_BT: index of the loss term that the token belongs to.
     weight_BT: reduction weight * coefficient / global normaliser; 0 outside the mask.
-    adv_BT: advantage of the token's response.
+    adv_BT: advantage of the token.
     sampler_BT: log-prob of the target under the distribution it was sampled from; nan
       in other views than the sampler's.
     old_BT: log-prob before the first of several updates; None when there is one update.
@@ -62,9 +62,11 @@ class Packed:
 def rows(
   view,
   rollouts,
-  adv_B: Array,
+  adv_B: Array | None,
   weight_B: Array,
   *,
+  mask_BT: Array | None = None,
+  adv_BT: Array | None = None,
   term: int = 0,
   on_policy: bool = True,
   old_BT: Array | None = None,
@@ -75,8 +77,11 @@ def rows(
   Args:
     view: contexts [C, B, S] and their lengths, from `rl.view`.
     rollouts: the responses.
-    adv_B: advantage per response.
+    adv_B: advantage per response; not looked at where adv_BT is given.
     weight_B: weight of each token of a response; 0 leaves the response out of the loss.
+    mask_BT: bool, response tokens [B, T] that are part of the loss, the others are only
+      read; None: all.
+    adv_BT: advantage of each response token [B, T], instead of adv_B.
     term: index written to term_BT.
     on_policy: whether the view is the one the responses were sampled in; if not, their
       sampler log-probs are nan, since there is nothing to compare them with.
@@ -85,7 +90,10 @@ def rows(
 
   Raises fields.Error where one of them has another shape.
   """
-  check.shapes(rollouts, adv_B=adv_B, weight_B=weight_B, old_BT=old_BT, ref_BT=ref_BT)
+  check.shapes(
+    rollouts, adv_B=adv_B, weight_B=weight_B, mask_BT=mask_BT, adv_BT=adv_BT,
+    old_BT=old_BT, ref_BT=ref_BT,
+  )  # fmt: skip
   xp = jnp if isinstance(rollouts.response_BT, jax.Array) else np
   context_CBS, context_len_CB = map(xp.asarray, (view.context_CBS, view.length_CB))
   copies, size, context_width = context_CBS.shape
@@ -117,7 +125,9 @@ def rows(
     place_BT < 0, context_BT, of_response(rollouts.response_BT, place_BT)
   )
   scored_BT = used_BT & (place_BT >= -1)  # the target is a response token
-  mask_BT = scored_BT & (copy_BT == 0) & (weight_B > 0)[:, None]
+  on_BT = scored_BT & (copy_BT == 0) & (weight_B > 0)[:, None]
+  if mask_BT is not None:
+    on_BT = on_BT & of_response(mask_BT, place_BT + 1)
   targets_BT = of_response(rollouts.response_BT, place_BT + 1)
 
   def on(where_BT, values_BT, dtype):
@@ -126,25 +136,27 @@ def rows(
   def of_targets(values_BT):
     if values_BT is None:
       return None
-    return on(mask_BT, of_response(values_BT, place_BT + 1), np.float32)
+    return on(on_BT, of_response(values_BT, place_BT + 1), np.float32)
 
   copies_BTC = None
   if copies > 1:
     shift_CB = context_len_CB - context_len_CB[:1] + (end_CB - length_CB)
     copies_BTC = xp.where(
-      mask_BT[..., None], column_T[None, :, None] + shift_CB.T[:, None, :], 0
+      on_BT[..., None], column_T[None, :, None] + shift_CB.T[:, None, :], 0
     ).astype(np.int32)
   return Packed(
     tokens_BT=on(used_BT, tokens_BT, np.int32),
     positions_BT=on(used_BT, local_BT, np.int32),
     segments_BT=on(used_BT, copy_BT + 1, np.int32),
     targets_BT=on(scored_BT, targets_BT, np.int32),
-    mask_BT=mask_BT,
+    mask_BT=on_BT,
     term_BT=on(used_BT, term, np.int32),
-    weight_BT=on(mask_BT, xp.asarray(weight_B)[:, None], np.float32),
-    adv_BT=on(mask_BT, xp.asarray(adv_B)[:, None], np.float32),
+    weight_BT=on(on_BT, xp.asarray(weight_B)[:, None], np.float32),
+    adv_BT=on(on_BT, xp.asarray(adv_B)[:, None], np.float32)
+    if adv_BT is None
+    else of_targets(adv_BT),
     sampler_BT=on(
-      mask_BT,
+      on_BT,
       of_response(rollouts.logp_BT, place_BT + 1) if on_policy else np.nan,
       np.float32,
     ),

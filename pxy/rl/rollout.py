@@ -10,9 +10,11 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pxy import fields
+from pxy.rl import check
 
 
 @jax.tree_util.register_dataclass
@@ -54,6 +56,22 @@ class Rollouts:
     r = self.group_size
     start, stop, _ = groups.indices(self.groups)
     return jax.tree.map(lambda x: x[start * r : stop * r], self)
+
+
+def trained(rollouts: Rollouts, mask_BT=None):
+  """Tokens of each response that are trained on, [B]: all of them, or those of a mask.
+
+  mask_BT: bool, of response_BT; False where a tool or an environment wrote the token,
+    or where it is not to be learned. None: all True. Raises fields.Error where it is of
+    another shape or type.
+  """
+  if mask_BT is None:
+    return rollouts.response_len_B
+  check.shapes(rollouts, mask_BT=mask_BT)
+  width = rollouts.response_BT.shape[1]
+  xp = jnp if isinstance(mask_BT, jax.Array) else np
+  there_BT = np.arange(width)[None] < rollouts.response_len_B[:, None]
+  return xp.sum(there_BT & mask_BT, axis=1)
 
 
 def stack(

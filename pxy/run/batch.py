@@ -97,6 +97,8 @@ def prepare(
   key,
   shape: Shape,
   groups: slice = slice(None),
+  mask_BT: np.ndarray | None = None,
+  adv_BT: np.ndarray | None = None,
 ) -> Batch:
   """Packs the samples of an update that have a gradient under the phase's terms.
 
@@ -109,9 +111,16 @@ def prepare(
     key: JAX key that draws the other prompts of `shuffled` and `mixture`.
     groups: those that this one of several updates is made of; advantages are computed
       over all.
+    mask_BT: bool, tokens of `rollouts` that are trained on; None: all.
+    adv_BT: advantage of each token, instead of its response's, which selects all the
+      same.
   """
   parts, first = [], None
+  start, stop, _ = groups.indices(rollouts.groups)
+  rows = slice(start * rollouts.group_size, stop * rollouts.group_size)
   rollouts = rollouts.take(groups)
+  mask_BT, adv_BT = (None if x is None else x[rows] for x in (mask_BT, adv_BT))
+  length_B = rollout.trained(rollouts, mask_BT)
   for i, term in enumerate(phase.terms):
     adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
     adv_PR, selected_PR = adv_PR[groups], selected_PR[groups]
@@ -120,18 +129,21 @@ def prepare(
     selected_B = selected_PR.reshape(-1)
     adv_B = adv_PR.reshape(-1)
     weight_B = np.zeros(len(adv_B), np.float64)
-    weight_n, total = reduction.weights(term, rollouts.response_len_B[selected_B])
+    weight_n, total = reduction.weights(term, length_B[selected_B])
     weight_B[selected_B] = np.asarray(weight_n, np.float64)
     if total > 0:
       weight_B *= term.coef / float(total)
     if term.kl == "none":  # with a KL term, samples without advantage have a gradient
-      weight_B[adv_B == 0] = 0.0
+      pulls_B = adv_B != 0 if adv_BT is None else (adv_BT != 0).any(1)
+      weight_B[~pulls_B] = 0.0
     parts.append(
       pack.rows(
         view_of(term, rollouts, contexts, key),
         rollouts,
         adv_B,
         weight_B,
+        mask_BT=mask_BT,
+        adv_BT=adv_BT,
         term=i,
         on_policy=term.space == "conditional",
       )
@@ -167,12 +179,12 @@ def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
   """One micro-batch of responses in the view they were drawn in: (packed, used).
 
   For a comparison of sampler and trainer where no term takes that view: as many
-  responses as there are rows, spread over the batch.
+  responses as there are rows, spread over the batch. adv_BT has their numbers.
   """
   size = len(rollouts.response_len_B)
   weight_B = np.zeros(size)
   weight_B[:: -(-size // shape.micro_rows)] = 1.0
-  part = pack.rows(view.conditional(rollouts), rollouts, weight_B, weight_B)
+  part = pack.rows(view.conditional(rollouts), rollouts, np.arange(size), weight_B)
   return pack.bins(
     [part],
     row_tokens=shape.row_tokens,

@@ -41,7 +41,7 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
     "training/epoch": parts.sources(returns)[0].epoch(step, cfg.data.prompts),
     **found.numbers,
     **of_samples(graded, made.rewards_PR, made.valid_PR, parts.collector.pool.labels),
-    "rollout/nonfinite": nonfinite(rollouts),
+    "rollout/nonfinite": 0 if parts.stored else nonfinite(rollouts),
     **of_batch(batches),
     "timing_s/gen": graded.gen_seconds,
     "timing_s/reward": graded.grade_seconds,
@@ -50,7 +50,8 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
       parts.policy.arch,
       rollouts,
       batches,
-      forwards=(cfg.updates > 1) + phase.needs_reference,
+      forwards=(cfg.updates > 1 or bool(parts.stored and phase.needs_old))
+      + phase.needs_reference,
       seconds=taken["timing_s/update_actor"],
       devices=parts.mesh.size,
     ),
@@ -124,6 +125,19 @@ def of_batch(batches) -> dict[str, float]:
     "samples/scored": sum(b.scored for b in batches),
     "tokens/scored": sum(b.scored_tokens for b in batches),
   }
+
+
+def of_totals(packed, logp_MBT, total_B) -> dict[str, float]:
+  """How far the trainer's log p of whole responses is from the sampler's (total_B, nan
+  where not known), in nats a token; packed is of batch.sample."""
+  which = packed.adv_BT[packed.mask_BT].astype(np.int64)
+  sum_B = np.bincount(which, logp_MBT[packed.mask_BT], minlength=len(total_B))
+  length_B = np.bincount(which, minlength=len(total_B))
+  known_B = np.isfinite(total_B) & (length_B > 0)
+  if not known_B.any():
+    return {}
+  gap = np.abs(sum_B - total_B)[known_B] / length_B[known_B]
+  return {"training/rollout_logp_diff_mean": float(gap.mean())}
 
 
 def of_drift(packed, logp_MBT) -> dict[str, float]:

@@ -23,6 +23,7 @@ from pxy.rl import check
 from pxy.run import batch as batch_lib
 from pxy.run import numbers
 from pxy.run import session as session_lib
+from pxy.run import stored as stored_lib
 from pxy.run import used as used_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
@@ -45,7 +46,8 @@ class Parts:
     shape: of the packed batches.
     contexts: ids of the fixed contexts by name.
     trainer: scores and updates.
-    reference: weights of the start, for a KL term; else None.
+    reference: weights of the start, where a phase asks for them; else None.
+    stored: the samples that are trained on, where none are drawn; else None.
     collector: draws and grades the responses of a step.
     examiner: draws and grades those of an evaluation.
     glance, prober: what a probe asks, and what draws and grades for it; or None.
@@ -62,6 +64,7 @@ class Parts:
   contexts: dict[str, list[int]]
   trainer: step_lib.Stepper
   reference: object
+  stored: stored_lib.Stored | None
   collector: collect.Collector
   examiner: collect.Collector
   glance: "glance_lib.Glance | None"
@@ -82,6 +85,15 @@ class Parts:
     """The prompts of a step, and those of each round that may refill it."""
     sources = self.sources(self.session.returns)
     return [source.batch(step, self.cfg.data.prompts) for source in sources]
+
+  def take(self, state, step: int) -> collect.Graded:
+    """The stored samples of a step, graded."""
+    return self.stored.step(
+      self.collector,
+      self.prompts(step),
+      version=int(state.step),
+      max_failed=self.cfg.reward.max_failed,
+    )
 
   def evaluate(self, state, place) -> session_lib.Examined:
     """Scores the model on unseen problems; session_lib.Evaluate."""
@@ -141,19 +153,25 @@ def make(
   policy = dataclasses.replace(policy, tokenizer=tokenizer)
   how = cfg.data.template, cfg.data.template_arguments
   doubt = template.ending(tokenizer, *how)
+  stored = None
+  if cfg.data.rollouts:
+    stored = stored_lib.load(cfg, tokenizer, policy.arch.vocab_size)
 
   @functools.lru_cache(maxsize=1)
   def sources(returns: int):
     rounds = 1 + cfg.reward.refill
     first = cfg.seed + rounds * returns
     return [
-      prompts_lib.load(cfg.data, tokenizer, "train", first + number)
+      stored.source(first + number)
+      if stored
+      else prompts_lib.load(cfg.data, tokenizer, "train", first + number)
       for number in range(rounds)
     ]
 
   source = sources(session.returns)[0]
   problems = evaluate_lib.problems(cfg.data, cfg.eval, tokenizer)
-  answers = _answers(cfg, [*source.prompts, *problems])
+  graded = stored is not None and not stored.ungraded
+  answers = _answers(cfg, problems if graded else [*source.prompts, *problems])
   terms = [term for phase in cfg.phases for term in phase.terms]
   contexts = batch_lib.contexts(tokenizer, terms)
   for ids in contexts.values():
@@ -202,12 +220,13 @@ def make(
     contexts=contexts,
     trainer=trainer,
     reference=reference,
+    stored=stored,
     collector=collector(cfg.sampling, *own),
     examiner=collector(evaluate_lib.sampling(cfg.sampling, cfg.eval), *own),
     glance=glance,
     prober=prober,
     session=session,
-    notes=_notes(cfg, policy, mesh, source, problems, answers, doubt),
+    notes=_notes(cfg, policy, mesh, source, stored, problems, answers, doubt),
   )
 
 
@@ -224,14 +243,17 @@ def _answers(cfg, known: Sequence[prompts_lib.Prompt]) -> list[str]:
   return gold.refuse(found, cfg.reward) if found else []
 
 
-def _notes(cfg, policy, mesh, source, problems, answers, doubt) -> list[str]:
+def _notes(cfg, policy, mesh, source, stored, problems, answers, doubt) -> list[str]:
   """What the run is made of, and its first prompt to the letter."""
+  training = (
+    f"{cfg.data.task}: {len(source):,} training prompts"
+    f" ({source.dropped} over {cfg.data.max_prompt_tokens} tokens left out,"
+    f" {source.duplicates} duplicates)"
+  )
   notes = [
     f"{policy.name}: {decoder.size(policy.arch):,} parameters on {mesh.size}"
     f" {jax.devices()[0].platform} device(s)",
-    f"{cfg.data.task}: {len(source):,} training prompts"
-    f" ({source.dropped} over {cfg.data.max_prompt_tokens} tokens left out,"
-    f" {source.duplicates} duplicates), {len(problems)} problems to evaluate",
+    f"{stored.told if stored else training}, {len(problems)} problems to evaluate",
   ]
   notes += [f"{cfg.data.task}: {fields}" for fields in source.fields]
   trained = {prompt.ids.tobytes() for prompt in source.prompts}

@@ -25,12 +25,14 @@ class Batches:
     rewards_PR: scores after the rule for responses that grew too long.
     valid_PR: samples that take part.
     of: a packed batch for each update.
+    total_B: log p of stored responses; nan where not known.
   """
 
   rollouts: rollout.Rollouts
   rewards_PR: np.ndarray
   valid_PR: np.ndarray
   of: list[batch_lib.Batch]
+  total_B: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +98,14 @@ def batches(
         key=key,
         shape=parts.shape,
         groups=slice(i * size, (i + 1) * size),
+        mask_BT=graded.mask_BT,
+        adv_BT=graded.adv_BT,
       )
       for i in range(cfg.updates)
     ]
-  return Batches(rollouts, rewards_PR, valid_PR, packed)
+  as_kept = cfg.sampling.temperature == 1  # as the trainer's log p is
+  total_B = np.where(as_kept, graded.total_PR, np.nan).reshape(-1)
+  return Batches(rollouts, rewards_PR, valid_PR, packed, total_B)
 
 
 def update(
@@ -112,11 +118,13 @@ def update(
   """The updates of a step: (state, Found). The state given is used up.
 
   Only with several updates per batch are the old log-probs computed; with one they are
-  those of the update itself. What a broken distribution has drawn is not trained on.
+  those of the update itself. Of stored samples they are those of the start of the run.
+  What a broken distribution has drawn is not trained on.
   """
   trainer, reference, clock = parts.trainer, parts.reference, parts.session.clock
-  drift = _drift(parts, state.params, phase, made.rollouts)
-  sound = not numbers.nonfinite(made.rollouts)
+  of_start = parts.stored is not None and phase.needs_old
+  drift = _drift(parts, state.params, phase, made)
+  sound = parts.stored is not None or not numbers.nonfinite(made.rollouts)
   used = [b for b in made.of if b.used and sound]
   more = [{} for _ in used]
   with parts.session.watch("update"):
@@ -125,10 +133,11 @@ def update(
         for given, b in zip(more, used, strict=True):
           given["ref_BT"] = trainer.score(reference, b.packed, b.used)
         jax.block_until_ready(more)
-    if parts.cfg.updates > 1:
+    if parts.cfg.updates > 1 or of_start:
+      old = reference if of_start else state.params
       with clock("old_log_prob"):
         for given, b in zip(more, used, strict=True):
-          given["old_BT"] = trainer.score(state.params, b.packed, b.used)
+          given["old_BT"] = trainer.score(old, b.packed, b.used)
         jax.block_until_ready(more)
     found = {}
     with clock("update_actor"):
@@ -142,11 +151,13 @@ def update(
   return state, Found(values | drift, len(used) - skipped, bad)
 
 
-def _drift(parts, params, phase, rollouts) -> dict[str, float]:
+def _drift(parts, params, phase, made) -> dict[str, float]:
   """How sampler and trainer differ, where the update itself does not tell."""
-  if any(term.space == "conditional" for term in phase.terms):
+  told = any(term.space == "conditional" for term in phase.terms)
+  if told and not np.isfinite(made.total_B).any():
     return {}
   with parts.session.watch("update"), parts.session.clock("compare"):
-    packed, used = batch_lib.sample(rollouts, parts.shape)
+    packed, used = batch_lib.sample(made.rollouts, parts.shape)
     logp_MBT = process.get(parts.trainer.score(params, packed, used))
-  return numbers.of_drift(packed, logp_MBT)
+  of_tokens = {} if told else numbers.of_drift(packed, logp_MBT)
+  return of_tokens | numbers.of_totals(packed, logp_MBT, made.total_B)

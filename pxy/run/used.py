@@ -27,6 +27,7 @@ from pxy import config, imports
 from pxy.data import prompts as prompts_lib
 from pxy.data import sources
 from pxy.rewards import tasks
+from pxy.run import responses
 from pxy.text import template
 from pxy.text import tokenizer as tokenizer_lib
 from pxy.train import checkpoint, manifest
@@ -48,6 +49,8 @@ def of_train(
   words = dict.fromkeys((cfg.data.task, cfg.eval.task or cfg.data.task))
   parts = dict.fromkeys(part for word in words for _, part in sources.parts(word))
   held = {part: sources.files(part) for part in parts}
+  if cfg.data.rollouts:
+    held[cfg.data.rollouts] = responses.files(cfg.data.rollouts)
   data = {"files": _files(file for found in held.values() for file in found)}
   if not all(held.values()):
     data["rows"] = _rows([p.uid, p.task, p.text, p.answer] for p in prompts)

@@ -3,6 +3,7 @@
   collect   n graded responses to each prompt
   step      the same for a training step: it may replace groups that teach nothing
             (reward.refill), and refuses a step whose verifier fails
+  grade     grades of responses that are there already (run/stored.py)
 
 Grading starts when a response ends, while the rest of the batch is still being drawn.
 Of several processes each grades its share.
@@ -87,6 +88,11 @@ class Graded:
     return self._each(lambda answer: len(answer.sample.ids))
 
   @property
+  def total_PR(self) -> np.ndarray:
+    """log p of stored responses under what drew them, nats; nan where not known."""
+    return self._each(lambda answer: answer.sample.total)
+
+  @property
   def truncated_PR(self) -> np.ndarray:
     """Which responses the length limit has ended."""
     return self._each(lambda answer: answer.sample.stop == "length")
@@ -98,6 +104,23 @@ class Graded:
       [[answer.sample.ids for answer in group] for group in self.answers],
       [[answer.sample.logp for answer in group] for group in self.answers],
     )
+
+  @property
+  def mask_BT(self) -> np.ndarray | None:
+    """Which tokens of `rollouts` are trained on; None: all of them."""
+    rows = [answer.sample.mask for answer in self.flat]
+    if all(row is None for row in rows):
+      return None
+    length_B = self.length_PR.reshape(-1)
+    whole = [np.ones(n, bool) for n in length_B]
+    rows = [w if row is None else row for w, row in zip(whole, rows, strict=True)]
+    return rollout.pad(rows, bool)[0]
+
+  @property
+  def adv_BT(self) -> np.ndarray | None:
+    """Advantages of the tokens of `rollouts`; None: they have their response's."""
+    rows = [answer.sample.adv for answer in self.flat]
+    return None if rows[0] is None else rollout.pad(rows, np.float32)[0]
 
   def _each(self, of) -> np.ndarray:
     return np.array([[of(answer) for answer in group] for group in self.answers])
@@ -201,22 +224,9 @@ def collect(
     texts[p, r] = collector.tokenizer.decode(sample.ids.tolist())
     if collector.on_answer is not None:
       collector.on_answer(len(texts))
-    if p not in groups:
-      return
-    prompt = prompts[p]
-    futures[p, r] = collector.pool.submit(
-      pool_lib.Item(
-        response=texts[p, r],
-        answer=prompt.answer,
-        prompt=prompt.text,
-        task=prompt.task,
-        ids=sample.ids.tolist(),
-        columns=prompt.columns,
-        in_think=prompt.in_think,
-      ),
-      groups[p],
-      r,
-    )
+    if p in groups:
+      item = _item(prompts[p], sample, texts[p, r])
+      futures[p, r] = collector.pool.submit(item, groups[p], r)
 
   with watch("sample"):
     samples = collector.engine.run(
@@ -231,15 +241,7 @@ def collect(
       stop=ending,
     )
   drawn = time.perf_counter()
-  waiting = set(futures.values())
-  with watch("grade"):
-    while process.some(bool(waiting)):
-      done, waiting = concurrent.futures.wait(waiting, POLL)
-      if done or not waiting:  # others may be slower
-        watch.beat("grade")
-      if process.some(bool(waiting)) and ending():
-        raise interrupt.Stopped
-    outcomes = _outcomes({at: future.result() for at, future in futures.items()})
+  outcomes = _outcomes(collector, futures)
   answers = [
     [
       Answer(prompts[p], sample, texts[p, r], outcomes[p, r])
@@ -250,9 +252,57 @@ def collect(
   return Graded(answers, drawn - start, time.perf_counter() - drawn)
 
 
-def _outcomes(mine: dict) -> dict:
-  """The outcomes of all processes by (prompt, response). Each has graded its share, and
-  a grade may depend on the clock: all go on with the one that was given."""
+def grade(
+  collector: Collector, groups: Sequence[Sequence[Answer]], *, version: int = 0
+) -> Graded:
+  """The same answers, groups of equal size, with the grades of the collector's pool.
+
+  version: updates made, for graders that ask. Raises interrupt.Stopped.
+  """
+  start, futures = time.perf_counter(), {}
+  state = collector.state(version)
+  for p in process.share(range(len(groups))):
+    group = pool_lib.Group(len(groups[p]), state)
+    for r, answer in enumerate(groups[p]):
+      item = _item(answer.prompt, answer.sample, answer.text)
+      futures[p, r] = collector.pool.submit(item, group, r)
+  outcomes = _outcomes(collector, futures)
+  answers = [
+    [
+      dataclasses.replace(answer, outcome=outcomes[p, r])
+      for r, answer in enumerate(group)
+    ]
+    for p, group in enumerate(groups)
+  ]
+  return Graded(answers, 0.0, time.perf_counter() - start)
+
+
+def _item(prompt, sample, text) -> pool_lib.Item:
+  """What a grader is given of a response."""
+  return pool_lib.Item(
+    response=text,
+    answer=prompt.answer,
+    prompt=prompt.text,
+    task=prompt.task,
+    ids=sample.ids.tolist(),
+    columns=prompt.columns,
+    in_think=prompt.in_think,
+  )
+
+
+def _outcomes(collector: Collector, futures: dict) -> dict:
+  """The outcomes of all processes by (prompt, response), once they are there. Each has
+  graded its share, and a grade may depend on the clock: all go on with the one that was
+  given."""
+  stop, watch, waiting = collector.stop, collector.watch, set(futures.values())
+  with watch("grade"):
+    while process.some(bool(waiting)):
+      done, waiting = concurrent.futures.wait(waiting, POLL)
+      if done or not waiting:  # others may be slower
+        watch.beat("grade")
+      if process.some(bool(waiting)) and stop is not None and stop():
+        raise interrupt.Stopped
+  mine = {at: future.result() for at, future in futures.items()}
   if process.count() == 1:
     return mine
   found = process.exchange(

@@ -17,6 +17,7 @@ needs, and the last responses move to a quarter of the slots once they fit there
 import collections
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -56,6 +57,12 @@ class Sample:
   """`stop`, or `length` when max_new_tokens ended it."""
   version: int
   """Of the policy that drew it."""
+  mask: np.ndarray | None = None
+  """bool, ids that are trained on; None: all, as they were all drawn."""
+  adv: np.ndarray | None = None
+  """float32, advantage of each id; None: all have that of the response."""
+  total: float = math.nan
+  """log p of the whole at temperature 1, where that is all that was kept."""
 
 
 @dataclasses.dataclass

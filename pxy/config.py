@@ -66,6 +66,11 @@ class Phase:
     return any(term.kl != "none" for term in self.terms)
 
   @property
+  def needs_gap(self) -> bool:
+    """Whether a marginal term has importance weights, which are conditional."""
+    return any(term.space == "marginal" and term.tis != "none" for term in self.terms)
+
+  @property
   def needs_end(self) -> bool:
     """Whether its rates depend on how long it is: without `steps`, on those of the
     run."""

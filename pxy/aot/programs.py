@@ -84,7 +84,12 @@ def _trainer(cfg, arch, mesh, stepper, resident, reference):
   )
   for phase in cfg.phases:
     copies = max(context.of(term).copies(term) for term in phase.terms)
-    given = packed(copies=copies, old=cfg.updates > 1, ref=phase.needs_reference)
+    given = packed(
+      copies=copies,
+      old=cfg.updates > 1,
+      ref=phase.needs_reference,
+      gap=phase.needs_gap,
+    )
     yield program_lib.Program(
       f"update {phase.name}",
       functools.partial(stepper.lower_update, given, phase.terms),

@@ -97,6 +97,7 @@ def prepare(
   key,
   shape: Shape,
   groups: slice = slice(None),
+  gap_BT: np.ndarray | None = None,
 ) -> Batch:
   """Packs the samples of an update that have a gradient under the phase's terms.
 
@@ -106,14 +107,17 @@ def prepare(
     rewards_PR: scores after the overlong rule; ignored where not valid.
     valid_PR: samples that take part at all.
     contexts: ids of the fixed contexts by name, of `contexts`.
-    key: JAX key that draws the other prompts of `shuffled` and `mixture`.
+    key: JAX key that draws the other prompts of `shuffled` and `mixture`, and random
+      labels.
     groups: those that this one of several updates is made of; advantages are computed
       over all.
+    gap_BT: of the responses of these groups, for importance weights in other views than
+      the sampler's (`gaps`); where the phase needs them.
   """
   parts, first = [], None
   rollouts = rollouts.take(groups)
   for i, term in enumerate(phase.terms):
-    adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
+    adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR, key)
     adv_PR, selected_PR = adv_PR[groups], selected_PR[groups]
     if first is None:
       first = adv_PR, selected_PR
@@ -134,6 +138,7 @@ def prepare(
         weight_B,
         term=i,
         on_policy=term.space == "conditional",
+        gap_BT=gap_BT,
       )
     )
   packed, used = pack.bins(
@@ -169,10 +174,39 @@ def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
   For a comparison of sampler and trainer where no term takes that view: as many
   responses as there are rows, spread over the batch.
   """
-  size = len(rollouts.response_len_B)
-  weight_B = np.zeros(size)
-  weight_B[:: -(-size // shape.micro_rows)] = 1.0
+  every = -(-len(rollouts.response_len_B) // shape.micro_rows)
+  return _as_drawn(rollouts, shape, every)
+
+
+def all_drawn(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
+  """All responses in the view they were drawn in, for `gaps`: (packed, used)."""
+  return _as_drawn(rollouts, shape, 1)
+
+
+def gaps(rollouts: rollout.Rollouts, packed: pack.Packed, logp_MBT) -> np.ndarray:
+  """The trainer's log-probs above the sampler's, of the response tokens [B, T].
+
+  Args:
+    packed: of `all_drawn`.
+    logp_MBT: its log-probs under the trainer's weights.
+  """
+  on_MBT = np.asarray(packed.mask_BT)
+  # Of a response the tokens lie in one row, in order.
+  order = np.argsort(packed.term_BT[on_MBT], kind="stable")
+  width = rollouts.response_BT.shape[1]
+  gap_BT = np.zeros(rollouts.response_BT.shape, np.float32)
+  on_BT = np.arange(width)[None] < rollouts.response_len_B[:, None]
+  gap_BT[on_BT] = (np.asarray(logp_MBT) - packed.sampler_BT)[on_MBT][order]
+  return gap_BT
+
+
+def _as_drawn(rollouts, shape, every):
+  """Packs one response in `every`; term_BT holds their numbers."""
+  weight_B = np.zeros(len(rollouts.response_len_B))
+  weight_B[::every] = 1.0
   part = pack.rows(view.conditional(rollouts), rollouts, weight_B, weight_B)
+  number_B1 = np.arange(len(weight_B), dtype=np.int32)[:, None]
+  part = dataclasses.replace(part, term_BT=np.where(part.mask_BT, number_B1, 0))
   return pack.bins(
     [part],
     row_tokens=shape.row_tokens,

@@ -50,7 +50,7 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
       parts.policy.arch,
       rollouts,
       batches,
-      forwards=(cfg.updates > 1) + phase.needs_reference,
+      forwards=(cfg.updates > 1) + phase.needs_reference + phase.needs_gap,
       seconds=taken["timing_s/update_actor"],
       devices=parts.mesh.size,
     ),

@@ -556,6 +556,11 @@ def _check_term(at: str, term: Term, groups: int, data: Data) -> None:
     f"{at}.advantage {term.advantage!r} compares the responses of a group:"
     " data.responses must be >= 2",
   )
+  fields.need(
+    term.advantage != "pass-at-k" or term.k < data.responses,
+    f"{at}.k {term.k}: must be below data.responses {data.responses}, or pass@k of a"
+    " group is 0 or 1, and all advantages are 0",
+  )
   before = context.of(term)
   copies = f" with copies {term.copies}" if before.copies(term) > 1 else ""
   fields.need(

@@ -83,13 +83,14 @@ def estimate(term, rewards_PR, valid_PR):
 
 
 def contrasts(term, prompts: int, responses: int) -> bool:
-  """Whether the estimator gives an advantage other than 0 where rewards are 0 and 1 by
-  turns, in a batch of this size; a group of one may have nothing to be compared with.
+  """Whether the estimator gives an advantage other than 0 where each group has one
+  right answer, or every other group of one, which may have nothing to compare with.
 
   Raises fields.Error, before a run begins, for a function of the user's own that cannot
   be loaded, takes something else or gives another shape.
   """
-  rewards_PR = (1.0 + np.arange(prompts * responses).reshape(prompts, responses)) % 2
+  first = np.arange(prompts * responses) % max(responses, 2) == 0
+  rewards_PR = 1.0 * first.reshape(prompts, responses)
   return bool(np.any(_called(term, rewards_PR, np.ones((prompts, responses), bool))))
 
 

@@ -94,9 +94,10 @@ class Data:
   grader: str = "auto"
   """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra
   where rules do not decide: docs/graders.md), `short` (names), `choice` (letters),
-  `gym`, or a function of TRL's or verl's signature: `package.module:name` or
-  `path/to/file.py:name`. Of `world/KIND`: `answer`, `verified` (`auto`: every hop true
-  as well), `abstain` (wrong is -1, `unknown` 0)."""
+  `form` (that there is an answer, right or wrong), `gym`, or a function of TRL's or
+  verl's signature: `package.module:name` or `path/to/file.py:name`. Of `world/KIND`:
+  `answer`, `verified` (`auto`: every hop true as well), `abstain` (wrong is -1,
+  `unknown` 0)."""
   rewards: tuple[str, ...] = ()
   """Several graders instead, as NAME=WEIGHT: `math=1 format.py:f=0.2`. The reward is
   the weighted sum of their scores."""

@@ -310,6 +310,92 @@ def test_sharded_jit_and_checkpoint(space):
   close(jax.jit(jax.value_and_grad(loss))(placed, given), whole)
 
 
+def bigram(head_VV, packed):
+  """A model without an op that a mesh with Explicit axes would want to be told of."""
+  tokens_BTV, targets_BTV = (
+    jax.nn.one_hot(x_BT, V) for x_BT in (packed.tokens_BT, packed.targets_BT)
+  )
+  logp_BTV = jax.nn.log_softmax(jnp.einsum("btv,vu->btu", tokens_BTV, head_VV))
+  entropy_BT = -jnp.sum(jnp.exp(logp_BTV) * logp_BTV, -1)
+  return jnp.sum(logp_BTV * targets_BTV, -1), entropy_BT
+
+
+HEAD = np.random.default_rng(1).normal(size=(V, V)).astype(np.float32)
+VIEWS = {
+  "conditional": None,
+  "marginal": START,
+  "mixture": view.mixture(rollouts(), [1]),  # made before the rows are split
+}
+
+
+def of_view(name, params, given, adv_B, context, **more):
+  if name == "conditional":
+    return objective.conditional_loss(bigram, params, given, adv_B, **more)[0]
+  if name == "mixture":  # an argument, to be placed as the rows are
+    context = view.View(*(x.swapaxes(0, 1) for x in context))
+  return objective.marginal_loss(bigram, params, given, adv_B, context=context, **more)[
+    0
+  ]
+
+
+def rows_first(name):
+  """What the view needs besides, with rows as the first axis."""
+  context = VIEWS[name]
+  if name == "mixture":
+    return tuple(x.swapaxes(0, 1) for x in (context.context_CBS, context.length_CB))
+  return context
+
+
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_the_total_of_split_rows_is_that_of_all(name, axes):
+  """Under jit it is, whatever the axes of the mesh; under shard_map a device's own, so
+  the sum over devices is not the loss until each is given the sum of the weights."""
+  kind = getattr(jax.sharding.AxisType, axes)
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+  rows, whole = (jax.NamedSharding(mesh, p) for p in (jax.P("data"), jax.P()))
+  split = name == "mixture"
+  loss = functools.partial(of_view, name)
+  grad = jax.value_and_grad(loss)
+  want = jax.jit(grad)(HEAD, rollouts(), ADV_B, rows_first(name))
+  placed = (
+    jax.device_put(HEAD, whole),
+    *jax.device_put((rollouts(), ADV_B), rows),
+    jax.device_put(rows_first(name), rows) if split else rows_first(name),
+  )
+  close(jax.jit(grad)(*placed), want)
+
+  def local(own, *args):
+    term = objective.CONDITIONAL if name == "conditional" else objective.MARGINAL
+    total = None if own else jax.lax.psum(objective.weight(term, args[1]), "data")
+    return jax.lax.psum(loss(*args, total=total), "data")
+
+  more = jax.P("data") if split else None
+  specs = (jax.P(), jax.P("data"), jax.P("data"), more)
+  whole, own = (
+    jax.jit(
+      jax.shard_map(
+        functools.partial(local, own), mesh=mesh, in_specs=specs, out_specs=jax.P()
+      )
+    )(*placed)
+    for own in (False, True)
+  )
+  close(whole, want[0])
+  parts = [
+    loss(
+      HEAD,
+      jax.tree.map(lambda x, b=b: x[b : b + 1], rollouts()),
+      ADV_B[b : b + 1],
+      jax.tree.map(lambda x, b=b: x[b : b + 1], rows_first(name))
+      if split
+      else rows_first(name),
+    )
+    for b in range(8)
+  ]
+  close(own, sum(parts))
+  assert abs(own - want[0]) > 0.01, "it would be another loss"
+
+
 @pytest.mark.parametrize("space", ["conditional", "marginal"])
 def test_micro_batches_add_up_with_the_weight_of_the_whole(space):
   score, params = world("linen")

@@ -288,9 +288,9 @@ def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:
   log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1), with s_k the running sums over the
   response; the terms log C cancel. Zero outside the mask.
   """
-  copies = packed.copies_BTC.shape[-1]
-  rows_B11 = jnp.arange(logp_BT.shape[0])[:, None, None]
-  logp_BTC = logp_BT[rows_B11, packed.copies_BTC]
+  copies, flat = packed.copies_BTC.shape[-1], (logp_BT.shape[0], -1)
+  logp_BTC = jnp.take_along_axis(logp_BT, packed.copies_BTC.reshape(flat), 1)
+  logp_BTC = logp_BTC.reshape(packed.copies_BTC.shape)
   logp_BTC = jnp.where(packed.mask_BT[..., None], logp_BTC, 0.0)
   sum_BTC = _running(logp_BTC, packed.segments_BT, copies)
   after_BT = jax.nn.logsumexp(sum_BTC, axis=-1)

@@ -104,16 +104,19 @@ def rows(
   used_BT = copy_BT < copies
   copy_BT = xp.minimum(copy_BT, copies - 1)
 
-  row_B1 = np.arange(size, dtype=np.int32)[:, None]
-  context_len_BT = context_len_CB[copy_BT, row_B1]
-  local_BT = column_T[None] - (end_CB - length_CB)[copy_BT, row_B1]
+  # Picked along a row, which keeps rows on their devices under Explicit axes too.
+  context_len_BT = xp.take_along_axis(context_len_CB.T, copy_BT, 1)
+  start_BT = xp.take_along_axis((end_CB - length_CB).T, copy_BT, 1)
+  local_BT = column_T[None] - start_BT
   # Of the input in the response, < 0 in the context.
   place_BT = local_BT - context_len_BT
 
   def of_response(values_BT, at_BT):
     return xp.take_along_axis(values_BT, xp.clip(at_BT, 0, response_width - 1), 1)
 
-  context_BT = context_CBS[copy_BT, row_B1, xp.clip(local_BT, 0, context_width - 1)]
+  context_BU = context_CBS.swapaxes(0, 1).reshape(size, copies * context_width)
+  column_BT = copy_BT * context_width + xp.clip(local_BT, 0, context_width - 1)
+  context_BT = xp.take_along_axis(context_BU, column_BT, 1)
   tokens_BT = xp.where(
     place_BT < 0, context_BT, of_response(rollouts.response_BT, place_BT)
   )

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_objectives_md
 
 from pxy import config
 from pxy.rl import (
@@ -575,6 +576,28 @@ def test_micro_batches_add_up_and_programs_compile(case):
   }
   assert prepared(of(case), MANY).used > 1, "the rows must not fit one micro-batch"
   compare(of(case), case, **ways)
+
+
+NAMED = test_objectives_md.named()
+
+
+@pytest.mark.parametrize("view", ["conditional", "marginal"])
+@pytest.mark.parametrize("name", NAMED)
+def test_what_the_docs_call_by_name(name, view):
+  """Of several updates; the marginal contexts take turns."""
+  term = dataclasses.replace(NAMED[name], k=2)  # the world has groups of 4
+  if view == "marginal":
+    turn = list(NAMED).index(name) % len(context.CONTEXTS)
+    term = dataclasses.replace(
+      term,
+      space="marginal",
+      context=list(context.CONTEXTS)[turn],
+      copies=3,
+      kl="none",
+      kl_coef=0.0,
+    )
+  setting = dataclasses.replace(of(Case(old="given")), terms=(term,))
+  compare(setting, name)
 
 
 def test_a_context_may_be_a_list_of_ids():

@@ -1,5 +1,6 @@
 """Other people's models: scores made of them, trained with both objectives."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
+from pxy import fields
 from pxy.rl import metrics, objective, rollout, view
 from pxy.rl import score as score_lib
 
@@ -338,6 +340,52 @@ def of_view(name, params, given, adv_B, context, **more):
   ]
 
 
+@pytest.mark.parametrize("clip", ["ppo", "gspo"])
+def test_a_wrong_view_has_the_same_loss_and_other_probabilities(clip):
+  """What docs/objectives.md says a loss cannot tell, and what can."""
+  given, term = rollouts(), objective.Term(clip=clip)
+  logp_BT = objective.logps(bigram, HEAD, given, view.conditional(given))
+  given = dataclasses.replace(given, logp_BT=np.asarray(logp_BT))
+  wrong = dataclasses.replace(given, prompt_BS=np.full_like(given.prompt_BS, 7))
+
+  def found(given):
+    value, told = objective.conditional_loss(bigram, HEAD, given, ADV_B, term=term)
+    return float(value), {name: float(x.value()) for name, x in told.items()}
+
+  (value, told), (same, other) = found(given), found(wrong)
+  np.testing.assert_allclose(value, same, rtol=1e-6)
+  name = "training/rollout_probs_diff_mean"
+  assert told[name] < 1e-6 and other[name] > 0.01
+  assert abs(told["actor/entropy"] - other["actor/entropy"]) > 0.01
+
+
+def test_logps_are_those_of_the_losses():
+  """With them as old log-probs and as the sampler's, every ratio is 1."""
+  given, logps = rollouts(), jax.jit(objective.logps, static_argnums=0)
+  for name, context in VIEWS.items():
+    at = view.conditional(given) if name == "conditional" else context
+    at = at if isinstance(at, view.View) else view.marginal(given, at)
+    old_BT = logps(bigram, HEAD, given, at)
+    on_BT = np.arange(old_BT.shape[1])[None] < given.response_len_B[:, None]
+    assert (np.asarray(old_BT)[~on_BT] == 0).all() and (old_BT[on_BT] < 0).all()
+    drawn_BT = logps(bigram, HEAD, given, view.conditional(given))
+    given = dataclasses.replace(given, logp_BT=drawn_BT)
+    more, call = {}, objective.conditional_loss
+    if name != "conditional":
+      more, call = (
+        {"context": at, "gap_BT": drawn_BT - given.logp_BT},
+        (objective.marginal_loss),
+      )
+    term = objective.Term(
+      space="conditional" if name == "conditional" else "marginal", tis="token-mask"
+    )
+    _, told = call(bigram, HEAD, given, ADV_B, term=term, old_BT=old_BT, **more)
+    np.testing.assert_allclose(told["actor/ppo_kl"].value(), 0, atol=1e-6)
+    np.testing.assert_allclose(told["actor/tis"].value(), 1, rtol=1e-6)
+  with pytest.raises(fields.Error, match="tis 'token-mask': gap_BT goes with import"):
+    objective.marginal_loss(bigram, HEAD, given, ADV_B, context=START, term=term)
+
+
 def rows_first(name):
   """What the view needs besides, with rows as the first axis."""
   context = VIEWS[name]
@@ -346,8 +394,9 @@ def rows_first(name):
   return context
 
 
-@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize(
+  "name, axes", [("conditional", "Auto"), *((name, "Explicit") for name in VIEWS)]
+)
 def test_the_total_of_split_rows_is_that_of_all(name, axes):
   """Under jit it is, whatever the axes of the mesh; under shard_map a device's own, so
   the sum over devices is not the loss until each is given the sum of the weights."""

@@ -155,15 +155,18 @@ def kl(kind: str, logp_BT, ref_BT):
   return known[kind](logp_BT - ref_BT)
 
 
-TIS = ("token", "sequence", "token-mask", "sequence-mask")
-"""Importance weights of each token, or of its sequence; capped, or masked."""
+TIS = {
+  "token": "min(w, `tis_cap`), w = p / p_sampler of the token: TIS",
+  "sequence": "min(w, `tis_cap`), w the product over the sequence",
+  "token-mask": "w where `tis_floor` <= w <= `tis_cap`, else 0, w of the token: masked"
+  " importance sampling, IcePop, arXiv 2510.18855",
+  "sequence-mask": "the same with w the product over the sequence",
+}
+"""Importance weights, by the name that a term gives."""
 
 
 def importance(gap_BT, on_BT, *, kind: str, cap, floor=0.0, segments_BT=None):
-  """Importance weights w = p / p_sampler of limited size, constants.
-
-    token, sequence             min(w, cap)                       TIS
-    token-mask, sequence-mask   w where floor <= w <= cap, or 0   MIS
+  """Importance weights w = p / p_sampler of limited size, constants: those of TIS.
 
   They correct for a sampler whose numbers differ from the trainer's: multiply the
   advantages by them. `token` weighs each token by itself, `sequence` by the product of

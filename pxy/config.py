@@ -71,6 +71,11 @@ class Phase:
     return any(term.clip != "none" for term in self.terms)
 
   @property
+  def needs_gap(self) -> bool:
+    """Whether a marginal term has importance weights, which are conditional."""
+    return any(term.space == "marginal" and term.tis != "none" for term in self.terms)
+
+  @property
   def needs_end(self) -> bool:
     """Whether its rates depend on how long it is: without `steps`, on those of the
     run."""
@@ -94,9 +99,10 @@ class Data:
   grader: str = "auto"
   """`auto` (by the source's name), `arithmetic`, `boxed`, `number`, `math` (by algebra
   where rules do not decide: docs/graders.md), `short` (names), `choice` (letters),
-  `gym`, or a function of TRL's or verl's signature: `package.module:name` or
-  `path/to/file.py:name`. Of `world/KIND`: `answer`, `verified` (`auto`: every hop true
-  as well), `abstain` (wrong is -1, `unknown` 0)."""
+  `form` (that there is an answer, right or wrong), `gym`, or a function of TRL's or
+  verl's signature: `package.module:name` or `path/to/file.py:name`. Of `world/KIND`:
+  `answer`, `verified` (`auto`: every hop true as well), `abstain` (wrong is -1,
+  `unknown` 0)."""
   rewards: tuple[str, ...] = ()
   """Several graders instead, as NAME=WEIGHT: `math=1 format.py:f=0.2`. The reward is
   the weighted sum of their scores."""
@@ -569,6 +575,11 @@ def _check_term(at: str, term: Term, groups: int, data: Data) -> None:
     contrast or data.responses >= 2,
     f"{at}.advantage {term.advantage!r} compares the responses of a group:"
     " data.responses must be >= 2",
+  )
+  fields.need(
+    term.advantage != "pass-at-k" or term.k < data.responses,
+    f"{at}.k {term.k}: must be below data.responses {data.responses}, or pass@k of a"
+    " group is 0 or 1, and all advantages are 0",
   )
   before = context.of(term)
   copies = f" with copies {term.copies}" if before.copies(term) > 1 else ""

@@ -76,7 +76,9 @@ def train(
           max_failed=cfg.reward.max_failed,
         )
         collect.refuse_stale(graded, session.place.updates)
-      batches = step_lib.batches(parts, phase, graded, view_key)  # A, view, pack
+      batches = step_lib.batches(  # A, view, pack
+        parts, phase, graded, view_key, state.params
+      )
       state, found = step_lib.update(parts, state, phase, lr, batches)
       done = numbers.of(parts, step, phase, graded, batches, found, probed)
       session.record(state, done)

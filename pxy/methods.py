@@ -36,7 +36,8 @@ class Rates:
   warmup: int
   """Steps of the first of two phases."""
   on_start: Literal["keep", "reset_optimizer"]
-  """What GRPO does with the moments of a first phase that has a coefficient."""
+  """What GRPO does with the moments of a first phase: with a coefficient of 0.01 they
+  slow it down at first (docs/objectives.md, "Adam's moments at the switch")."""
 
 
 def negatives(term: Term) -> Term:
@@ -50,8 +51,9 @@ def positives(term: Term) -> Term:
 
 
 def scaled(term: Term, coef: float) -> Term:
-  """The term with a coefficient. Adam forgets it, except where terms meet: in a joint
-  update, and in its moments when the next phase starts."""
+  """The term with a coefficient. In a phase of its own Adam divides it out: the updates
+  are those of coefficient 1, but where the clip of the norm or eps acts. It counts in a
+  joint update, and in the moments that the next phase starts with."""
   return dataclasses.replace(term, coef=coef)
 
 
@@ -114,6 +116,35 @@ def w_reinforce(rates: Rates) -> tuple[Phase, ...]:
   return (Phase("w-reinforce", (term,), lr=rates.negatives),)
 
 
+def random_label(rates: Rates) -> tuple[Phase, ...]:
+  """DSRL's control: its first phase gets the batch's rewards in random order."""
+  return _first(dsrl(rates), control="random-label")
+
+
+def all_down(rates: Rates) -> tuple[Phase, ...]:
+  """DSRL's control: its first phase pushes every sample down, right or wrong."""
+  return _first(dsrl(rates), control="all-down")
+
+
+def teacher_psr(rates: Rates) -> tuple[Phase, ...]:
+  """DSRL's control: what is right is learnt as text, log P(y) of it and no question.
+
+  Meant for stored samples (`--rollouts`), of another model as well: it needs no
+  log-prob of theirs. Of its own samples, it is PSR without a baseline.
+  """
+  right = Term(space="marginal", select="positive", negative="reward", clip="none")
+  return (
+    Phase("teacher-psr", (right,), steps=rates.warmup, lr=rates.marginal),
+    Phase("grpo", (GRPO,), lr=rates.conditional, on_start=rates.on_start),
+  )
+
+
+def _first(phases: tuple[Phase, ...], **fields) -> tuple[Phase, ...]:
+  """The phases, with these fields of the first one's terms."""
+  terms = tuple(dataclasses.replace(term, **fields) for term in phases[0].terms)
+  return (dataclasses.replace(phases[0], terms=terms), *phases[1:])
+
+
 METHODS: dict[str, Callable[[Rates], tuple[Phase, ...]]] = {
   row.__name__: row
   for row in (
@@ -127,6 +158,9 @@ METHODS: dict[str, Callable[[Rates], tuple[Phase, ...]]] = {
     dsrl,
     joint,
     w_reinforce,
+    random_label,
+    all_down,
+    teacher_psr,
   )
 }
 

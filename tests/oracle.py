@@ -14,7 +14,8 @@ is to take its entry 0 (`hold`).
 
 Where the sources are silent, the oracle takes: positive is A > 0; a response without a
 token is no sequence; importance weights scale the surrogate and not the KL; differences
-of log-probs count up to 20.
+of log-probs count up to 20 in ratios, and k3's exponent goes on from there along its
+tangent.
 
 Axes: P prompts, R responses to each, Q as above, n positions, V tokens, D width.
 """
@@ -194,14 +195,25 @@ def graded(rollout: Rollout, rule: str, buffer: int):
   return rewards_PR, valid_PR
 
 
-def choice(term, rewards_PR, valid_PR):
+def choice(term, rewards_PR, valid_PR, labels=None):
   """Advantages, and which samples the term is about.
 
   What is negative by its reward has A = -1; of the positive ones the paper says
-  nothing, and they have +1.
+  nothing, and they have +1. `labels` are the rewards that a control with random labels
+  has drawn.
   """
-  adv_PR = reference.advantages(term.advantage, rewards_PR, valid_PR, term.lam)
+  if term.control == "random-label":
+    rewards_PR = labels
+  adv_PR = reference.advantages(term.advantage, rewards_PR, valid_PR, term.lam, term.k)
   chosen_PR = np.array(valid_PR, bool)
+  if term.control == "all-down":
+    if term.negative == "reward":
+      adv_PR = np.where(valid_PR, 1.0, 0.0)
+    for group, valid in zip(adv_PR, chosen_PR, strict=True):
+      group[valid] = -np.sqrt(sum(a**2 for a in group[valid]) / max(1, valid.sum()))
+    if term.select == "negative":
+      chosen_PR &= adv_PR < 0
+    return adv_PR, chosen_PR
   for p, r in np.ndindex(adv_PR.shape):
     if not valid_PR[p, r]:
       continue
@@ -231,14 +243,25 @@ def near(x):
   return np.clip(x, -FAR, FAR)
 
 
-def importance(term, old, sampler) -> list:
-  """Truncated importance weights of a response's tokens."""
-  gaps = [a - b for a, b in zip(old, sampler, strict=True)]
+def importance(term, drawn, sampler) -> list:
+  """Importance weights of a response's tokens: `drawn` are the log-probs before the
+  update in the view it was drawn in, whatever the term's."""
+  gaps = [a - b for a, b in zip(drawn, sampler, strict=True)]
   if term.tis == "none":
     return [1.0 for _ in gaps]
-  if term.tis == "sequence":
+  if term.tis.startswith("sequence"):
     gaps = [sum(gaps) for _ in gaps]
-  return [min(term.tis_cap, float(np.exp(near(gap)))) for gap in gaps]
+  ratios = [float(np.exp(near(gap))) for gap in gaps]
+  if term.tis.endswith("mask"):
+    return [x if term.tis_floor <= x <= term.tis_cap else 0.0 for x in ratios]
+  return [min(term.tis_cap, x) for x in ratios]
+
+
+def confidence(term, before, adv: float) -> float:
+  """How much a mistake counts: the geometric mean of its tokens' probabilities."""
+  if not term.confidence or adv >= 0:
+    return 1.0
+  return float(np.prod([np.exp(x) for x in before]) ** (1 / len(before)))
 
 
 def dual(term, objective, adv):
@@ -269,8 +292,9 @@ def surrogate(term, logp, old, advs: list) -> list:
 
 def kl(kind: str, logp, ref: float):
   """Estimators of KL(policy || reference) at a token of the policy."""
-  d = near(logp - ref)
-  return {"k2": d**2 / 2, "k3": np.exp(-d) - 1 + d}[kind]
+  d = logp - ref
+  far = np.maximum(-d - FAR, 0)  # beyond, along the tangent
+  return {"k2": d**2 / 2, "k3": np.exp(np.minimum(-d, FAR)) * (1 + far) - 1 + d}[kind]
 
 
 def reduced(how: str, rows: list, constant: float):
@@ -293,11 +317,15 @@ def reduced(how: str, rows: list, constant: float):
 
 def term_loss(
   term, rollout, model, fixed, rule="keep", buffer=1, shift=None, shifts=None,
-  old=None, ref=None,
+  old=None, ref=None, drawn=None, labels=None,
 ):  # fmt: skip
-  """The loss of one term as a vector over Q, times its coefficient."""
+  """The loss of one term as a vector over Q, times its coefficient.
+
+  drawn: log-probs before the update after each response's own prompt; None: those of
+  the model itself. labels: the rewards in random order, for the control.
+  """
   rewards_PR, valid_PR = graded(rollout, rule, buffer)
-  adv_PR, chosen_PR = choice(term, rewards_PR, valid_PR)
+  adv_PR, chosen_PR = choice(term, rewards_PR, valid_PR, labels)
   logp = view(term, rollout, model, fixed, shift, shifts)
   rows = []
   for p, r in np.ndindex(adv_PR.shape):
@@ -313,7 +341,14 @@ def term_loss(
     )
     if not mine:
       continue
-    scale = importance(term, before, sampler)
+    if drawn is None:
+      score = model.score(rollout.prompts[p], rollout.responses[p][r])
+      sampled = [hold(x) for x in score]
+    else:
+      sampled = drawn[p][r]
+    sampled = [x for x, k in zip(sampled, kept, strict=True) if k]
+    scale = importance(term, sampled, sampler)
+    advs = [adv * confidence(term, before, adv) for adv in advs]
     row = surrogate(term, mine, before, advs)
     row = [w * x for w, x in zip(scale, row, strict=True)]
     if term.kl != "none":

@@ -4,6 +4,7 @@ Written from the definitions (softmax, the estimators' papers), so that a mistak
 have to be made twice. Sequences are rows; a mask says which tokens count.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -59,7 +60,13 @@ def logprob(
   return logp_BT, entropy_BT
 
 
-def advantages(kind, rewards_PR, valid_PR, lam=0.1):
+def passed(right, k):
+  """pass@k of the samples: the share of the groups of k with a right one."""
+  groups = list(itertools.combinations(right, k))
+  return sum(any(group) for group in groups) / len(groups)
+
+
+def advantages(kind, rewards_PR, valid_PR, lam=0.1, k=4):
   adv_PR = np.zeros(np.shape(rewards_PR))
   flat = zip(np.ravel(rewards_PR), np.ravel(valid_PR), strict=True)
   everything = [float(r) for r, ok in flat if ok]
@@ -74,6 +81,20 @@ def advantages(kind, rewards_PR, valid_PR, lam=0.1):
       adv_PR[p, r] = 1 if mine > 0 else -1
     elif kind == "w-reinforce":
       adv_PR[p, r] = lam * mine if mine > 0 else mine - 1
+    elif kind == "maxrl":
+      share = sum(x > 0 for x in group) / len(group)
+      if share:
+        adv_PR[p, r] = ((mine > 0) - share) / share
+    elif kind == "pass-at-k":
+      right = [x > 0 for x in group]
+      if len(group) < k or passed(right, k) in (0, 1):
+        continue
+      b, others = passed(right, k), list(right)
+      others.remove(mine > 0)
+      with_mine = 1.0
+      if not mine > 0:
+        with_mine = passed(others, k - 1) if k > 1 else 0.0
+      adv_PR[p, r] = (with_mine - b) / math.sqrt(b * (1 - b))
     else:
       if kind == "batch":
         group = everything
@@ -82,6 +103,8 @@ def advantages(kind, rewards_PR, valid_PR, lam=0.1):
       n, mean = len(group), math.fsum(group) / len(group)
       if kind == "mean":
         adv_PR[p, r] = mine - mean
+      elif kind == "asymmetric":
+        adv_PR[p, r] = (lam if mine > mean else 1) * (mine - mean)
       elif kind == "rloo":
         adv_PR[p, r] = mine - (math.fsum(group) - mine) / (n - 1)
       elif kind in ("grpo", "batch"):
@@ -145,17 +168,21 @@ def reduce(how, loss_BT, mask_BT, constant=1.0):
 
 
 def kl(kind, logp, ref):
-  d = min(20.0, max(-20.0, logp - ref))
-  return {"k1": d, "k2": d * d / 2, "k3": math.exp(-d) - 1 + d}[kind]
+  d = logp - ref
+  above = math.exp(min(-d, 20.0)) * (1 + max(0.0, -d - 20.0))  # exp, then its tangent
+  return {"k1": d, "k2": d * d / 2, "k3": above - 1 + d}[kind]
 
 
-def importance(level, logp_BT, sampler_BT, mask_BT, cap):
+def importance(kind, logp_BT, sampler_BT, mask_BT, cap, floor=0.5):
+  level, _, masked = kind.partition("-")
   weights_BT = np.ones(np.shape(logp_BT))
   for b, t in np.ndindex(weights_BT.shape):
     if mask_BT[b][t]:
       tokens = [t] if level == "token" else np.flatnonzero(mask_BT[b])
       exponent = sum(float(logp_BT[b][u]) - float(sampler_BT[b][u]) for u in tokens)
-      weights_BT[b, t] = min(cap, math.exp(min(20.0, max(-20.0, exponent))))
+      ratio = math.exp(min(20.0, max(-20.0, exponent)))
+      inside = floor <= ratio <= cap
+      weights_BT[b, t] = (ratio if inside else 0.0) if masked else min(cap, ratio)
   return weights_BT
 
 

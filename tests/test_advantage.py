@@ -1,5 +1,7 @@
 """Estimators and sign filters, against the oracle, by hand and by their properties."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,8 @@ import reference
 KINDS = tuple(advantage.ADVANTAGES)
 CENTRED = ("grpo", "mean", "rloo", "batch")
 """A claim about these: they sum to 0, and see only differences of rewards."""
+COMPARING = (*CENTRED, "asymmetric", "maxrl", "pass-at-k")
+"""And about these: equal rewards give 0."""
 P, R = 3, 4
 
 
@@ -93,7 +97,7 @@ def test_shifts_and_permutations(kind, rewards_PR, valid_PR, shift, seed):
   np.testing.assert_allclose(totals, 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", CENTRED)
+@pytest.mark.parametrize("kind", COMPARING)
 @pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
 def test_equal_rewards_give_exactly_zero(kind, as_array):
   """Three times 0.1 is not 0.3: a mean that rounds would make everybody negative."""
@@ -103,13 +107,94 @@ def test_equal_rewards_give_exactly_zero(kind, as_array):
     assert (adv_PR == 0).all(), f"{kind} of three rewards of {value}: {adv_PR[0]}"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CENTRED if kind != "batch"])
+@pytest.mark.parametrize("kind", [kind for kind in COMPARING if kind != "batch"])
 def test_a_group_of_one_has_no_contrast(kind):
   valid_PR = np.array([[True, False, False], [False, False, False]])
   adv_PR = _estimate(kind, np.full((2, 3), np.nan), valid_PR & False)
   assert (adv_PR == 0).all()
   adv_PR = _estimate(kind, np.array([[1.0, np.nan, np.nan]] * 2), valid_PR)
   assert (adv_PR == 0).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_pass_at_k_is_the_mean_over_groups_of_k(k):
+  rewards_PR = np.array(list(itertools.product([0.0, 0.5, 1.0, -1.0], repeat=R)))
+  valid_PR = np.random.default_rng(0).random(rewards_PR.shape) < 0.8
+  term = config.Term(advantage="pass-at-k", k=k)
+  want_PR = reference.advantages("pass-at-k", rewards_PR, valid_PR, k=k)
+  assert (want_PR > 0).any() and (want_PR < 0).any()
+  for as_array in (np.asarray, jnp.asarray):
+    got_PR = advantage.estimate(term, as_array(rewards_PR), as_array(valid_PR))
+    np.testing.assert_allclose(got_PR, want_PR, rtol=1e-5, atol=1e-6)
+
+
+def expected(weigh, n, p):
+  """E[mean_i A_i d log P(r_i) / dp] over n answers, each right with probability p."""
+  rewards_PR = np.array(list(itertools.product([0.0, 1.0], repeat=n)))
+  chance_P1 = np.prod(np.where(rewards_PR > 0, p, 1 - p), axis=1, keepdims=True)
+  score_PR = np.where(rewards_PR > 0, 1 / p, -1 / (1 - p))
+  adv_PR = weigh(rewards_PR, np.ones(rewards_PR.shape, bool))
+  return float((chance_P1 * adv_PR * score_PR).sum() / n)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_maxrl_goes_to_maximum_likelihood(n, p):
+  """Its gradient is that of sum_(k < n) pass@k / k, that is sum (1 - p)^(k - 1), whose
+  limit is 1 / p = d log p / dp; that of `mean` is (1 - 1/n) d p / dp."""
+  want = sum((1 - p) ** (k - 1) for k in range(1, n))
+  np.testing.assert_allclose(expected(advantage.maxrl, n, p), want, rtol=1e-6)
+  np.testing.assert_allclose(expected(advantage.mean, n, p), 1 - 1 / n, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_pass_at_k_moves_pass_at_k(k, n=6, p=0.3):
+  """Before the division by the standard deviation its gradient is that of pass@k, times
+  1/k - 1/n, for the baseline holds the sample itself."""
+
+  def weigh(rewards_PR, valid_PR):
+    b_P1 = np.array([[reference.passed(row > 0, k)] for row in rewards_PR])
+    return advantage.pass_at_k(rewards_PR, valid_PR, k) * np.sqrt(b_P1 * (1 - b_P1))
+
+  slope = k * (1 - p) ** (k - 1)
+  np.testing.assert_allclose(expected(weigh, n, p), (1 / k - 1 / n) * slope, rtol=1e-6)
+
+
+def test_random_labels_are_the_rewards_of_the_batch_by_a_key():
+  rng = np.random.default_rng(3)
+  rewards_PR, valid_PR = rng.random((6, 5)), rng.random((6, 5)) < 0.7
+  rewards_PR[~valid_PR] = np.nan
+  term = config.Term(advantage="reinforce", control="random-label")
+  keys = [jax.random.fold_in(jax.random.key(0), step) for step in (0, 1)]
+  first, other = (advantage.compute(term, rewards_PR, valid_PR, k)[0] for k in keys)
+  again = advantage.compute(term, rewards_PR.copy(), valid_PR, keys[0])[0]
+  np.testing.assert_array_equal(first, again)
+  true = np.float32(rewards_PR)
+  for adv_PR in (first, other):
+    assert sorted(adv_PR[valid_PR]) == sorted(true[valid_PR]), "only places change"
+    assert (adv_PR[valid_PR] != true[valid_PR]).sum() > valid_PR.sum() / 2
+    assert (adv_PR[~valid_PR] == 0).all()
+  assert (first != other).any(), "each step has labels of its own"
+  on_device = advantage.compute(
+    term, jnp.asarray(rewards_PR), jnp.asarray(valid_PR), keys[0]
+  )[0]
+  np.testing.assert_allclose(on_device, first, rtol=1e-6)
+  with pytest.raises(config.Error, match="'random-label' draws labels: give it a key"):
+    advantage.compute(term, rewards_PR, valid_PR)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "mean", "reinforce"])
+def test_all_down_keeps_the_norm_and_loses_the_labels(kind):
+  rewards_PR = np.array([[1.0, 0, 0, 1], [1, 1, 0, 9], [0, 0, 0, 0]])
+  valid_PR = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]], bool)
+  adv_PR, _ = advantage.compute(config.Term(advantage=kind), rewards_PR, valid_PR)
+  for select in ("all", "negative"):
+    term = config.Term(advantage=kind, control="all-down", select=select)
+    down_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
+    np.testing.assert_allclose((down_PR**2).sum(1), (adv_PR**2).sum(1), rtol=1e-6)
+    assert (down_PR <= 0).all() and (down_PR[~valid_PR] == 0).all()
+    assert (np.ptp(down_PR[0]), np.ptp(down_PR[1, :3])) == (0, 0), "right as wrong"
+    assert (selected_PR[:2] == valid_PR[:2]).all()
 
 
 SOLVED, MIXED, UNSOLVED = [1.0, 1, 1], [1.0, 0, 0], [0.0, 0, 0]
@@ -284,6 +369,17 @@ def test_a_file_that_has_changed_is_read_again(own):
   for i in (1, 2):
     term = own(f"def rank(rewards_PR, valid_PR): return {i} * rewards_PR # {'x' * i}")
     assert (advantage.compute(term, rewards_PR, valid_PR)[0] == i).all()
+
+
+def test_pass_at_k_needs_more_than_k_responses():
+  phases = (config.Phase(terms=(config.Term(advantage="pass-at-k", k=4),)),)
+  for responses in (4, 5):
+    cfg = config.Train(phases=phases, data=config.Data(responses=responses))
+    if responses == 5:
+      config.check(cfg)
+    else:
+      with pytest.raises(config.Error, match=r"terms\.0\.k 4: must be below data.resp"):
+        config.check(cfg)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -42,6 +42,27 @@ def test_advantages_of_several_updates_are_those_of_the_whole_batch(kind):
     assert part.scored_tokens == part.packed.mask_BT.sum()
 
 
+def test_random_labels_are_those_of_the_step_in_all_terms_and_updates():
+  terms = config.Term(control="random-label"), config.Term(advantage="mean")
+  whole = prepared(*terms)
+  parts = [prepared(*terms, groups=slice(i, i + 2)) for i in (0, 2)]
+  adv_PR = np.concatenate([p.adv_PR for p in parts])
+  np.testing.assert_array_equal(adv_PR, whole.adv_PR)
+  assert (adv_PR != prepared(config.Term()).adv_PR).any()
+  other = prepared(*terms, key=jax.random.key(1))
+  assert (adv_PR != other.adv_PR).any(), "another step has other labels"
+
+
+@pytest.mark.parametrize("shape", [SHAPE, batch.Shape(16, 1, 13)])
+def test_gaps_come_back_to_the_responses_they_are_of(shape):
+  packed, _ = batch.all_drawn(ROLLOUTS, shape)
+  known_MBT = np.where(packed.mask_BT, packed.sampler_BT + 0.001 * packed.targets_BT, 9)
+  got_BT = batch.gaps(ROLLOUTS, packed, known_MBT)
+  on_BT = np.arange(got_BT.shape[1])[None] < ROLLOUTS.response_len_B[:, None]
+  want_BT = np.where(on_BT, 0.001 * ROLLOUTS.response_BT, 0)
+  np.testing.assert_allclose(got_BT, want_BT, atol=1e-6)
+
+
 def test_a_sample_without_a_grade_takes_no_part_and_poisons_nothing():
   # As if the group had one sample less; its reward is nan, as collect leaves it.
   rewards, valid = REWARDS.copy(), VALID.copy()

@@ -120,7 +120,7 @@ def test_two_experiments_may_each_have_a_common(tmp_path):
 @pytest.mark.parametrize(
   ("word", "text"),
   [
-    ("dsrrl", "pxy has none of that name; is it 'dsrl'? there are add3, base,"),
+    ("dsrrl", "pxy has none of that name; is it 'dsrl'? there are add3, all_down,"),
     ("mine", "for the file here write mine.py"),
     ("mine.py:grop", "unknown method 'grop'; is it 'grpo'? there are grpo, nsr_rl,"),
     ("qwen3_4b_math:", "unknown method ''; there are grpo"),

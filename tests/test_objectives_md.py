@@ -23,6 +23,8 @@ def first_lines(table):
 TABLES = {
   "context": {name: record.what for name, record in context.CONTEXTS.items()},
   "advantage": first_lines(advantage.ADVANTAGES),
+  "control": advantage.CONTROLS,
+  "tis": surrogate.TIS,
   "clip": first_lines(surrogate.SURROGATES),
   "kl": first_lines(surrogate.KLS),
   "reduction": first_lines(reduction.REDUCTIONS),
@@ -31,12 +33,34 @@ TABLES = {
 
 def written(name: str) -> str:
   """A table between its two marks."""
-  heads = {"context": "before the response", "advantage": "A"}
+  heads = {
+    "context": "before the response",
+    "advantage": "A",
+    "control": "what it does",
+    "tis": "weight of a token",
+  }
   lines = [f"| `{name}` | {heads.get(name, 'equation')} |", "|---|---|"]
   for value, text in TABLES[name].items():
     text = text.replace("|", "\\|").replace(" - ", " − ").replace(" pi(", " π(")
     lines.append(f"| `{value}` | {text} |")
   return "\n".join([f"<!-- {name} -->", *lines, "<!-- end -->"])
+
+
+def named() -> dict[str, config.Term]:
+  """The terms of the table of usual names, by what they are called there."""
+  block = re.search(
+    r"<!-- names -->.*?<!-- end -->", DOCS.read_text("utf-8"), re.DOTALL
+  )
+  rows = re.findall(r"^\| ([^|]+?) \| `(Term\(.*?\))` \|", block[0], re.MULTILINE)
+  return {name: eval(code, {"Term": config.Term}) for name, code in rows}
+
+
+def test_every_usual_name_is_one_term():
+  found = named()
+  assert len(found) >= 15 and len(set(found.values())) == len(found), found
+  used = {term.advantage for term in found.values()}
+  assert used >= set(advantage.ADVANTAGES) - {"sign"}, "an estimator without a name"
+  assert {term.clip for term in found.values()} == set(surrogate.SURROGATES)
 
 
 @pytest.mark.parametrize("name", TABLES)

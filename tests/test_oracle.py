@@ -8,7 +8,8 @@ That alone sets the tolerance (given log-probs are rounded to what float32 holds
 test_a_mistake_is_found shows that mistakes are hundreds of times larger.
 
 The cases of test_term are chosen so that any three options of different fields meet in
-at least one case, unless config.Term refuses them together. Estimators, filters and
+at least one case, unless config.Term refuses them together; an estimator, which comes
+in by one number a sample, meets any other one. Estimators, filters, controls and
 overlong rules are compared in all their combinations.
 """
 
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_objectives_md
 
 from pxy import config
 from pxy.rl import (
@@ -235,6 +237,7 @@ FIELDS = {
   "reduction": tuple(reduction.REDUCTIONS),
   "kl": typing.get_args(term_lib.Kl),
   "tis": typing.get_args(term_lib.Tis),
+  "change": (*advantage.CONTROLS, "confidence"),
   "old": ("none", "given", "far"),
   "overlong": ("keep", "mask", "penalty"),
   "world": tuple(WORLDS),
@@ -252,6 +255,7 @@ class Case:
   reduction: str = "token-mean"
   kl: str = "none"
   tis: str = "none"
+  change: str = "none"
   old: str = "none"
   overlong: str = "keep"
   world: str = "groups"
@@ -277,6 +281,9 @@ class Case:
       negative=self.filter[1],
       advantage=self.advantage,
       lam=0.3,
+      k=2,
+      control="none" if self.change == "confidence" else self.change,
+      confidence=self.change == "confidence",
       coef=0.7,
       clip=self.clip.removesuffix("+dual"),
       clip_low=0.15,
@@ -288,6 +295,7 @@ class Case:
       kl_coef=0.4 if self.kl != "none" else 0.0,
       tis=self.tis,
       tis_cap=1.6,
+      tis_floor=0.7,
     )
 
 
@@ -300,10 +308,15 @@ def refused(case: Case) -> bool:
 
 
 def covering(seed=0, tries=40) -> list[Case]:
-  """Cases in which all triples of options meet that a term may have together."""
+  """Cases in which all triples of options meet that a term may have together, and all
+  pairs with an estimator."""
   rng, names = random.Random(seed), list(FIELDS)
-  triples = list(itertools.combinations(names, 3))
-  refusing = ("view", "filter", "kl", "tis")  # fields that a Term compares
+  rest = [name for name in names if name != "advantage"]
+  triples = [
+    *itertools.combinations(rest, 3),
+    *(("advantage", name) for name in rest),
+  ]
+  refusing = ("view", "filter", "kl", "change")  # fields that a Term compares
 
   def allowed(some):
     return not refused(Case(**{k: v for k, v in some.items() if k in refusing}))
@@ -325,8 +338,9 @@ def covering(seed=0, tries=40) -> list[Case]:
       if not allowed(some):
         continue
       left -= 1
-      items = [(name, some[name]) for name in names]
-      closed = [t for t in itertools.combinations(items, 3) if t in open_]
+      items = {name: (name, some[name]) for name in names}
+      closed = [tuple(items[name] for name in three) for three in triples]
+      closed = [t for t in closed if t in open_]
       best = max(best, (len(closed), str(Case(**some)), closed, some))
     cases.append(Case(**best[3]))
     open_.difference_update(best[2])
@@ -372,6 +386,17 @@ class Setting:
       for pair in zip(found, self.world.responses, strict=True)
     ]  # fmt: skip
 
+  @property
+  def labels(self):
+    """The rewards in the order that pxy draws for the control, after the rule."""
+    rewards_PR, valid_PR = oracle.graded(self.world, self.overlong, BUFFER)
+    return advantage.permuted(rewards_PR, valid_PR, KEY)
+
+  @property
+  def drawn(self):
+    """Log-probs before the update, each after its prompt; None: of the weights."""
+    return self.given("old", config.Term()) if self.old != "none" else None
+
 
 def of(case: Case) -> Setting:
   return Setting(
@@ -394,6 +419,8 @@ def by_oracle(s: Setting):
     refs=[s.given("ref", t) for t in s.terms],
     rule=s.overlong,
     buffer=BUFFER,
+    drawn=s.drawn,
+    labels=s.labels,
     shift=shift,
     shifts=shifts,
   )
@@ -421,14 +448,16 @@ def prepared(s: Setting, shape=SHAPE) -> batch.Batch:
     limit=s.world.limit,
     buffer=BUFFER,
   )
+  phase = config.Phase(terms=s.terms)
   return batch.prepare(
-    config.Phase(terms=s.terms),
+    phase,
     rollouts,
     rewards_PR,
     valid_PR,
     contexts=FIXED,
     key=KEY,
     shape=shape,
+    gap_BT=gaps(s, rollouts, shape) if phase.needs_gap else None,
     **tokenwise(s.world),
   )
 
@@ -444,6 +473,17 @@ def tokenwise(world_) -> dict:
       for row, x in zip(out[name], flat, strict=True):
         row[: len(x)] = x
   return out
+
+
+def gaps(s: Setting, rollouts, shape):
+  """As a step does it: all responses scored after their prompts."""
+  drawn, _ = batch.all_drawn(rollouts, shape)
+  which = "now" if s.old == "none" else "old"
+  flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)
+  logp_BT = np.asarray(score(params(which), flat)[0])
+  if s.old != "none":
+    logp_BT = grid(logp_BT + (FAR_V[flat.targets_BT] if s.old == "far" else 0))
+  return batch.gaps(rollouts, drawn, logp_BT.reshape(drawn.mask_BT.shape))
 
 
 def by_batch(s: Setting, shape=SHAPE, jit=False):
@@ -476,7 +516,8 @@ def by_batch(s: Setting, shape=SHAPE, jit=False):
 def by_entry(s: Setting, jit=False):
   """The entry point of the term; the oracle says what is selected and how it counts."""
   (term,) = s.terms
-  adv_PR, chosen_PR = oracle.choice(term, *oracle.graded(s.world, s.overlong, BUFFER))
+  graded = oracle.graded(s.world, s.overlong, BUFFER)
+  adv_PR, chosen_PR = oracle.choice(term, *graded, s.labels)
   rollouts = arrays(s.world, s.copies)
 
   def padded(rows):
@@ -491,6 +532,11 @@ def by_entry(s: Setting, jit=False):
     more["ref_BT"] = padded(s.given("ref", term)) if term.kl != "none" else None
   else:
     function = objective.marginal_loss
+    if term.tis != "none":
+      logp_BT = objective.logps(score, params(), rollouts, view.conditional(rollouts))
+      if s.old != "none":
+        logp_BT = padded(s.drawn)
+      more["gap_BT"] = logp_BT - rollouts.logp_BT
     if term.context in FIXED:
       more["context"] = np.array(FIXED[term.context])
     else:
@@ -563,6 +609,28 @@ def test_micro_batches_add_up_and_programs_compile(case):
   compare(of(case), case, **ways)
 
 
+NAMED = test_objectives_md.named()
+
+
+@pytest.mark.parametrize("view", ["conditional", "marginal"])
+@pytest.mark.parametrize("name", NAMED)
+def test_what_the_docs_call_by_name(name, view):
+  """Of several updates; the marginal contexts take turns."""
+  term = dataclasses.replace(NAMED[name], k=2)  # the world has groups of 4
+  if view == "marginal":
+    turn = list(NAMED).index(name) % len(context.CONTEXTS)
+    term = dataclasses.replace(
+      term,
+      space="marginal",
+      context=list(context.CONTEXTS)[turn],
+      copies=3,
+      kl="none",
+      kl_coef=0.0,
+    )
+  setting = dataclasses.replace(of(Case(old="given")), terms=(term,))
+  compare(setting, name)
+
+
 def test_a_context_may_be_a_list_of_ids():
   # "ids [S] of a fixed context, such as [start_id]": marginal_loss's own example.
   rollouts, adv_B = arrays(WORLDS["groups"]), np.linspace(-1, 1, 16)
@@ -597,12 +665,15 @@ def test_every_choice_of_samples(name, overlong):
     buffer=BUFFER,
   )
   want = oracle.graded(world_, overlong, BUFFER)
-  for filter_, kind in itertools.product(FIELDS["filter"], FIELDS["advantage"]):
-    case = Case(filter=filter_, advantage=kind)
+  labels = advantage.permuted(*graded, KEY)
+  for filter_, kind, change in itertools.product(
+    FIELDS["filter"], FIELDS["advantage"], advantage.CONTROLS
+  ):
+    case = Case(filter=filter_, advantage=kind, change=change)
     if refused(case):
       continue
-    adv_PR, selected_PR = advantage.compute(case.term(), *graded)
-    want_adv_PR, chosen_PR = oracle.choice(case.term(), *want)
+    adv_PR, selected_PR = advantage.compute(case.term(), *graded, KEY)
+    want_adv_PR, chosen_PR = oracle.choice(case.term(), *want, labels)
     np.testing.assert_array_equal(selected_PR, chosen_PR, err_msg=str(case))
     np.testing.assert_allclose(
       np.where(selected_PR, adv_PR, 0),
@@ -620,6 +691,8 @@ EDGE_TERMS = [
   Case(view="start", advantage="reinforce", reduction="seq-mean-token-sum"),
   Case(view="shuffled", advantage="rloo", clip="ppo", old="far"),
   Case(view="mixture2", advantage="sign", reduction="seq-mean-token-mean"),
+  Case(view="start", advantage="pass-at-k", tis="sequence-mask", change="confidence"),
+  Case(view="shuffled", advantage="maxrl", tis="token", change="random-label"),
 ]
 
 
@@ -656,22 +729,22 @@ def test_a_reference_that_is_far_away(kl):
 # ---- mistakes ----------------------------------------------------------------------
 
 
-def biased(kind, rewards_PR, valid_PR, lam, right=reference.advantages):
+def biased(kind, rewards_PR, valid_PR, lam, k, right=reference.advantages):
   count_P1 = valid_PR.sum(1, keepdims=True)
   spread_P1 = np.sqrt(count_P1 / np.maximum(count_P1 - 1, 1))
-  return right(kind, rewards_PR, valid_PR, lam) * spread_P1
+  return right(kind, rewards_PR, valid_PR, lam, k) * spread_P1
 
 
 def without(part, right=oracle.reduced):
   return lambda how, rows, n: right(how, [row[part] for row in rows], n)
 
 
-def mean_over_all(term, rewards_PR, valid_PR, right=oracle.choice):
+def mean_over_all(term, rewards_PR, valid_PR, labels=None, right=oracle.choice):
   adv_PR, chosen_PR = right(term, rewards_PR, valid_PR)
   return np.where(chosen_PR, adv_PR, 0.0), valid_PR
 
 
-def zero_is_right(term, rewards_PR, valid_PR, right=oracle.choice):
+def zero_is_right(term, rewards_PR, valid_PR, labels=None, right=oracle.choice):
   return right(term, np.where(rewards_PR == 0, 1e-9, rewards_PR), valid_PR)
 
 
@@ -701,6 +774,22 @@ def of_response(rollout_, p, r, own):
   return [own] * len(rollout_.responses[p][r])
 
 
+def of_the_reference(kind, logp, ref, right=oracle.kl):
+  return right(kind, -np.asarray(logp), -ref)
+
+
+def capped(term, drawn, sampler, right=oracle.importance):
+  return right(dataclasses.replace(term, tis=term.tis[:-5]), drawn, sampler)
+
+
+def without_labels(term, rewards_PR, valid_PR, labels=None, right=oracle.choice):
+  return right(dataclasses.replace(term, control="none"), rewards_PR, valid_PR)
+
+
+def of_all(term, before, adv, right=oracle.confidence):
+  return right(term, before, -1.0)
+
+
 GIVEN = Case(old="given")
 MISTAKES = {
   "the std is biased": (reference, "advantages", biased, Case()),
@@ -727,10 +816,20 @@ MISTAKES = {
     oracle, "surrogate", mean_of_ratios, Case(clip="gspo", old="given"),
   ),
   "the kl is that of the reference": (
-    oracle, "near", lambda x: -np.clip(x, -20, 20), Case(kl="k3", clip="none"),
+    oracle, "kl", of_the_reference, Case(kl="k3", clip="none"),
   ),
   "importance weights are not capped": (
     oracle, "min", lambda cap, x: x, Case(tis="token"),
+  ),
+  "importance weights are not masked": (
+    oracle, "importance", capped, Case(view="start", tis="token-mask"),
+  ),
+  "labels are not permuted": (
+    oracle, "choice", without_labels, Case(change="random-label"),
+  ),
+  "right answers go up": (oracle, "choice", without_labels, Case(change="all-down")),
+  "confidence counts for right answers": (
+    oracle, "confidence", of_all, Case(change="confidence"),
   ),
   "prompts are shuffled the other way": (
     oracle, "contexts_of", other_way, Case(view="shuffled"),

@@ -130,6 +130,27 @@ def test_what_cannot_be_graded_against_leaves_a_wrong_answer_open():
   ]
 
 
+@pytest.mark.parametrize(
+  "task, there, none",
+  [
+    ("arithmetic/add3", r"so \boxed{7}", "so 7"),
+    ("math", "The answer is 7.", ""),
+    ("gsm8k", "it is 7 in all", "no idea"),
+    ("world/chains", "friend of a is b . answer c5 d6", "friend of a is b . answer"),
+    ("facts/choices", "B. Rome", "Rome, I think"),
+    ("facts/capitals", "Rome.", " "),
+    ("my rows", r"\boxed{x}", "x"),
+  ],
+)
+def test_form_is_that_there_is_an_answer_right_or_wrong(task, there, none):
+  columns = {"choices": ["Paris", "Rome"]}
+  scores = [
+    tasks.resolve("form", task)(tasks.Item(x, "A", task=task, columns=columns)).score
+    for x in (there, none)
+  ]
+  assert scores == [1, 0]
+
+
 def test_a_letter_of_several_is_a_choice():
   columns = {"choices": ["Rome", "Paris", "Lima"], "accepted": ["C", "Lutetia"]}
   found = {x: tasks.choice(tasks.Item(x, "B", columns=columns)).score for x in "ABCD"}

@@ -1,5 +1,6 @@
 """Other people's models: scores made of them, trained with both objectives."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
+from pxy import fields
 from pxy.rl import metrics, objective, rollout, view
 from pxy.rl import score as score_lib
 
@@ -308,6 +310,139 @@ def test_sharded_jit_and_checkpoint(space):
 
   placed = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
   close(jax.jit(jax.value_and_grad(loss))(placed, given), whole)
+
+
+def bigram(head_VV, packed):
+  """A model without an op that a mesh with Explicit axes would want to be told of."""
+  tokens_BTV, targets_BTV = (
+    jax.nn.one_hot(x_BT, V) for x_BT in (packed.tokens_BT, packed.targets_BT)
+  )
+  logp_BTV = jax.nn.log_softmax(jnp.einsum("btv,vu->btu", tokens_BTV, head_VV))
+  entropy_BT = -jnp.sum(jnp.exp(logp_BTV) * logp_BTV, -1)
+  return jnp.sum(logp_BTV * targets_BTV, -1), entropy_BT
+
+
+HEAD = np.random.default_rng(1).normal(size=(V, V)).astype(np.float32)
+VIEWS = {
+  "conditional": None,
+  "marginal": START,
+  "mixture": view.mixture(rollouts(), [1]),  # made before the rows are split
+}
+
+
+def of_view(name, params, given, adv_B, context, **more):
+  if name == "conditional":
+    return objective.conditional_loss(bigram, params, given, adv_B, **more)[0]
+  if name == "mixture":  # an argument, to be placed as the rows are
+    context = view.View(*(x.swapaxes(0, 1) for x in context))
+  return objective.marginal_loss(bigram, params, given, adv_B, context=context, **more)[
+    0
+  ]
+
+
+@pytest.mark.parametrize("clip", ["ppo", "gspo"])
+def test_a_wrong_view_has_the_same_loss_and_other_probabilities(clip):
+  """What docs/objectives.md says a loss cannot tell, and what can."""
+  given, term = rollouts(), objective.Term(clip=clip)
+  logp_BT = objective.logps(bigram, HEAD, given, view.conditional(given))
+  given = dataclasses.replace(given, logp_BT=np.asarray(logp_BT))
+  wrong = dataclasses.replace(given, prompt_BS=np.full_like(given.prompt_BS, 7))
+
+  def found(given):
+    value, told = objective.conditional_loss(bigram, HEAD, given, ADV_B, term=term)
+    return float(value), {name: float(x.value()) for name, x in told.items()}
+
+  (value, told), (same, other) = found(given), found(wrong)
+  np.testing.assert_allclose(value, same, rtol=1e-6)
+  name = "training/rollout_probs_diff_mean"
+  assert told[name] < 1e-6 and other[name] > 0.01
+  assert abs(told["actor/entropy"] - other["actor/entropy"]) > 0.01
+
+
+def test_logps_are_those_of_the_losses():
+  """With them as old log-probs and as the sampler's, every ratio is 1."""
+  given, logps = rollouts(), jax.jit(objective.logps, static_argnums=0)
+  for name, context in VIEWS.items():
+    at = view.conditional(given) if name == "conditional" else context
+    at = at if isinstance(at, view.View) else view.marginal(given, at)
+    old_BT = logps(bigram, HEAD, given, at)
+    on_BT = np.arange(old_BT.shape[1])[None] < given.response_len_B[:, None]
+    assert (np.asarray(old_BT)[~on_BT] == 0).all() and (old_BT[on_BT] < 0).all()
+    drawn_BT = logps(bigram, HEAD, given, view.conditional(given))
+    given = dataclasses.replace(given, logp_BT=drawn_BT)
+    more, call = {}, objective.conditional_loss
+    if name != "conditional":
+      more, call = (
+        {"context": at, "gap_BT": drawn_BT - given.logp_BT},
+        (objective.marginal_loss),
+      )
+    term = objective.Term(
+      space="conditional" if name == "conditional" else "marginal", tis="token-mask"
+    )
+    _, told = call(bigram, HEAD, given, ADV_B, term=term, old_BT=old_BT, **more)
+    np.testing.assert_allclose(told["actor/ppo_kl"].value(), 0, atol=1e-6)
+    np.testing.assert_allclose(told["actor/tis"].value(), 1, rtol=1e-6)
+  with pytest.raises(fields.Error, match="tis 'token-mask': gap_BT goes with import"):
+    objective.marginal_loss(bigram, HEAD, given, ADV_B, context=START, term=term)
+
+
+def rows_first(name):
+  """What the view needs besides, with rows as the first axis."""
+  context = VIEWS[name]
+  if name == "mixture":
+    return tuple(x.swapaxes(0, 1) for x in (context.context_CBS, context.length_CB))
+  return context
+
+
+@pytest.mark.parametrize(
+  "name, axes", [("conditional", "Auto"), *((name, "Explicit") for name in VIEWS)]
+)
+def test_the_total_of_split_rows_is_that_of_all(name, axes):
+  """Under jit it is, whatever the axes of the mesh; under shard_map a device's own, so
+  the sum over devices is not the loss until each is given the sum of the weights."""
+  kind = getattr(jax.sharding.AxisType, axes)
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+  rows, whole = (jax.NamedSharding(mesh, p) for p in (jax.P("data"), jax.P()))
+  split = name == "mixture"
+  loss = functools.partial(of_view, name)
+  grad = jax.value_and_grad(loss)
+  want = jax.jit(grad)(HEAD, rollouts(), ADV_B, rows_first(name))
+  placed = (
+    jax.device_put(HEAD, whole),
+    *jax.device_put((rollouts(), ADV_B), rows),
+    jax.device_put(rows_first(name), rows) if split else rows_first(name),
+  )
+  close(jax.jit(grad)(*placed), want)
+
+  def local(own, *args):
+    term = objective.CONDITIONAL if name == "conditional" else objective.MARGINAL
+    total = None if own else jax.lax.psum(objective.weight(term, args[1]), "data")
+    return jax.lax.psum(loss(*args, total=total), "data")
+
+  more = jax.P("data") if split else None
+  specs = (jax.P(), jax.P("data"), jax.P("data"), more)
+  whole, own = (
+    jax.jit(
+      jax.shard_map(
+        functools.partial(local, own), mesh=mesh, in_specs=specs, out_specs=jax.P()
+      )
+    )(*placed)
+    for own in (False, True)
+  )
+  close(whole, want[0])
+  parts = [
+    loss(
+      HEAD,
+      jax.tree.map(lambda x, b=b: x[b : b + 1], rollouts()),
+      ADV_B[b : b + 1],
+      jax.tree.map(lambda x, b=b: x[b : b + 1], rows_first(name))
+      if split
+      else rows_first(name),
+    )
+    for b in range(8)
+  ]
+  close(own, sum(parts))
+  assert abs(own - want[0]) > 0.01, "it would be another loss"
 
 
 @pytest.mark.parametrize("space", ["conditional", "marginal"])

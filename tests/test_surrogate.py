@@ -235,24 +235,49 @@ def test_kl_estimates_have_the_divergence_as_mean():
   np.testing.assert_allclose(pull, p * (logp - logq - want), atol=1e-6)
 
 
-@pytest.mark.parametrize("level", ["token", "sequence"])
-def test_importance(level):
+def test_a_kl_term_pulls_the_harder_the_farther():
+  """Its gradient in d: d for k2, 1 - exp(-d) for k3, whose exponent stops at 20."""
+  gap = jnp.array([-60.0, -25.0, -19.0, 0.0, 25.0, 60.0])
+  zero = jnp.zeros_like(gap)
+  pulls = {
+    kind: jax.grad(lambda d, kind=kind: jnp.sum(surrogate.kl(kind, d, zero)))(gap)
+    for kind in ("k1", *surrogate.KLS)
+  }
+  np.testing.assert_allclose(pulls["k1"], 1.0)
+  np.testing.assert_allclose(pulls["k2"], gap)
+  np.testing.assert_allclose(
+    pulls["k3"], 1 - np.exp(np.minimum(-gap, 20.0)), rtol=1e-5, atol=1e-6
+  )
+  for kind in ("k1", *surrogate.KLS):
+    for d in np.asarray(gap, np.float64):
+      want = reference.kl(kind, d, 0.0)
+      np.testing.assert_allclose(surrogate.kl(kind, d, 0.0), want, rtol=1e-5)
+
+
+def test_confidence():
+  """Probabilities 1/2 and 1/8 have the geometric mean 1/4; the third does not count."""
+  old_BT = jnp.log(jnp.array([[0.5, 0.125, 0.9]] * 2))
+  adv_BT = jnp.array([[-2.0] * 3, [2.0] * 3])
+  on_BT = jnp.array([[True, True, False]] * 2)
+  got_BT = surrogate.confident(old_BT, adv_BT, on_BT)
+  np.testing.assert_allclose(got_BT[:, :2], [[-0.5, -0.5], [2, 2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", surrogate.TIS)
+def test_importance(kind):
   logp_BT, sampler_BT, _, mask_BT, lengths_B = _world(5)
-  logp_BT[0], logp_BT[1] = sampler_BT[0] - 0.1, sampler_BT[1] + 0.7  # below, above
-  want_BT = reference.importance(level, logp_BT, sampler_BT, mask_BT, 1.2)
+  logp_BT[0], logp_BT[1] = sampler_BT[0] - 0.02, sampler_BT[1] + 0.7  # within, above
+  want_BT = reference.importance(kind, logp_BT, sampler_BT, mask_BT, 1.2, 0.8)
   logp_BT, sampler_BT = _float32(logp_BT, sampler_BT)
   sampler_BT[~mask_BT] = np.nan
-  got_BT, found = surrogate.importance(
-    logp_BT, sampler_BT, mask_BT, level=level, cap=1.2
-  )
+  how = {"kind": kind, "cap": 1.2, "floor": 0.8}
+  got_BT, found = surrogate.importance(logp_BT - sampler_BT, mask_BT, **how)
   np.testing.assert_allclose(got_BT, want_BT, rtol=1e-5)
-  capped = (want_BT == 1.2).sum()
-  assert found["tis_capfrac"] == (capped, lengths_B.sum()) and capped > 0
+  out = ((want_BT == 1.2) | (want_BT == 0)).sum()
+  assert found["tis_capfrac"] == (out, lengths_B.sum()) and 0 < out < lengths_B.sum()
   np.testing.assert_allclose(found["tis"][0], want_BT[mask_BT].sum(), rtol=1e-5)
   pull = jax.grad(
-    lambda x: jnp.sum(
-      surrogate.importance(x, sampler_BT, mask_BT, level=level, cap=9.0)[0]
-    )
+    lambda x: jnp.sum(surrogate.importance(x - sampler_BT, mask_BT, **how)[0])
   )(logp_BT)
   assert (pull == 0).all(), "importance weights are constants"
 
@@ -280,7 +305,10 @@ def test_reductions(how):
   [
     ({"context": "document"}, "context 'document'"),
     ({"space": "marginal", "kl": "k3", "kl_coef": 0.1}, "kl 'k3'"),
-    ({"space": "marginal", "tis": "token"}, "tis 'token'"),
+    ({"tis": "row"}, "tis 'row': must be one of none, token, sequence, token-mask"),
+    ({"tis_floor": 3.0}, "tis_floor 3.0: must be at most tis_cap 2.0"),
+    ({"control": "all-down", "select": "positive"}, "leaves no positive sample"),
+    ({"k": 0}, "k 0"),
     ({"kl": "k2"}, "kl_coef 0.0"),
     ({"kl_coef": 0.5}, "kl 'none'"),
     ({"negative": "reward"}, "negative 'reward'"),
@@ -312,7 +340,7 @@ def test_unknown_names():
   with pytest.raises(config.Error, match="kl: 'k4'"):
     surrogate.kl("k4", x, x)
   with pytest.raises(config.Error, match="tis: 'row'"):
-    surrogate.importance(x, x, x == 0, level="row", cap=1.0)
+    surrogate.importance(x, x == 0, kind="row", cap=1.0)
 
 
 OWN = """

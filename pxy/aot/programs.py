@@ -85,7 +85,9 @@ def _trainer(cfg, arch, mesh, stepper, resident, reference):
   for phase in cfg.phases:
     copies = max(context.of(term).copies(term) for term in phase.terms)
     old = cfg.updates > 1 or bool(cfg.data.rollouts and phase.needs_old)
-    given = packed(copies=copies, old=old, ref=phase.needs_reference)
+    given = packed(
+      copies=copies, old=old, ref=phase.needs_reference, gap=phase.needs_gap
+    )
     yield program_lib.Program(
       f"update {phase.name}",
       functools.partial(stepper.lower_update, given, phase.terms),

@@ -169,6 +169,28 @@ def choice(item: Item) -> Outcome:
   return scored(told["answer"], told | {"abstained": float(abstained)})
 
 
+def form(item: Item) -> Outcome:
+  """1 if there is an answer where the task's own grader looks for one, right or wrong:
+  the control of a reward."""
+  found = _FORMS.get(name("auto", item.task), lambda item: answer.final(item.text))(
+    item
+  )
+  return scored(bool(found and found.strip()))
+
+
+_FORMS: dict[str, Callable[[Item], str | None]] = {
+  "arithmetic": lambda item: answer.boxed(item.response),
+  "boxed": lambda item: answer.boxed(answer.said(item.text)),
+  "number": lambda item: numeral(answer.said(item.text)),
+  "verified": lambda item: chain.said(item.response),
+  "short": lambda item: short_lib.sentence(item.text),
+  "choice": lambda item: short_lib.letter(
+    short_lib.sentence(item.text), item.columns.get("choices", [])
+  ),
+}
+"""What is found as an answer, by the grader that `auto` takes."""
+
+
 def reference(text: str) -> str:
   """What `math` compares with: the answer, or what it has in a box."""
   inside = answer.boxed(text)
@@ -197,6 +219,7 @@ OWN = {
   "abstain": abstain,
   "short": short,
   "choice": choice,
+  "form": form,
 }
 """Graders that are safe to run on one sample after another in one process."""
 FORKED = {

@@ -5,9 +5,12 @@ which there are n, m is the mean and s the unbiased standard deviation; the firs
 of each estimator is its equation. A new one is a function and a line of ADVANTAGES;
 what it takes besides the two arrays are fields of the term, by name (choose.py).
 
-A group of one has no contrast: grpo, mean and rloo give it 0. Equal rewards give 0
+A group of one has no contrast: what compares samples gives it 0. Equal rewards give 0
 exactly, whatever the rounding, since a sample is negative as soon as A < 0. Samples
 that are not valid have no influence and an advantage of 0; their reward may be nan.
+
+A control takes from the advantages what they say, and leaves their size: what a method
+does that its control does as well, it does not do by knowing right from wrong.
 
 All functions take numpy arrays (computed in float64, then float32) or JAX arrays, also
 under jit. Left out: critics; advantages per token are given as `adv_BT`.
@@ -23,7 +26,7 @@ EPS = 1e-6
 """Added to the standard deviation, as in the public implementations of GRPO."""
 
 
-def compute(term, rewards_PR, valid_PR):
+def compute(term, rewards_PR, valid_PR, key=None):
   """Advantages by the term's estimator, and which samples its sign filter keeps.
 
   With negative="advantage" a sample is negative iff A < 0 and positive iff A > 0. With
@@ -34,6 +37,8 @@ def compute(term, rewards_PR, valid_PR):
     term: rl.term.Term.
     rewards_PR: scores; ignored where not valid.
     valid_PR: samples that take part at all.
+    key: JAX key that draws the labels of control `random-label`; that of a step gives
+      all its terms and updates the same ones, and a resumed run those of the first.
 
   Returns:
     (adv_PR float32, selected_PR bool); excluded samples are not selected.
@@ -42,15 +47,21 @@ def compute(term, rewards_PR, valid_PR):
     fields.Error: rewards or valid samples are not [P, R], or a valid one has no finite
       reward; a function of the user's own gives another shape, or no finite number.
       Under jit, where it is not known, the advantage of such a sample is nan.
+      Labels to be drawn without a key.
   """
   check.rewards(rewards_PR, valid_PR)
   valid_PR = _namespace(rewards_PR).asarray(valid_PR, bool)
-  if term.select == "all":
-    return estimate(term, rewards_PR, valid_PR), valid_PR
-  if term.negative == "reward":
+  if term.control == "random-label":
+    fields.need(key is not None, "control 'random-label' draws labels: give it a key")
+    rewards_PR = permuted(rewards_PR, valid_PR, key)
+  if term.negative == "reward" and term.select != "all":
     adv_PR = sign(rewards_PR, valid_PR)
   else:
     adv_PR = estimate(term, rewards_PR, valid_PR)
+  if term.control == "all-down":
+    adv_PR = down(adv_PR, valid_PR)
+  if term.select == "all":
+    return adv_PR, valid_PR
   wanted_PR = adv_PR < 0 if term.select == "negative" else adv_PR > 0
   # What is nan is of neither sign: it stays, so that the loss says so.
   wanted_PR |= _namespace(adv_PR).isnan(adv_PR)
@@ -78,13 +89,14 @@ def estimate(term, rewards_PR, valid_PR):
 
 
 def contrasts(term, prompts: int, responses: int) -> bool:
-  """Whether the estimator gives an advantage other than 0 where rewards are 0 and 1 by
-  turns, in a batch of this size; a group of one may have nothing to be compared with.
+  """Whether the estimator gives an advantage other than 0 where each group has one
+  right answer, or every other group of one, which may have nothing to compare with.
 
   Raises fields.Error, before a run begins, for a function of the user's own that cannot
   be loaded, takes something else or gives another shape.
   """
-  rewards_PR = (1.0 + np.arange(prompts * responses).reshape(prompts, responses)) % 2
+  first = np.arange(prompts * responses) % max(responses, 2) == 0
+  rewards_PR = 1.0 * first.reshape(prompts, responses)
   return bool(np.any(_called(term, rewards_PR, np.ones((prompts, responses), bool))))
 
 
@@ -143,6 +155,48 @@ def batch(rewards_PR, valid_PR):
   return adv_1R.reshape(np.shape(rewards_PR))
 
 
+def asymmetric(rewards_PR, valid_PR, lam: float):
+  """`lam` (r - m) if r > m, else r - m: w-reinforce with the group's baseline."""
+  adv_PR = mean(rewards_PR, valid_PR)
+  return _float32(_namespace(adv_PR).where(adv_PR > 0, lam * adv_PR, adv_PR))
+
+
+def maxrl(rewards_PR, valid_PR):
+  """(r - m) / m, 0 where m = 0, of r = 1 for what is right, else 0; arXiv 2602.02710.
+
+  Right is a reward > 0. In expectation over n samples, this is the gradient of the sum
+  of pass@k / k over k < n, which goes to that of log p as n grows: p is the probability
+  of a right answer.
+  """
+  right_PR = _right(rewards_PR, valid_PR)
+  xp, clean_PR = _namespace(right_PR), right_PR * 1.0
+  centred_PR, count_P1 = _centred(clean_PR, valid_PR)
+  mean_P1 = xp.sum(clean_PR, axis=1, keepdims=True) / _at_least_1(count_P1)
+  return _float32(centred_PR / xp.where(mean_P1 > 0, mean_P1, 1.0))
+
+
+def pass_at_k(rewards_PR, valid_PR, k: int):
+  """(R - b) / sqrt(b (1 - b)): b is pass@`k`, R that of k with the sample; 2508.10751.
+
+  Right is a reward > 0. With w wrong ones of n, b is 1 - C(w, k) / C(n, k), and R is 1
+  for a right sample, 1 - C(w - 1, k - 1) / C(n - 1, k - 1) for a wrong one. A is 0
+  where b is 0 or 1, and where n < k.
+  """
+  right_PR = _right(rewards_PR, valid_PR)
+  xp = _namespace(right_PR)
+  n_P1 = xp.sum(valid_PR, axis=1, keepdims=True)
+  wrong_P1 = n_P1 - xp.sum(right_PR, axis=1, keepdims=True)
+  others_P1 = 1.0 + 0 * n_P1  # the k - 1 others are wrong: 1 - R of a wrong one
+  for i in range(1, k):
+    others_P1 = others_P1 * (wrong_P1 - i).clip(0) / _at_least_1(n_P1 - i)
+  fail_P1 = others_P1 * wrong_P1 / _at_least_1(n_P1)  # 1 - b
+  std_P1 = xp.sqrt(fail_P1 * (1 - fail_P1))
+  contrast_P1 = (std_P1 > 0) & (n_P1 >= k)
+  adv_PR = xp.where(right_PR, fail_P1, fail_P1 - others_P1)
+  adv_PR = adv_PR / xp.where(contrast_P1, std_P1, 1.0)
+  return _float32(xp.where(valid_PR & contrast_P1, adv_PR, 0.0))
+
+
 ADVANTAGES = {
   "grpo": grpo,
   "mean": mean,
@@ -151,8 +205,41 @@ ADVANTAGES = {
   "sign": sign,
   "w-reinforce": w_reinforce,
   "batch": batch,
+  "asymmetric": asymmetric,
+  "maxrl": maxrl,
+  "pass-at-k": pass_at_k,
 }
 """Estimators by the name that a term gives: (rewards_PR, valid_PR, ...) -> adv_PR."""
+
+
+def permuted(rewards_PR, valid_PR, key):
+  """The rewards of the batch in random order, among the samples that are valid."""
+  xp, valid_n, rewards_n = (
+    _namespace(rewards_PR), valid_PR.reshape(-1), rewards_PR.reshape(-1),
+  )  # fmt: skip
+  n = np.arange(valid_n.size)
+  draw_n = xp.asarray(jax.random.uniform(jax.random.fold_in(key, 1), n.shape))
+  # Valid samples first: in their own order, and in a random one.
+  own_n = xp.argsort(xp.where(valid_n, n, n.size + n))
+  other_n = xp.argsort(xp.where(valid_n, draw_n, 1.0 + n))
+  return rewards_n[other_n][xp.argsort(own_n)].reshape(rewards_PR.shape)
+
+
+def down(adv_PR, valid_PR):
+  """-sqrt(mean A^2) of each group: all samples alike, with the norm that A has."""
+  xp = _namespace(adv_PR)
+  squares_P1 = xp.sum(adv_PR**2, axis=1, keepdims=True)
+  count_P1 = xp.sum(valid_PR, axis=1, keepdims=True)
+  return _float32(xp.where(valid_PR, -xp.sqrt(squares_P1 / _at_least_1(count_P1)), 0.0))
+
+
+CONTROLS = {
+  "none": "the advantages as they are",
+  "random-label": "the batch's rewards change places, by a key of the step",
+  "all-down": "A becomes -sqrt(mean A^2) of its group: every sample goes down, right or"
+  " wrong, with the same norm",
+}
+"""What may be done to the labels or the advantages, to see what they are good for."""
 
 
 def overlong(
@@ -211,6 +298,11 @@ def _number(rewards_PR):
 def _clean(rewards_PR, valid_PR):
   check.rewards(rewards_PR, valid_PR)
   return _namespace(rewards_PR).where(valid_PR, _number(rewards_PR), 0.0)
+
+
+def _right(rewards_PR, valid_PR):
+  xp = _namespace(rewards_PR)
+  return xp.asarray(valid_PR, bool) & (_clean(rewards_PR, valid_PR) > 0)
 
 
 def _centred(rewards_PR, valid_PR):

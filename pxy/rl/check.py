@@ -32,6 +32,7 @@ ARRAYS = {
   "adv_BT": ("number", "an advantage for each token of rollouts.response_BT"),
   "old_BT": ("float", _LOGP),
   "ref_BT": ("float", _LOGP),
+  "gap_BT": ("float", "log p - log p_sampler of each token of rollouts.response_BT"),
   "total": ("number", "one number, such as objective.weight of all parts together"),
 }
 """Kind of number and meaning of what goes with B responses; the suffix is the shape."""

@@ -47,8 +47,8 @@ _P, _R = ParamSpec("_P"), TypeVar("_R")
 
 
 _IN_THE_DATA = (
-  "space", "context", "copies", "select", "negative", "advantage", "lam", "coef",
-  "reduction", "constant",
+  "space", "context", "copies", "select", "negative", "advantage", "lam", "k",
+  "control", "coef", "reduction", "constant",
 )  # fmt: skip
 """Fields of a term that are in the numbers of packed rows."""
 
@@ -128,7 +128,7 @@ def conditional_loss(
   if (term.kl == "none") != (ref_BT is None):
     raise fields.Error(f"kl {term.kl!r}: ref_BT goes with a KL term, and only with one")
   view_ = view.conditional(rollouts)
-  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, ref_BT)
+  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, ref_BT, None)
   return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
 
 
@@ -146,21 +146,47 @@ def marginal_loss(
   selected_B=None,
   total=None,
   old_BT=None,
+  gap_BT=None,
 ):
   """Loss whose gradient moves log P(y): each response after `context`, prompt unseen.
 
   Args:
     context: ids [S] of a fixed context, such as [start_id]; or a view.View, of
       view.shuffled or view.mixture, say.
+    gap_BT: with a term that has `tis`, log p(y|x) - log p_sampler(y|x) of the response
+      tokens [B, T]: `logps` of the view.conditional, less rollouts.logp_BT.
 
   The other arguments and the result are those of `conditional_loss`.
   """
   _belongs(term, "marginal")
   _fits(term, context)
+  if (term.tis == "none") != (gap_BT is None):
+    raise fields.Error(
+      f"tis {term.tis!r}: gap_BT goes with importance weights, and only with them"
+    )
   fixed = not isinstance(context, view.View)
   view_ = view.marginal(rollouts, context) if fixed else context
-  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, None)
+  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, None, gap_BT)
   return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
+
+
+def logps(score: Score, params, rollouts: rollout.Rollouts, view_: view.View):
+  """Log-probs [B, T] of the response tokens in a view of one context, 0 beyond them.
+
+  What `old_BT` and `ref_BT` are made of, and `gap_BT`. Pure and jittable.
+  """
+  size, width = rollouts.response_BT.shape
+  one_B = jnp.ones(size)
+  packed = pack.rows(view_, rollouts, one_B, one_B, on_policy=False)
+  if packed.copies_BTC is not None:
+    packed_BT = mixed(score(params, packed)[0], packed)
+  else:
+    packed_BT = score(params, packed)[0]
+  first_B1 = jnp.asarray(view_.length_CB)[0][:, None] - 1
+  place_BT = jnp.clip(first_B1 + jnp.arange(width)[None], 0, packed_BT.shape[1] - 1)
+  logp_BT = jnp.take_along_axis(packed_BT, place_BT, 1)
+  on_BT = jnp.arange(width)[None] < jnp.asarray(rollouts.response_len_B)[:, None]
+  return jnp.where(on_BT, logp_BT, 0.0)
 
 
 def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None, mask_BT=None):
@@ -220,6 +246,7 @@ def _of_rollouts(
   total,
   old_BT,
   ref_BT,
+  gap_BT,
 ):
   if (adv_B is None) == (adv_BT is None):
     raise fields.Error(
@@ -240,6 +267,7 @@ def _of_rollouts(
     on_policy=on_policy,
     old_BT=old_BT,
     ref_BT=ref_BT,
+    gap_BT=gap_BT,
   )
   value, (found, _) = loss(score, params, packed, (term,))
   sound = check.sound(rollouts, view_, packed, total, own)
@@ -298,13 +326,18 @@ def _surrogate(term, logp_BT, old_BT, weight_BT, packed):
   """Sum and metrics of one term's loss, KL included."""
   adv_BT, pairs = packed.adv_BT, {}
   on_BT = weight_BT != 0
+  if term.confidence:
+    adv_BT = surrogate.confident(old_BT, adv_BT, on_BT, packed.segments_BT)
   if term.tis != "none":
+    gap_BT = old_BT - packed.sampler_BT
+    if packed.gap_BT is not None:  # where the view is not the sampler's
+      gap_BT = jnp.where(jnp.isnan(packed.sampler_BT), packed.gap_BT, gap_BT)
     scale_BT, pairs = surrogate.importance(
-      old_BT,
-      packed.sampler_BT,
+      gap_BT,
       on_BT,
-      level=term.tis,
+      kind=term.tis,
       cap=term.tis_cap,
+      floor=term.tis_floor,
       segments_BT=packed.segments_BT,
     )
     adv_BT = adv_BT * scale_BT
@@ -327,9 +360,9 @@ def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:
   log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1), with s_k the running sums over the
   response; the terms log C cancel. Zero outside the mask.
   """
-  copies = packed.copies_BTC.shape[-1]
-  rows_B11 = jnp.arange(logp_BT.shape[0])[:, None, None]
-  logp_BTC = logp_BT[rows_B11, packed.copies_BTC]
+  copies, flat = packed.copies_BTC.shape[-1], (logp_BT.shape[0], -1)
+  logp_BTC = jnp.take_along_axis(logp_BT, packed.copies_BTC.reshape(flat), 1)
+  logp_BTC = logp_BTC.reshape(packed.copies_BTC.shape)
   logp_BTC = jnp.where(packed.mask_BT[..., None], logp_BTC, 0.0)
   sum_BTC = _running(logp_BTC, packed.segments_BT, copies)
   after_BT = jax.nn.logsumexp(sum_BTC, axis=-1)

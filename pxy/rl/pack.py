@@ -41,6 +41,8 @@ class Packed:
       in other views than the sampler's.
     old_BT: log-prob before the first of several updates; None when there is one update.
     ref_BT: log-prob under the reference model; None without a KL term.
+    gap_BT: log-prob minus the sampler's, both after the prompt, for the importance
+      weights of other views; None without such.
     copies_BTC: for mixtures, the places in the row of this token in all C copies of its
       response; None when no term is a mixture.
   """
@@ -56,6 +58,7 @@ class Packed:
   sampler_BT: Array
   old_BT: Array | None = None
   ref_BT: Array | None = None
+  gap_BT: Array | None = None
   copies_BTC: Array | None = None
 
 
@@ -71,6 +74,7 @@ def rows(
   on_policy: bool = True,
   old_BT: Array | None = None,
   ref_BT: Array | None = None,
+  gap_BT: Array | None = None,
 ) -> Packed:
   """One response, with all copies of its context, in each row. Pure and jittable.
 
@@ -87,12 +91,14 @@ def rows(
       sampler log-probs are nan, since there is nothing to compare them with.
     old_BT, ref_BT: log-probs of the response tokens [B, T] before the first update and
       under a reference model, or None.
+    gap_BT: how far the trainer's log-probs after the prompt are above the sampler's, of
+      the same tokens, or None.
 
   Raises fields.Error where one of them has another shape.
   """
   check.shapes(
     rollouts, adv_B=adv_B, weight_B=weight_B, mask_BT=mask_BT, adv_BT=adv_BT,
-    old_BT=old_BT, ref_BT=ref_BT,
+    old_BT=old_BT, ref_BT=ref_BT, gap_BT=gap_BT,
   )  # fmt: skip
   xp = jnp if isinstance(rollouts.response_BT, jax.Array) else np
   context_CBS, context_len_CB = map(xp.asarray, (view.context_CBS, view.length_CB))
@@ -111,16 +117,19 @@ def rows(
   used_BT = copy_BT < copies
   copy_BT = xp.minimum(copy_BT, copies - 1)
 
-  row_B1 = np.arange(size, dtype=np.int32)[:, None]
-  context_len_BT = context_len_CB[copy_BT, row_B1]
-  local_BT = column_T[None] - (end_CB - length_CB)[copy_BT, row_B1]
+  # Picked along a row, which keeps rows on their devices under Explicit axes too.
+  context_len_BT = xp.take_along_axis(context_len_CB.T, copy_BT, 1)
+  start_BT = xp.take_along_axis((end_CB - length_CB).T, copy_BT, 1)
+  local_BT = column_T[None] - start_BT
   # Of the input in the response, < 0 in the context.
   place_BT = local_BT - context_len_BT
 
   def of_response(values_BT, at_BT):
     return xp.take_along_axis(values_BT, xp.clip(at_BT, 0, response_width - 1), 1)
 
-  context_BT = context_CBS[copy_BT, row_B1, xp.clip(local_BT, 0, context_width - 1)]
+  context_BU = context_CBS.swapaxes(0, 1).reshape(size, copies * context_width)
+  column_BT = copy_BT * context_width + xp.clip(local_BT, 0, context_width - 1)
+  context_BT = xp.take_along_axis(context_BU, column_BT, 1)
   tokens_BT = xp.where(
     place_BT < 0, context_BT, of_response(rollouts.response_BT, place_BT)
   )
@@ -162,6 +171,7 @@ def rows(
     ),
     old_BT=of_targets(old_BT),
     ref_BT=of_targets(ref_BT),
+    gap_BT=of_targets(gap_BT),
     copies_BTC=copies_BTC,
   )
 
@@ -183,12 +193,12 @@ def bins(
     (p.copies_BTC.shape[-1] for p in parts if p.copies_BTC is not None), default=1
   )
   size = micro_max, micro_rows, row_tokens
-  old, ref = (
-    all(getattr(part, name) is not None for part in parts)
-    for name in ("old_BT", "ref_BT")
-  )
+  given = {
+    name: all(getattr(part, f"{name}_BT") is not None for part in parts)
+    for name in ("old", "ref", "gap")
+  }
   packed = jax.tree.map(
-    lambda x: np.zeros(x.shape, x.dtype), shapes(size, copies=copies, old=old, ref=ref)
+    lambda x: np.zeros(x.shape, x.dtype), shapes(size, copies=copies, **given)
   )
   empty = {
     name: x.reshape(-1, *x.shape[2:])
@@ -236,16 +246,21 @@ def bins(
 
 
 def shapes(
-  size: tuple[int, int, int], *, copies: int = 1, old: bool = False, ref: bool = False
+  size: tuple[int, int, int],
+  *,
+  copies: int = 1,
+  old: bool = False,
+  ref: bool = False,
+  gap: bool = False,
 ) -> Packed:
   """What `bins` gives, as jax.ShapeDtypeStruct.
 
   Args:
     size: micro_max, micro_rows, row_tokens.
     copies: of a response, in the mixture that has most.
-    old, ref: whether these log-probs are there.
+    old, ref, gap: whether these are there.
   """
-  given = {"old_BT": old, "ref_BT": ref, "copies_BTC": copies > 1}
+  given = {"old_BT": old, "ref_BT": ref, "gap_BT": gap, "copies_BTC": copies > 1}
   return Packed(
     **{
       f.name: jax.ShapeDtypeStruct(

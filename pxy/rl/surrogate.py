@@ -1,20 +1,23 @@
 """Surrogate losses: functions of log-probs whose gradients are policy gradients.
 
-With rho_t = exp(logp_t - old_t), differences clamped to +-20, and clip(x) short for x
-limited to [1 - clip_low, 1 + clip_high], the first line of each function is the loss of
-a token. Where logp == old, all have REINFORCE's gradient. A new one is a function and a
-line of SURROGATES.
+With rho_t = exp(logp_t - old_t), differences clamped to +-20 (the ratio of a token
+beyond has no gradient), and clip(x) short for x limited to [1 - clip_low,
+1 + clip_high], the first line of each function is the loss of a token. Where
+logp == old, all have REINFORCE's gradient. A new one is a function and a line of
+SURROGATES.
 
 `loss` puts weights on the tokens, which hold the mask, the reduction and the
 coefficient: a loss is a sum, with the sum of its weights beside it, and whoever has
 seen all micro-batches divides. A token of weight 0 has no influence, whatever its
 numbers: the functions see it with log-probs of 0.
 
-Left out: a clamp of k3 at 10, which other code has. It would take the pull back to the
-reference away just where the distance is largest.
+KL estimates are not clamped, as other code has it: that would take the pull back to the
+reference away just where the distance is largest. Only the exponent of k3 is bounded,
+and goes on along its tangent.
 """
 
 import functools
+import math
 
 from pxy import fields, imports
 from pxy.rl import choose
@@ -96,9 +99,7 @@ def gspo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high, on_BT, segments_BT):
   Useful clips are far smaller than PPO's (3e-4 in the paper). Every token of a sequence
   must have the same weight.
   """
-  gap_BT = _gap(logp_BT, old_BT)
-  length_BT = _per_sequence(on_BT.astype(gap_BT.dtype), segments_BT)
-  log_s_BT = _per_sequence(gap_BT, segments_BT) / jnp.maximum(length_BT, 1.0)
+  log_s_BT = _sequence_mean(_gap(logp_BT, old_BT), on_BT, segments_BT)
   loss_BT, clipped_BT = _clip(jnp.exp(log_s_BT), adv_BT, clip_low, clip_high)
   return loss_BT, {"pg_clipfrac": clipped_BT}
 
@@ -133,7 +134,10 @@ def k2(gap_BT):
 
 def k3(gap_BT):
   """exp(-d) - 1 + d: unbiased and never negative."""
-  return jnp.expm1(-gap_BT) + gap_BT
+  # exp, and below d = -20 its tangent: finite, and the pull stays.
+  near_BT = jnp.minimum(-gap_BT, CLAMP)
+  past_BT = jnp.maximum(-gap_BT - CLAMP, 0.0)
+  return jnp.expm1(near_BT) + math.exp(CLAMP) * past_BT + gap_BT
 
 
 KLS = {"k2": k2, "k3": k3}
@@ -143,42 +147,69 @@ KLS = {"k2": k2, "k3": k3}
 def kl(kind: str, logp_BT, ref_BT):
   """Estimates [B, T] of KL(policy || reference) from each sampled token, in nats.
 
-  kind: `k1`, or one of KLS, of d = logp - ref, clamped to +-20. Source: Schulman,
-  "Approximating KL divergence" (2020). Raises fields.Error for another name.
+  kind: `k1`, or one of KLS, of d = logp - ref. Source: Schulman, "Approximating KL
+  divergence" (2020). Raises fields.Error for another name.
   """
   known = {"k1": k1} | KLS
   fields.need(kind in known, f"kl: {kind!r} is none of {', '.join(known)}")
-  return known[kind](_gap(logp_BT, ref_BT))
+  return known[kind](logp_BT - ref_BT)
 
 
-def importance(logp_BT, sampler_BT, on_BT, *, level: str, cap, segments_BT=None):
-  """Truncated importance weights min(p / p_sampler, cap), constants.
+TIS = {
+  "token": "min(w, `tis_cap`), w = p / p_sampler of the token: TIS",
+  "sequence": "min(w, `tis_cap`), w the product over the sequence",
+  "token-mask": "w where `tis_floor` <= w <= `tis_cap`, else 0, w of the token: masked"
+  " importance sampling, IcePop, arXiv 2510.18855",
+  "sequence-mask": "the same with w the product over the sequence",
+}
+"""Importance weights, by the name that a term gives."""
+
+
+def importance(gap_BT, on_BT, *, kind: str, cap, floor=0.0, segments_BT=None):
+  """Importance weights w = p / p_sampler of limited size, constants: those of TIS.
 
   They correct for a sampler whose numbers differ from the trainer's: multiply the
   advantages by them. `token` weighs each token by itself, `sequence` by the product of
   its sequence's ratios. The exponent is clamped to +-20.
 
   Args:
-    logp_BT: the trainer's log-probs before the update (`old_BT`).
-    sampler_BT: the sampler's.
+    gap_BT: log p - log p_sampler of the token under its prompt: of the trainer before
+      the update, and of the sampler.
     on_BT: tokens that count; elsewhere the weight is 1.
+    kind: one of TIS.
     segments_BT: numbers the sequences of each row, 0 to T; None: one a row.
 
   Returns:
-    (weights_BT, metrics): tis is the mean weight, tis_capfrac the share at the cap.
+    (weights_BT, metrics): tis is the mean weight, tis_capfrac the share of tokens whose
+    ratio is out of bounds.
   """
-  delta_BT = jax.lax.stop_gradient(jnp.where(on_BT, logp_BT - sampler_BT, 0.0))
+  fields.need(kind in TIS, f"tis: {kind!r} is none of {', '.join(TIS)}")
+  level, _, masked = kind.partition("-")
+  gap_BT = jax.lax.stop_gradient(jnp.where(on_BT, gap_BT, 0.0))
   if level == "sequence":
-    delta_BT = _per_sequence(delta_BT, segments_BT)
-  elif level != "token":
-    raise fields.Error(f"tis: {level!r} is none of token, sequence")
-  whole_BT = jnp.exp(jnp.clip(delta_BT, -CLAMP, CLAMP))
-  weights_BT = jnp.where(on_BT, jnp.minimum(whole_BT, cap), 1.0)
-  metrics = {
-    "tis": _mean(weights_BT, on_BT),
-    "tis_capfrac": _mean(whole_BT > cap, on_BT),
-  }
+    gap_BT = _per_sequence(gap_BT, segments_BT)
+  whole_BT = jnp.exp(jnp.clip(gap_BT, -CLAMP, CLAMP))
+  if masked:
+    beyond_BT = (whole_BT > cap) | (whole_BT < floor)
+    weights_BT = jnp.where(beyond_BT, 0.0, whole_BT)
+  else:
+    beyond_BT = whole_BT > cap
+    weights_BT = jnp.minimum(whole_BT, cap)
+  weights_BT = jnp.where(on_BT, weights_BT, 1.0)
+  metrics = {"tis": _mean(weights_BT, on_BT), "tis_capfrac": _mean(beyond_BT, on_BT)}
   return weights_BT, metrics
+
+
+def confident(old_BT, adv_BT, on_BT, segments_BT=None):
+  """Advantages, of which those < 0 are times the model's confidence, a constant.
+
+  Confidence is the geometric mean of the probabilities of a sequence's tokens, exp of
+  the mean of old_BT: a mistake that the model is sure of counts more than one it hardly
+  makes.
+  """
+  old_BT = jax.lax.stop_gradient(jnp.where(on_BT, old_BT, 0.0))
+  sure_BT = jnp.exp(_sequence_mean(old_BT, on_BT, segments_BT))
+  return jnp.where(adv_BT < 0, adv_BT * sure_BT, adv_BT)
 
 
 def _gap(logp_BT, other_BT):
@@ -196,6 +227,12 @@ def _clip(rho_BT, adv_BT, low, high):
 def _mean(x_BT, on_BT):
   x_BT = jnp.where(on_BT, x_BT, 0.0)
   return jnp.sum(x_BT, dtype=jnp.float32), jnp.sum(on_BT, dtype=jnp.float32)
+
+
+def _sequence_mean(x_BT, on_BT, segments_BT):
+  """Means over the tokens that count of each sequence; x is 0 elsewhere."""
+  length_BT = _per_sequence(on_BT.astype(x_BT.dtype), segments_BT)
+  return _per_sequence(x_BT, segments_BT) / jnp.maximum(length_BT, 1.0)
 
 
 def _per_sequence(x_BT, segments_BT):

@@ -17,7 +17,8 @@ Clip = Literal[tuple(surrogate.SURROGATES)] | str
 Context = Literal[tuple(context.CONTEXTS)]
 Kl = Literal[("none", *surrogate.KLS)]
 Reduction = Literal[tuple(reduction.REDUCTIONS)]
-Tis = Literal["none", "token", "sequence"]
+Control = Literal[tuple(advantage.CONTROLS)]
+Tis = Literal[("none", *surrogate.TIS)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,15 @@ class Term:
   """How rewards become advantages: the equations stand in rl/advantage.py; or a
   function of your own, as path/to/file.py:name or package.module:name."""
   lam: NonNegative = 0.1
-  """w-reinforce: weight of correct samples."""
+  """w-reinforce: weight of correct samples; asymmetric: of those above the mean."""
+  k: Count = 4
+  """pass-at-k: of so many responses one must be right."""
+  control: Control = "none"
+  """A control of the method: what it does without knowing right from wrong; see
+  rl/advantage.py."""
+  confidence: bool = False
+  """Negative advantages count as much as the model is sure of the response: times the
+  geometric mean of its tokens' probabilities before the update (arXiv 2605.07137)."""
   coef: Positive = 1.0
   """Weight of the term in the loss."""
   clip: Clip = "ppo"
@@ -64,9 +73,13 @@ class Term:
   kl_coef: NonNegative = 0.0
   """Weight of the KL estimate."""
   tis: Tis = "none"
-  """Truncated importance weights for a sampler that differs from the trainer."""
+  """Importance weights p / p_sampler for a sampler that differs from the trainer, of
+  tokens or whole sequences, limited to tis_cap, or 0 outside the bounds (-mask). p is
+  conditional in both spaces: marginal terms need a scoring pass for it."""
   tis_cap: Positive = 2.0
   """Largest importance weight."""
+  tis_floor: NonNegative = 0.5
+  """-mask: smallest importance weight."""
 
   def __post_init__(self):
     """Refuses what is misspelt, out of range, or contradicts itself; Error says why."""
@@ -94,9 +107,8 @@ class Term:
       f"kl {self.kl!r} is measured on P(y|x): space must be 'conditional'",
     )
     fields.need(
-      not marginal or self.tis == "none",
-      f"tis {self.tis!r} compares P(y|x) of trainer and sampler: space must be"
-      " 'conditional'",
+      self.tis_floor <= self.tis_cap,
+      f"tis_floor {self.tis_floor}: must be at most tis_cap {self.tis_cap}",
     )
     fields.need(
       (self.kl == "none") == (self.kl_coef == 0),
@@ -105,6 +117,10 @@ class Term:
     fields.need(
       self.select != "all" or self.negative == "advantage",
       "negative 'reward' defines a filter: select must be 'negative' or 'positive'",
+    )
+    fields.need(
+      self.control != "all-down" or self.select != "positive",
+      "control 'all-down' leaves no positive sample: select must be all or negative",
     )
     fields.need(
       self.dual_clip is None or self.dual_clip > 1,

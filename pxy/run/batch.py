@@ -99,6 +99,7 @@ def prepare(
   groups: slice = slice(None),
   mask_BT: np.ndarray | None = None,
   adv_BT: np.ndarray | None = None,
+  gap_BT: np.ndarray | None = None,
 ) -> Batch:
   """Packs the samples of an update that have a gradient under the phase's terms.
 
@@ -108,12 +109,15 @@ def prepare(
     rewards_PR: scores after the overlong rule; ignored where not valid.
     valid_PR: samples that take part at all.
     contexts: ids of the fixed contexts by name, of `contexts`.
-    key: JAX key that draws the other prompts of `shuffled` and `mixture`.
+    key: JAX key that draws the other prompts of `shuffled` and `mixture`, and random
+      labels.
     groups: those that this one of several updates is made of; advantages are computed
       over all.
     mask_BT: bool, tokens of `rollouts` that are trained on; None: all.
     adv_BT: advantage of each token, instead of its response's, which selects all the
       same.
+    gap_BT: of the responses of these groups, for importance weights in other views than
+      the sampler's (`gaps`); where the phase needs them.
   """
   parts, first = [], None
   start, stop, _ = groups.indices(rollouts.groups)
@@ -122,7 +126,7 @@ def prepare(
   mask_BT, adv_BT = (None if x is None else x[rows] for x in (mask_BT, adv_BT))
   length_B = rollout.trained(rollouts, mask_BT)
   for i, term in enumerate(phase.terms):
-    adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR)
+    adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR, key)
     adv_PR, selected_PR = adv_PR[groups], selected_PR[groups]
     if first is None:
       first = adv_PR, selected_PR
@@ -146,6 +150,7 @@ def prepare(
         adv_BT=adv_BT,
         term=i,
         on_policy=term.space == "conditional",
+        gap_BT=gap_BT,
       )
     )
   packed, used = pack.bins(
@@ -181,10 +186,38 @@ def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
   For a comparison of sampler and trainer where no term takes that view: as many
   responses as there are rows, spread over the batch. adv_BT has their numbers.
   """
-  size = len(rollouts.response_len_B)
-  weight_B = np.zeros(size)
-  weight_B[:: -(-size // shape.micro_rows)] = 1.0
-  part = pack.rows(view.conditional(rollouts), rollouts, np.arange(size), weight_B)
+  every = -(-len(rollouts.response_len_B) // shape.micro_rows)
+  return _as_drawn(rollouts, shape, every)
+
+
+def all_drawn(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
+  """All responses in the view they were drawn in, for `gaps`: (packed, used)."""
+  return _as_drawn(rollouts, shape, 1)
+
+
+def gaps(rollouts: rollout.Rollouts, packed: pack.Packed, logp_MBT) -> np.ndarray:
+  """The trainer's log-probs above the sampler's, of the response tokens [B, T].
+
+  Args:
+    packed: of `all_drawn`.
+    logp_MBT: its log-probs under the trainer's weights.
+  """
+  on_MBT = np.asarray(packed.mask_BT)
+  # Of a response the tokens lie in one row, in order.
+  order = np.argsort(packed.adv_BT[on_MBT], kind="stable")
+  width = rollouts.response_BT.shape[1]
+  gap_BT = np.zeros(rollouts.response_BT.shape, np.float32)
+  on_BT = np.arange(width)[None] < rollouts.response_len_B[:, None]
+  gap_BT[on_BT] = (np.asarray(logp_MBT) - packed.sampler_BT)[on_MBT][order]
+  return gap_BT
+
+
+def _as_drawn(rollouts, shape, every):
+  """Packs one response in `every`; adv_BT has their numbers."""
+  weight_B = np.zeros(len(rollouts.response_len_B))
+  weight_B[::every] = 1.0
+  numbers_B = np.arange(len(weight_B))
+  part = pack.rows(view.conditional(rollouts), rollouts, numbers_B, weight_B)
   return pack.bins(
     [part],
     row_tokens=shape.row_tokens,

@@ -51,7 +51,8 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
       rollouts,
       batches,
       forwards=(cfg.updates > 1 or bool(parts.stored and phase.needs_old))
-      + phase.needs_reference,
+      + phase.needs_reference
+      + phase.needs_gap,
       seconds=taken["timing_s/update_actor"],
       devices=parts.mesh.size,
     ),

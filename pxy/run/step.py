@@ -69,14 +69,23 @@ def entered(cfg: config.Train, state: state_lib.State, step: int) -> state_lib.S
 
 
 def batches(
-  parts: parts_lib.Parts, phase: config.Phase, graded: collect.Graded, key
+  parts: parts_lib.Parts, phase: config.Phase, graded: collect.Graded, key, params
 ) -> Batches:
   """Advantage, view, weights and packing of graded responses: one batch an update.
 
-  key: draws the other prompts of the contexts that are made of prompts.
+  Args:
+    key: draws the other prompts of the contexts that are made of prompts, and random
+      labels.
+    params: the weights before the step, for importance weights in other views than the
+      sampler's.
   """
   cfg, rollouts = parts.cfg, graded.rollouts()
   check.batch(rollouts, vocab=parts.policy.arch.vocab_size)
+  size = cfg.data.prompts // cfg.updates
+  of = [slice(i * size, (i + 1) * size) for i in range(cfg.updates)]
+  gaps = [None] * cfg.updates
+  if phase.needs_gap:
+    gaps = [_gaps(parts, params, rollouts.take(groups)) for groups in of]
   with parts.session.clock("adv"):
     rewards_PR, valid_PR = advantage.overlong(
       cfg.reward.overlong,
@@ -87,7 +96,6 @@ def batches(
       limit=cfg.sampling.max_new_tokens,
       buffer=cfg.reward.overlong_buffer,
     )
-    size = cfg.data.prompts // cfg.updates
     packed = [
       batch_lib.prepare(
         phase,
@@ -97,15 +105,24 @@ def batches(
         contexts=parts.contexts,
         key=key,
         shape=parts.shape,
-        groups=slice(i * size, (i + 1) * size),
+        groups=groups,
         mask_BT=graded.mask_BT,
         adv_BT=graded.adv_BT,
+        gap_BT=gap_BT,
       )
-      for i in range(cfg.updates)
+      for groups, gap_BT in zip(of, gaps, strict=True)
     ]
   as_kept = cfg.sampling.temperature == 1  # as the trainer's log p is
   total_B = np.where(as_kept, graded.total_PR, np.nan).reshape(-1)
   return Batches(rollouts, rewards_PR, valid_PR, packed, total_B)
+
+
+def _gaps(parts, params, rollouts) -> np.ndarray:
+  """The trainer's log-probs above the sampler's, by a pass over all responses."""
+  with parts.session.watch("update"), parts.session.clock("old_log_prob"):
+    packed, used = batch_lib.all_drawn(rollouts, parts.shape)
+    logp_MBT = process.get(parts.trainer.score(params, packed, used))
+  return batch_lib.gaps(rollouts, packed, logp_MBT)
 
 
 def update(

@@ -34,8 +34,7 @@ def function(
   Raises:
     fields.Error: it cannot be loaded, or takes something else.
   """
-  name = getattr(term, field)
-  found = table.get(name) or imports.function(name, field)
+  name, found = getattr(term, field), _found(field, term, table)
   signature = inspect.signature(found)
   known = vars(term) | more
   asked = {k: known[k] for k in list(signature.parameters)[len(arrays) :] if k in known}
@@ -47,6 +46,16 @@ def function(
       f" and by name with any of {', '.join(known)}: {error}"
     ) from None
   return functools.partial(found, **asked)
+
+
+def parameters(field: str, term, table: dict[str, Callable]) -> frozenset[str]:
+  """What the function that a field of the term names calls its parameters."""
+  return frozenset(inspect.signature(_found(field, term, table)).parameters)
+
+
+def _found(field, term, table):
+  name = getattr(term, field)
+  return table.get(name) or imports.function(name, field)
 
 
 def alike(field: str, term, found, like, kinds: tuple[str, ...] = ("float",)) -> None:

@@ -23,54 +23,61 @@ copy.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pxy import fields
-from pxy.rl import metrics, pack, reduction, rollout, surrogate, view
+from pxy.rl import choose, gradient, metrics, pack, reduction, rollout, surrogate, view
 from pxy.rl import term as term_lib
 
 Term = term_lib.Term
 CONDITIONAL = Term()
 MARGINAL = Term(space="marginal", advantage="mean")
 
-Score = Callable[[Any, pack.Packed], tuple[jax.Array, jax.Array]]
+Params = Any
+Score = Callable[[Params, pack.Packed], tuple[jax.Array, jax.Array]]
+Context = view.View | pack.Array | Sequence[int]
+Metrics = dict[str, metrics.Metric]
 
-
-_IN_THE_DATA = (
-  "space", "context", "copies", "select", "negative", "advantage", "lam", "coef",
-  "reduction", "constant",
+_OF_SAMPLES = (
+  "space", "context", "copies", "select", "negative", "advantage", "lam",
 )  # fmt: skip
-"""Fields of a term that are in the numbers of packed rows."""
+"""Fields of a term that are in views, advantages and what is selected."""
+_OF_WEIGHTS = ("coef", "reduction", "constant")
+"""Fields of a term that are in the weights of packed rows."""
 
 
 def kernel(term: Term) -> Term:
   """The term without what the loss of packed rows does not depend on.
 
   Space, sign filter, advantage, reduction and coefficient are in the data by then, so
-  phases that differ only there (both phases of DSRL) share one compiled step.
+  phases that differ only there (both phases of DSRL) share one compiled step. What a
+  surrogate of the user's own takes by name stays.
   """
-  default = Term()
-  dropped = {name: getattr(default, name) for name in _IN_THE_DATA}
+  return _without(term, _OF_SAMPLES + _OF_WEIGHTS)
+
+
+def _without(term, names):
+  default, asked = Term(), choose.parameters("clip", term, surrogate.SURROGATES)
+  dropped = {name: getattr(default, name) for name in names if name not in asked}
   return dataclasses.replace(term, **dropped)
 
 
-@functools.partial(jax.jit, static_argnames=("score", "term"))
 def conditional_loss(
   score: Score,
-  params,
+  params: Params,
   rollouts: rollout.Rollouts,
-  adv_B,
+  adv_B: pack.Array,
   *,
   term: Term = CONDITIONAL,
-  selected_B=None,
-  total=None,
-  old_BT=None,
-  ref_BT=None,
-):
+  selected_B: pack.Array | None = None,
+  total: pack.Array | float | None = None,
+  old_BT: pack.Array | None = None,
+  ref_BT: pack.Array | None = None,
+) -> tuple[jax.Array, Metrics]:
   """Loss whose gradient moves log P(y|x): each response after its own prompt.
 
   Args:
@@ -91,24 +98,22 @@ def conditional_loss(
   _belongs(term, "conditional")
   if (term.kl == "none") != (ref_BT is None):
     raise fields.Error(f"kl {term.kl!r}: ref_BT goes with a KL term, and only with one")
-  view_ = view.conditional(rollouts)
-  given = (term, selected_B, total, old_BT, ref_BT)
-  return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
+  given = (selected_B, total, old_BT, ref_BT)
+  return _of_rollouts(score, _own(term), params, rollouts, adv_B, None, *given)
 
 
-@functools.partial(jax.jit, static_argnames=("score", "term"))
 def marginal_loss(
   score: Score,
-  params,
+  params: Params,
   rollouts: rollout.Rollouts,
-  adv_B,
+  adv_B: pack.Array,
   *,
-  context,
+  context: Context,
   term: Term = MARGINAL,
-  selected_B=None,
-  total=None,
-  old_BT=None,
-):
+  selected_B: pack.Array | None = None,
+  total: pack.Array | float | None = None,
+  old_BT: pack.Array | None = None,
+) -> tuple[jax.Array, Metrics]:
   """Loss whose gradient moves log P(y): each response after `context`, prompt unseen.
 
   Args:
@@ -118,13 +123,79 @@ def marginal_loss(
   The other arguments and the result are those of `conditional_loss`.
   """
   _belongs(term, "marginal")
-  fixed = not isinstance(context, view.View)
-  view_ = view.marginal(rollouts, context) if fixed else context
-  given = (term, selected_B, total, old_BT, None)
-  return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
+  given = (selected_B, total, old_BT, None)
+  return _of_rollouts(score, _own(term), params, rollouts, adv_B, context, *given)
 
 
-def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None):
+class Found(NamedTuple):
+  """What one of the losses gave: itself, its metrics, its gradient by params."""
+
+  loss: jax.Array
+  metrics: Metrics
+  grads: Params
+
+
+def both_losses(
+  score: Score,
+  params: Params,
+  rollouts: rollout.Rollouts,
+  adv_B: pack.Array,
+  *,
+  context: Context,
+  term: Term = CONDITIONAL,
+  selected_B: pack.Array | None = None,
+  marginal_term: Term = MARGINAL,
+  marginal_adv_B: pack.Array | None = None,
+  marginal_selected_B: pack.Array | None = None,
+) -> tuple[Found, Found]:
+  """Both losses of one batch with their gradients, (conditional, marginal), as one
+  program.
+
+  It is before the first update, so there are neither old log-probs nor a KL term. Two
+  gradients are held. `gradient.cosine` says how alike they are, `gradient.dots` by
+  block of parameters.
+
+  Args:
+    term, adv_B, selected_B: of the conditional loss, as `conditional_loss` takes them.
+    context: of the marginal loss, as `marginal_loss` takes it.
+    marginal_term, marginal_adv_B, marginal_selected_B: of the marginal loss; None: as
+      in the conditional one.
+  """
+  for one, space in ((term, "conditional"), (marginal_term, "marginal")):
+    _belongs(one, space)
+  if term.kl != "none":
+    raise fields.Error(
+      f"kl {term.kl!r}: both_losses has no KL term, conditional_loss has"
+    )
+  if marginal_adv_B is None:
+    marginal_adv_B = adv_B
+  if marginal_selected_B is None:
+    marginal_selected_B = selected_B
+  given = (adv_B, selected_B), (marginal_adv_B, marginal_selected_B)
+  return _both(
+    score, _own(term), _own(marginal_term), params, rollouts, context, *given
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("score", "term", "marginal_term"))
+def _both(score, term, marginal_term, params, rollouts, context, given, marginal_given):
+  def conditional(params):
+    return _of_rollouts(score, term, params, rollouts, given[0], None, given[1])
+
+  def marginal(params):
+    adv_B, selected_B = marginal_given
+    more = adv_B, context, selected_B
+    return _of_rollouts(score, marginal_term, params, rollouts, *more)
+
+  return tuple(
+    Found(value, told, grads)
+    for (value, told), grads in gradient.each((conditional, marginal), params)
+  )
+
+
+def weight(
+  term: Term, rollouts: rollout.Rollouts, selected_B: pack.Array | None = None
+) -> jax.Array:
   """What the loss of these responses is divided by: tokens or sequences, a scalar.
 
   Where it is 0, no response takes part, and loss and gradient are 0.
@@ -147,25 +218,39 @@ def _reduction(term, rollouts, selected_B):
   return reduction.weights(term, length_B)
 
 
+def _own(term):
+  """The term with what the loss of rollouts depends on, and no more: what is left is
+  static, and another value of it another program."""
+  return _without(term, _OF_SAMPLES)
+
+
+@functools.partial(jax.jit, static_argnames=("score", "term"))
 def _of_rollouts(
   score,
+  term,
   params,
   rollouts,
   adv_B,
-  view_,
-  on_policy,
-  term,
+  context,
   selected_B,
-  total,
-  old_BT,
-  ref_BT,
+  total=None,
+  old_BT=None,
+  ref_BT=None,
 ):
+  """The loss in the view of a context; None: of the prompt, the sampler's."""
+  if context is None:
+    view_ = view.conditional(rollouts)
+  elif isinstance(context, view.View):
+    view_ = context
+  else:
+    view_ = view.marginal(rollouts, context)
   weight_B, own = _reduction(term, rollouts, selected_B)
   total = own if total is None else total
   weight_B = term.coef * weight_B / jnp.where(total > 0, total, 1.0)
   packed = pack.rows(
-    view_, rollouts, adv_B, weight_B, on_policy=on_policy, old_BT=old_BT, ref_BT=ref_BT
-  )
+    view_, rollouts, adv_B, weight_B,
+    on_policy=context is None, old_BT=old_BT, ref_BT=ref_BT,
+  )  # fmt: skip
   value, (found, _) = loss(score, params, packed, (term,))
   return value, found
 

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+import numpy.typing as npt
+
+from pxy import fields
 
 
 @jax.tree_util.register_dataclass
@@ -50,20 +53,30 @@ def stack(
   prompts: Sequence[np.ndarray],
   ids: Sequence[Sequence[np.ndarray]],
   logps: Sequence[Sequence[np.ndarray]],
+  *,
+  width: tuple[int, int] | None = None,
 ) -> Rollouts:
   """Rollouts from ragged numpy: prompts[p], ids[p][r] and logps[p][r] per response.
 
-  logps are in nats. Raises ValueError where groups differ in size, or a response and
-  its log-probs in length.
+  Args:
+    logps: in nats.
+    width: columns for prompts and for responses. Given, all batches have one shape, and
+      what is compiled for one serves the others; None: the longest of each.
+
+  Raises ValueError where groups differ in size, a response and its log-probs in length,
+  or one is longer than the width.
   """
+  prompt_width, response_width = width or (None, None)
   size = len(ids[0])
   flat_ids = [np.asarray(x, np.int32) for group in ids for x in group]
   flat_logps = [np.asarray(x, np.float32) for group in logps for x in group]
   if any(len(group) != size for group in ids):
     raise ValueError("every prompt needs the same number of responses")
-  prompt_BS, prompt_len_B = pad([p for p in prompts for _ in range(size)], np.int32)
-  response_BT, response_len_B = pad(flat_ids, np.int32)
-  logp_BT, logp_len_B = pad(flat_logps, np.float32)
+  prompt_BS, prompt_len_B = pad(
+    [p for p in prompts for _ in range(size)], np.int32, prompt_width, "prompt"
+  )
+  response_BT, response_len_B = pad(flat_ids, np.int32, response_width, "response")
+  logp_BT, logp_len_B = pad(flat_logps, np.float32, response_width, "log-probs")
   if (logp_len_B != response_len_B).any():
     raise ValueError("every response token needs its log-prob")
   return Rollouts(
@@ -71,10 +84,26 @@ def stack(
   )
 
 
-def pad(rows: Sequence[np.ndarray], dtype) -> tuple[np.ndarray, np.ndarray]:
-  """Ragged rows as one zero-padded array [B, longest] and their lengths [B]."""
+def pad(
+  rows: Sequence[np.ndarray],
+  dtype: npt.DTypeLike,
+  width: int | None = None,
+  what: str = "row",
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ragged rows as one zero-padded array [B, width] and their lengths [B].
+
+  width: None is that of the longest, at least 1. Raises fields.Error where a row is
+  longer, and calls it `what`.
+  """
   length_B = np.array([len(row) for row in rows], np.int32)
-  padded_BT = np.zeros((len(rows), max(1, int(length_B.max(initial=0)))), dtype)
+  longest = int(length_B.max(initial=0))
+  width = max(1, longest) if width is None else width
+  fields.need(
+    longest <= width,
+    f"{what} {int(length_B.argmax()) if rows else 0} has {longest} tokens, beyond the"
+    f" width of {width}: raise it, or cut the {what}",
+  )
+  padded_BT = np.zeros((len(rows), width), dtype)
   for i, row in enumerate(rows):
     padded_BT[i, : len(row)] = row
   return padded_BT, length_B

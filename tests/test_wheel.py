@@ -90,6 +90,11 @@ def test_pip_knows_it_by_its_own_name(installed):
   assert installed("-c", code).strip() == pxy.__version__
 
 
+def test_type_checkers_read_its_types(installed):
+  code = "import pxy, pathlib as p; print((p.Path(pxy.__file__).parent / 'py.typed').is_file())"
+  assert installed("-c", code).strip() == "True", "the wheel lacks pxy/py.typed"
+
+
 def test_no_text_sends_anyone_to_the_index_for_pxy():
   listed = subprocess.run(
     ["git", "ls-files", "-co", "--exclude-standard"],

@@ -256,7 +256,7 @@ def _of_rollouts(
 
 
 def loss(
-  score: Score, params, packed: pack.Packed, terms: tuple[Term, ...]
+  score: Score, params: Params, packed: pack.Packed, terms: tuple[Term, ...]
 ) -> tuple[jax.Array, tuple[dict[str, metrics.Metric], jax.Array]]:
   """Loss of packed rows, a sum over tokens: weights hold the global normalisers.
 
@@ -279,7 +279,8 @@ def loss(
   old_BT = packed.old_BT
   if old_BT is None:  # one update per batch: the ratio is 1, its gradient is not
     old_BT = jax.lax.stop_gradient(logp_BT)
-  total, found = jnp.zeros((), jnp.float32), {}
+  found: Metrics = {}
+  total = jnp.zeros((), jnp.float32)
   for i, term in enumerate(terms):
     weight_BT = jnp.where(packed.term_BT == i, packed.weight_BT, 0.0)
     term_sum, more = _surrogate(term, logp_BT, old_BT, weight_BT, packed)
@@ -303,7 +304,8 @@ def loss(
 
 def _surrogate(term, logp_BT, old_BT, weight_BT, packed):
   """Sum and metrics of one term's loss, KL included."""
-  adv_BT, pairs = packed.adv_BT, {}
+  pairs: surrogate.Metrics = {}
+  adv_BT = packed.adv_BT
   on_BT = weight_BT != 0
   if term.tis != "none":
     scale_BT, pairs = surrogate.importance(
@@ -332,13 +334,15 @@ def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:
   """Token log-probs under the mean of C contexts, from those under each of them.
 
   log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1), with s_k the running sums over the
-  response; the terms log C cancel. Zero outside the mask.
+  response; the terms log C cancel. Zero outside the mask. No mixture: as they are.
   """
-  copies = packed.copies_BTC.shape[-1]
+  copies_BTC = packed.copies_BTC
+  if copies_BTC is None:
+    return logp_BT
   rows_B11 = jnp.arange(logp_BT.shape[0])[:, None, None]
-  logp_BTC = logp_BT[rows_B11, packed.copies_BTC]
+  logp_BTC = logp_BT[rows_B11, copies_BTC]
   logp_BTC = jnp.where(packed.mask_BT[..., None], logp_BTC, 0.0)
-  sum_BTC = _running(logp_BTC, packed.segments_BT, copies)
+  sum_BTC = _running(logp_BTC, packed.segments_BT, copies_BTC.shape[-1])
   after_BT = jax.nn.logsumexp(sum_BTC, axis=-1)
   before_BT = jax.nn.logsumexp(sum_BTC - logp_BTC, axis=-1)
   return jnp.where(packed.mask_BT, after_BT - before_BT, 0.0)

@@ -14,12 +14,15 @@ devices over which it is taken.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = np.ndarray | jax.Array
+from pxy.rl import arrays
+
+Array = arrays.Array
 
 
 @jax.tree_util.register_dataclass
@@ -58,8 +61,8 @@ class Packed:
 
 
 def rows(
-  view,
-  rollouts,
+  view: Any,
+  rollouts: Any,
   adv_B: Array,
   weight_B: Array,
   *,
@@ -203,7 +206,7 @@ def bins(
     for name, rows_BT in empty.items():
       if name == "copies_BTC":
         if part.copies_BTC is None:  # C times itself has the mean of itself
-          own_TC = np.repeat(np.arange(length)[:, None], copies, 1)
+          own_TC: Array = np.repeat(np.arange(length)[:, None], copies, 1)
         else:
           own_TC = part.copies_BTC[b, :length]
         rows_BT[row, place] = np.where(
@@ -229,15 +232,14 @@ def shapes(
     old, ref: whether these log-probs are there.
   """
   given = {"old_BT": old, "ref_BT": ref, "copies_BTC": copies > 1}
-  return Packed(
-    **{
-      f.name: jax.ShapeDtypeStruct(
-        (*size, copies) if f.name == "copies_BTC" else size, dtype(f.name)
-      )
-      for f in dataclasses.fields(Packed)
-      if given.get(f.name, True)
-    }
-  )
+  made: dict[str, Any] = {
+    f.name: jax.ShapeDtypeStruct(
+      (*size, copies) if f.name == "copies_BTC" else size, dtype(f.name)
+    )
+    for f in dataclasses.fields(Packed)
+    if given.get(f.name, True)
+  }
+  return Packed(**made)
 
 
 def lengths(packed: Packed) -> np.ndarray:

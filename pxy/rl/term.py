@@ -6,17 +6,24 @@ file and the tables import neither jax nor numpy: configs are made of terms.
 """
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pxy import fields
 from pxy.fields import Count, NonNegative, Positive, Share
 from pxy.rl import advantage, choose, context, reduction, surrogate
 
-Advantage = Literal[tuple(advantage.ADVANTAGES)] | str
-Clip = Literal[tuple(surrogate.SURROGATES)] | str
-Context = Literal[tuple(context.CONTEXTS)]
-Kl = Literal[("none", *surrogate.KLS)]
-Reduction = Literal[tuple(reduction.REDUCTIONS)]
+if TYPE_CHECKING:  # the names are found by running, so here they are any
+  Advantage: TypeAlias = str
+  Clip: TypeAlias = str
+  Context: TypeAlias = str
+  Kl: TypeAlias = str
+  Reduction: TypeAlias = str
+else:
+  Advantage = Literal[tuple(advantage.ADVANTAGES)] | str
+  Clip = Literal[tuple(surrogate.SURROGATES)] | str
+  Context = Literal[tuple(context.CONTEXTS)]
+  Kl = Literal[("none", *surrogate.KLS)]
+  Reduction = Literal[tuple(reduction.REDUCTIONS)]
 Tis = Literal["none", "token", "sequence"]
 
 

@@ -27,16 +27,16 @@ demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a repo
 	@rm -rf runs/demo
 	$(BIN)/pxy train experiments/dsrl.py --out runs/demo
 
-test: $(DEV)  ## ruff and the test suite, all but the slow tests
-	$(BIN)/ruff check .
+test: lint  ## ruff, mypy and the test suite, all but the slow tests
 	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder
 
 test-slow: $(DEV)  ## tests that kill, run several processes, soak, compile for TPUs, or open pages in Chromium
 	$(BIN)/python -m pytest -m slow
 
-lint: $(DEV)  ## ruff alone
+lint: $(DEV)  ## ruff, and mypy on what other code calls, alone
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, step
 	$(BIN)/python -m benchmarks.run
@@ -91,4 +91,4 @@ lock:  ## write requirements.lock and requirements-dev.lock anew (needs uv)
 	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean:  ## remove the environments and the runs
-	rm -rf .venv .venv-parity .pytest_cache runs
+	rm -rf .venv .venv-parity .pytest_cache .mypy_cache runs

@@ -508,12 +508,132 @@ def test_new_values_compile_nothing_and_nothing_leaks():
   with jax.checking_leaks():
     run(0, 1.0)
   run(0, 1.0)
-  losses = objective.conditional_loss, objective.marginal_loss
-  sizes = [loss._cache_size() for loss in losses]
+  size = objective._of_rollouts._cache_size()
   for seed in range(1, 5):
     run(seed, 1.0 + 0.1 * seed)
-  assert [loss._cache_size() for loss in losses] == sizes, "new values compiled anew"
+  assert objective._of_rollouts._cache_size() == size, "new values compiled anew"
   assert lines[0] == lines[2] and lines[1] == lines[3], "the same call, another result"
+
+
+def ragged(longest, **how):
+  """Rollouts whose longest prompt and response have that many tokens."""
+  prompts = [np.arange(1, 1 + n, dtype=np.int32) for n in (2, longest)]
+  ids = [[np.arange(1, 1 + n, dtype=np.int32) for n in (3, longest)] for _ in "ab"]
+  logps = [[np.zeros(len(y)) for y in group] for group in ids]
+  return rollout.stack(prompts, ids, logps, **how)
+
+
+def table(params, tokens_BT):
+  """The smallest model: logits of the next token from the last one."""
+  return params["embed"][tokens_BT] @ params["embed"].T
+
+
+SAME = [{"select": x} for x in ("negative", "positive")] + [{"lam": 0.5}]
+SAME += [{"advantage": x} for x in ("rloo", "w-reinforce")]
+
+
+@pytest.mark.parametrize("space", ["conditional", "marginal"])
+def test_neither_a_sign_filter_nor_a_longest_length_compiles_anew(space):
+  """What the loss does not depend on is not in the program: programs are counted."""
+  score = score_lib.from_logits(table)
+  params = {"embed": np.random.default_rng(0).normal(size=(V, 4)).astype(np.float32)}
+  adv_B, half_B = (
+    np.array([1.5, -1, 0.5, -0.2], np.float32),
+    np.array([1, 0, 1, 1], bool),
+  )
+  compiled = objective._of_rollouts._cache_size
+
+  def loss(given, **fields):
+    term, call = objective.Term(space=space, **fields), objective.conditional_loss
+    more = {"term": term, "selected_B": half_B}
+    if space == "marginal":
+      call, more = objective.marginal_loss, more | {"context": START}
+    return float(call(score, params, given, adv_B, **more)[0])
+
+  plain = loss(ragged(4, width=(8, 9)))
+  size = compiled()
+  assert {loss(ragged(4, width=(8, 9)), **fields) for fields in SAME} == {plain}
+  wide = [loss(ragged(longest, width=(8, 9))) for longest in (3, 5, 8)]
+  assert compiled() == size, "a filter, an advantage or a length compiled anew"
+  want = [loss(ragged(longest)) for longest in (3, 5, 8)]
+  np.testing.assert_allclose(wide, want, rtol=1e-5)
+  assert compiled() == size + 3, "without a width every length is a shape"
+  # What the loss does depend on is another program, with another number.
+  np.testing.assert_allclose(loss(ragged(8), coef=3.0), 3 * want[-1], rtol=1e-5)
+  assert compiled() == size + 4
+
+
+@pytest.mark.parametrize(
+  ("width", "said"),
+  [
+    ((3, 8), "prompt 2 has 4 tokens, beyond the width of 3: raise it"),
+    ((8, 3), "response 1 has 4 tokens, beyond the width of 3: raise it"),
+  ],
+)
+def test_what_is_longer_than_the_width_is_refused(width, said):
+  with pytest.raises(ValueError, match=said):
+    ragged(4, width=width)
+
+
+def test_a_surrogate_of_ones_own_keeps_the_fields_that_it_takes(tmp_path):
+  file = tmp_path / "my.py"
+  file.write_text("def f(logp, old, adv, *, lam):\n  return -lam * logp * adv\n")
+  for lam in (0.1, 0.5):
+    term = objective.Term(clip=f"{file}:f", lam=lam, coef=2.0, select="negative")
+    kept = objective.kernel(term)
+    assert (kept.lam, kept.coef, kept.select) == (lam, 1.0, "all")
+
+
+def test_both_losses_are_the_two_with_their_gradients():
+  score, params = world("equinox")
+  given, chosen_B = rollouts(), ~RIGHT_B
+  nsr = objective.Term(space="marginal", select="negative", coef=0.5)
+  how = {"context": START, "marginal_term": nsr, "marginal_selected_B": chosen_B}
+  both = objective.both_losses(score, params, given, ADV_B, **how)
+  marginal = {"term": nsr, "selected_B": chosen_B}
+  want = [
+    gradient(loss_of(score, "conditional"))(params),
+    gradient(loss_of(score, "marginal", **marginal))(params),
+  ]
+  for found, (value, grads) in zip(both, want, strict=True):
+    close((found.loss, found.grads), (value, grads))
+    told = metrics.values(found.metrics)
+    np.testing.assert_allclose(told["actor/pg_loss"], value, rtol=1e-5)
+  flat = [
+    np.concatenate([np.ravel(x) for x in jax.tree.leaves(grads)]).astype(np.float64)
+    for _, grads in want
+  ]
+  size = np.linalg.norm(flat, axis=1).prod()
+  cosine = gradient_lib.cosine(both[0].grads, both[1].grads)
+  np.testing.assert_allclose(cosine, flat[0] @ flat[1] / size, rtol=1e-4)
+  size = objective._both._cache_size()
+  objective.both_losses(score, params, given, -ADV_B, **how)
+  other = dataclasses.replace(nsr, select="all")
+  objective.both_losses(score, params, given, ADV_B, **how | {"marginal_term": other})
+  assert objective._both._cache_size() == size, "new values compiled anew"
+
+
+def test_both_losses_agree_where_the_context_is_the_prompt():
+  score, given = score_lib.from_logits(table), ragged(4)
+  params = {"embed": np.random.default_rng(0).normal(size=(V, 4)).astype(np.float32)}
+  own = view.conditional(given)
+  a, b = objective.both_losses(score, params, given, ADV_B[:4], context=own)
+  close(a[::2], b[::2])
+  np.testing.assert_allclose(gradient_lib.cosine(a.grads, b.grads), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("how", "said"),
+  [
+    ({"term": objective.MARGINAL}, r"conditional_loss was given .* 'marginal'"),
+    ({"marginal_term": objective.CONDITIONAL}, r"marginal_loss was given"),
+    ({"term": objective.Term(kl="k3", kl_coef=0.1)}, "kl 'k3': both_losses"),
+  ],
+)
+def test_both_losses_refuse_terms_that_are_not_theirs(how, said):
+  score, params = world("linen")
+  with pytest.raises(ValueError, match=said):
+    objective.both_losses(score, params, rollouts(), ADV_B, context=START, **how)
 
 
 def test_forward_mode_has_the_directional_derivative():

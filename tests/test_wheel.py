@@ -90,6 +90,11 @@ def test_pip_knows_it_by_its_own_name(installed):
   assert installed("-c", code).strip() == pxy.__version__
 
 
+def test_type_checkers_read_its_types(installed):
+  code = "import importlib.resources as r; print(r.files('pxy').joinpath('py.typed'))"
+  assert pathlib.Path(installed("-c", code).strip()).is_file(), "py.typed is lacking"
+
+
 def test_no_text_sends_anyone_to_the_index_for_pxy():
   listed = subprocess.run(
     ["git", "ls-files", "-co", "--exclude-standard"],

@@ -27,7 +27,7 @@ import numpy as np
 
 from pxy.evaluate import scores as scores_lib
 from pxy.measures import passk
-from pxy.rl import objective, pack
+from pxy.rl import gradient, objective, pack
 
 ENTROPIES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
 """Edges of the bins by entropy, in nats."""
@@ -53,7 +53,7 @@ class Meter:
     step: float = 1e-3,
     stacked: str | None = "layers",
   ):
-    self._dots = functools.partial(dots, stacked=stacked)
+    self._dots = functools.partial(gradient.dots, stacked=stacked)
     self._mean = functools.partial(_mean, score)
     self._step = step
     self._blocks = forward_score is None
@@ -118,9 +118,10 @@ class Meter:
     }
 
   def _both(self, params, conditional, marginal):
-    grad = jax.value_and_grad(self._mean, has_aux=True)
-    (before, (logp_c, entropy)), g_c = grad(params, conditional)
-    (_, (logp_m, _)), g_m = grad(params, marginal)
+    views = (conditional, marginal)
+    losses = [functools.partial(self._mean, packed=packed) for packed in views]
+    of_c, of_m = gradient.each(losses, params)
+    ((before, (logp_c, entropy)), g_c), ((_, (logp_m, _)), g_m) = of_c, of_m
     mm = self._dots(g_m, g_m)
     return {
       "logp_c": logp_c,
@@ -161,22 +162,6 @@ class Meter:
     eta = self._step / jnp.maximum(sum(jnp.sum(x) for x in mm.values()), 1e-30)
     moved = jax.tree.map(lambda w, g: w + (eta * g).astype(w.dtype), params, g_m)
     return {"eta": eta, "after": self._mean(moved, conditional)[0]}
-
-
-def dots(a, b, *, stacked: str | None = None) -> dict[str, jax.Array]:
-  """Inner product of two trees by block, the first key of the path to a leaf.
-
-  The block `stacked` has one for each place along the first axis of its leaves [L].
-  """
-  out: dict[str, jax.Array] = {}
-  leaves = zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True)
-  for (path, x), y in leaves:
-    name = jax.tree_util.keystr(path[:1], simple=True)
-    first = 1 if name == stacked else 0
-    products = x.astype(jnp.float32) * y.astype(jnp.float32)
-    part = jnp.sum(products, axis=tuple(range(first, x.ndim)))
-    out[name] = out[name] + part if name in out else part
-  return out
 
 
 def _mean(score, params, packed):

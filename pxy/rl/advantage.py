@@ -16,6 +16,9 @@ All functions take numpy arrays (computed in float64, then float32) or JAX array
 under jit. Left out: critics; advantages per token are given as `adv_BT`.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from pxy import fields, imports
 from pxy.rl import check, choose
 
@@ -68,7 +71,7 @@ def compute(term, rewards_PR, valid_PR, key=None):
   return adv_PR, wanted_PR & valid_PR
 
 
-def estimate(term, rewards_PR, valid_PR):
+def estimate(term: Any, rewards_PR: Array, valid_PR: Array) -> Array:
   """Advantages [P, R] by the term's estimator, float32, 0 where not valid.
 
   The function gets rewards that are nan where not valid: if it forgets them, that shows
@@ -108,43 +111,43 @@ def _called(term, rewards_PR, valid_PR):
   return adv_PR
 
 
-def grpo(rewards_PR, valid_PR):
+def grpo(rewards_PR: Array, valid_PR: Array) -> Array:
   """(r - m) / (s + 1e-6), DeepSeekMath, arXiv 2402.03300."""
   centred_PR, count_P1 = _centred(rewards_PR, valid_PR)
   return _float32(centred_PR / (_std(centred_PR, count_P1) + EPS))
 
 
-def mean(rewards_PR, valid_PR):
+def mean(rewards_PR: Array, valid_PR: Array) -> Array:
   """r - m, Dr. GRPO, arXiv 2503.20783."""
   return _float32(_centred(rewards_PR, valid_PR)[0])
 
 
-def rloo(rewards_PR, valid_PR):
+def rloo(rewards_PR: Array, valid_PR: Array) -> Array:
   """r - mean of the others = n / (n - 1) (r - m), arXiv 2402.14740."""
   centred_PR, count_P1 = _centred(rewards_PR, valid_PR)
   return _float32(centred_PR * (count_P1 / _at_least_1(count_P1 - 1)))
 
 
-def reinforce(rewards_PR, valid_PR):
+def reinforce(rewards_PR: Array, valid_PR: Array) -> Array:
   """r itself, without a baseline."""
   return _float32(_clean(rewards_PR, valid_PR))
 
 
-def sign(rewards_PR, valid_PR):
+def sign(rewards_PR: Array, valid_PR: Array) -> Array:
   """+1 if r > 0, else -1."""
   xp, rewards_PR = _namespace(rewards_PR), _clean(rewards_PR, valid_PR)
   sign_PR = xp.where(rewards_PR > 0, 1.0, xp.where(rewards_PR <= 0, -1.0, xp.nan))
   return _float32(xp.where(valid_PR, sign_PR, 0.0))
 
 
-def w_reinforce(rewards_PR, valid_PR, lam: float):
+def w_reinforce(rewards_PR: Array, valid_PR: Array, lam: float) -> Array:
   """`lam` r if r > 0, else r - 1, arXiv 2506.01347."""
   xp, rewards_PR = _namespace(rewards_PR), _clean(rewards_PR, valid_PR)
   adv_PR = xp.where(rewards_PR > 0, lam * rewards_PR, rewards_PR - 1)
   return _float32(xp.where(valid_PR, adv_PR, 0.0))
 
 
-def batch(rewards_PR, valid_PR):
+def batch(rewards_PR: Array, valid_PR: Array) -> Array:
   """grpo with the batch as one group: REINFORCE++ by sample, arXiv 2501.03262."""
   check.rewards(rewards_PR, valid_PR)
   xp = _namespace(rewards_PR)
@@ -244,14 +247,14 @@ CONTROLS = {
 
 def overlong(
   rule: str,
-  rewards_PR,
-  valid_PR,
+  rewards_PR: Array,
+  valid_PR: Array,
   *,
-  length_PR,
-  truncated_PR,
+  length_PR: Array,
+  truncated_PR: Array,
   limit: int,
   buffer: int = 1,
-):
+) -> tuple[Array, Array]:
   """Rewards and valid samples after the rule for responses that grew too long.
 
   Args:

@@ -9,6 +9,7 @@ nothing, and a function of a user's own is written like those of pxy.
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from pxy import fields, imports
 
@@ -23,7 +24,7 @@ def need(field: str, name: str, table: dict[str, Callable]) -> None:
 
 
 def function(
-  field: str, term, table: dict[str, Callable], arrays: tuple[str, ...], **more
+  field: str, term: Any, table: dict[str, Callable], arrays: tuple[str, ...], **more
 ) -> Callable:
   """The function that a field of the term names, with all but its arrays given.
 
@@ -34,8 +35,7 @@ def function(
   Raises:
     fields.Error: it cannot be loaded, or takes something else.
   """
-  name = getattr(term, field)
-  found = table.get(name) or imports.function(name, field)
+  name, found = getattr(term, field), _found(field, term, table)
   signature = inspect.signature(found)
   known = vars(term) | more
   asked = {k: known[k] for k in list(signature.parameters)[len(arrays) :] if k in known}
@@ -49,7 +49,19 @@ def function(
   return functools.partial(found, **asked)
 
 
-def alike(field: str, term, found, like, kinds: tuple[str, ...] = ("float",)) -> None:
+def parameters(field: str, term: Any, table: dict[str, Callable]) -> frozenset[str]:
+  """What the function that a field of the term names calls its parameters."""
+  return frozenset(inspect.signature(_found(field, term, table)).parameters)
+
+
+def _found(field, term, table):
+  name = getattr(term, field)
+  return table.get(name) or imports.function(name, field)
+
+
+def alike(
+  field: str, term: Any, found: Any, like: Any, kinds: tuple[str, ...] = ("float",)
+) -> None:
   """Refuses a result that is no array of the shape of `like` and of such numbers."""
   said = f"{field} {getattr(term, field)!r} gave"
   shape, dtype = (getattr(found, name, None) for name in ("shape", "dtype"))

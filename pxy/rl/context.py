@@ -7,6 +7,7 @@ of two kinds: fixed token ids, of the tokenizer, or prompts of the batch.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
 def _view():
@@ -35,7 +36,9 @@ class Context:
   copies: Callable = lambda term: 1
   groups: Callable = lambda term: 1
 
-  def tokens(self, term, ids: Sequence[int] | None, prompt: int, response: int) -> int:
+  def tokens(
+    self, term: Any, ids: Sequence[int] | None, prompt: int, response: int
+  ) -> int:
     """Places that a response takes in a packed row, with all copies of its context.
 
     Args:
@@ -96,12 +99,12 @@ CONTEXTS = {
 """Contexts of the marginal space, by the name that a term gives."""
 
 
-def of(term) -> Context:
+def of(term: Any) -> Context:
   """The context that a term asks for."""
   return PROMPT if term.space == "conditional" else CONTEXTS[term.context]
 
 
-def ids(term, known: Mapping[str, Sequence[int]]) -> Sequence[int] | None:
+def ids(term: Any, known: Mapping[str, Sequence[int]]) -> Sequence[int] | None:
   """Token ids of the term's context, out of the fixed ones that are known by name; None
   if it is made of prompts, or not known."""
   return None if of(term).ids is None else known.get(term.context)

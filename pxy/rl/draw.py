@@ -19,8 +19,17 @@ Left out: repetition penalties and min-p, which no scorer here would reproduce.
 import jax
 import jax.numpy as jnp
 
+from pxy.rl.arrays import Array
 
-def draw(keys_B, logits_BV, *, temperature=1.0, top_k=0, top_p=1.0):
+
+def draw(
+  keys_B: Array,
+  logits_BV: Array,
+  *,
+  temperature: float = 1.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+) -> tuple[Array, Array]:
   """One id per row, and its log-prob under the distribution actually sampled.
 
   The log-prob is that of the tempered, truncated and renormalised distribution.
@@ -64,7 +73,7 @@ def draw(keys_B, logits_BV, *, temperature=1.0, top_k=0, top_p=1.0):
   return ids_B, _at(logits_BV, ids_B) - max_B - jnp.log(total_B)
 
 
-def floor(logits_BV, top_k: int, top_p: float):
+def floor(logits_BV: Array, top_k: int, top_p: float) -> Array:
   """The smallest logit that top-k and top-p keep, per row; -inf when both are off.
 
   Args:

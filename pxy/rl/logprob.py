@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from pxy.rl import draw
+from pxy.rl.arrays import Array
 
 # Stands for minus infinity: exp gives 0, and 0 * _NONE is 0 instead of NaN.
 _NONE = -1e30
@@ -39,17 +40,17 @@ class _Spec(NamedTuple):
 
 
 def logprob(
-  hidden_BTD,
-  head_DV,
-  targets_BT,
+  hidden_BTD: Array,
+  head_DV: Array,
+  targets_BT: Array,
   *,
   temperature: float = 1.0,
   softcap: float | None = None,
-  floor_BT=None,
+  floor_BT: Array | None = None,
   chunk: int = 8192,
   shards: int = 1,
   forward_mode: bool = False,
-):
+) -> tuple[jax.Array, jax.Array]:
   """Log-prob of each target, and entropy, of the distribution over the next token.
 
   Differentiable in hidden_BTD and head_DV, through both results. Products accumulate in
@@ -90,15 +91,15 @@ def logprob(
 
 
 def floor(
-  hidden_BTD,
-  head_DV,
+  hidden_BTD: Array,
+  head_DV: Array,
   *,
   temperature: float = 1.0,
   softcap: float | None = None,
   top_k: int = 0,
   top_p: float = 1.0,
   block: int = 64,
-):
+) -> jax.Array:
   """The smallest tempered logit that top-k and top-p keep after each token.
 
   Logits of `block` positions of every row exist at a time: 4 B block V bytes. Not

@@ -8,9 +8,12 @@ computed on the host, from arrays.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from pxy.rl.arrays import Array
 
 
 @jax.tree_util.register_dataclass
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 class Sum:
   """A total."""
 
-  sum: jax.Array
+  sum: Array
 
   def merge(self, other: "Sum") -> "Sum":
     return Sum(self.sum + other.sum)
@@ -26,7 +29,7 @@ class Sum:
   def collapse(self) -> "Sum":
     return Sum(jnp.sum(self.sum, axis=0))
 
-  def value(self) -> jax.Array:
+  def value(self) -> Array:
     return self.sum
 
 
@@ -35,8 +38,8 @@ class Sum:
 class Mean:
   """sum / weight; nan when nothing was counted."""
 
-  sum: jax.Array
-  weight: jax.Array
+  sum: Array
+  weight: Array
 
   def merge(self, other: "Mean") -> "Mean":
     return Mean(self.sum + other.sum, self.weight + other.weight)
@@ -44,7 +47,7 @@ class Mean:
   def collapse(self) -> "Mean":
     return Mean(jnp.sum(self.sum, axis=0), jnp.sum(self.weight, axis=0))
 
-  def value(self) -> jax.Array:
+  def value(self) -> Array:
     empty = self.weight == 0
     return jnp.where(empty, jnp.nan, self.sum / jnp.where(empty, 1, self.weight))
 
@@ -54,7 +57,7 @@ class Mean:
 class Max:
   """The largest."""
 
-  max: jax.Array
+  max: Array
 
   def merge(self, other: "Max") -> "Max":
     return Max(jnp.maximum(self.max, other.max))
@@ -62,7 +65,7 @@ class Max:
   def collapse(self) -> "Max":
     return Max(jnp.max(self.max, axis=0))
 
-  def value(self) -> jax.Array:
+  def value(self) -> Array:
     return self.max
 
 
@@ -71,7 +74,7 @@ class Max:
 class Min:
   """The smallest."""
 
-  min: jax.Array
+  min: Array
 
   def merge(self, other: "Min") -> "Min":
     return Min(jnp.minimum(self.min, other.min))
@@ -79,21 +82,22 @@ class Min:
   def collapse(self) -> "Min":
     return Min(jnp.min(self.min, axis=0))
 
-  def value(self) -> jax.Array:
+  def value(self) -> Array:
     return self.min
 
 
 Metric = Sum | Mean | Max | Min
 
 
-def mean(x: jax.Array, weight: jax.Array) -> Mean:
+def mean(x: Array, weight: Array) -> Mean:
   """The mean of x under weights of the same shape, still as (sum, weight)."""
   return Mean(jnp.sum(x * weight), jnp.sum(weight))
 
 
 def merge(a: dict[str, Metric], b: dict[str, Metric]) -> dict[str, Metric]:
   """Name by name; a name that only one side has is kept as it is."""
-  both = {name: a[name].merge(b[name]) for name in a if name in b}
+  others: dict[str, Any] = b  # of the same kind as in a, by name
+  both = {name: a[name].merge(others[name]) for name in a if name in b}
   return a | b | both
 
 

@@ -50,17 +50,24 @@ _IN_THE_DATA = (
   "space", "context", "copies", "select", "negative", "advantage", "lam", "k",
   "control", "coef", "reduction", "constant",
 )  # fmt: skip
-"""Fields of a term that are in the numbers of packed rows."""
+"""Fields of a term that are in views, advantages and what is selected."""
+_OF_WEIGHTS = ("coef", "reduction", "constant")
+"""Fields of a term that are in the weights of packed rows."""
 
 
 def kernel(term: Term) -> Term:
   """The term without what the loss of packed rows does not depend on.
 
   Space, sign filter, advantage, reduction and coefficient are in the data by then, so
-  phases that differ only there (both phases of DSRL) share one compiled step.
+  phases that differ only there (both phases of DSRL) share one compiled step. What a
+  surrogate of the user's own takes by name stays.
   """
-  default = Term()
-  dropped = {name: getattr(default, name) for name in _IN_THE_DATA}
+  return _without(term, _OF_SAMPLES + _OF_WEIGHTS)
+
+
+def _without(term, names):
+  default, asked = Term(), choose.parameters("clip", term, surrogate.SURROGATES)
+  dropped = {name: getattr(default, name) for name in names if name not in asked}
   return dataclasses.replace(term, **dropped)
 
 
@@ -86,7 +93,7 @@ def _entry(loss: Callable[_P, _R]) -> Callable[_P, _R]:
 @_entry
 def conditional_loss(
   score: Score,
-  params,
+  params: Params,
   rollouts: rollout.Rollouts,
   adv_B=None,
   *,
@@ -135,11 +142,11 @@ def conditional_loss(
 @_entry
 def marginal_loss(
   score: Score,
-  params,
+  params: Params,
   rollouts: rollout.Rollouts,
   adv_B=None,
   *,
-  context,
+  context: Context,
   term: Term = MARGINAL,
   mask_BT=None,
   adv_BT=None,
@@ -232,8 +239,16 @@ def _reduction(term, rollouts, selected_B, mask_BT):
   return reduction.weights(term, length_B)
 
 
+def _own(term):
+  """The term with what the loss of rollouts depends on, and no more: what is left is
+  static, and another value of it another program."""
+  return _without(term, _OF_SAMPLES)
+
+
+@functools.partial(jax.jit, static_argnames=("score", "term"))
 def _of_rollouts(
   score,
+  term,
   params,
   rollouts,
   adv_B,
@@ -276,7 +291,7 @@ def _of_rollouts(
 
 
 def loss(
-  score: Score, params, packed: pack.Packed, terms: tuple[Term, ...]
+  score: Score, params: Params, packed: pack.Packed, terms: tuple[Term, ...]
 ) -> tuple[jax.Array, tuple[dict[str, metrics.Metric], jax.Array]]:
   """Loss of packed rows, a sum over tokens: weights hold the global normalisers.
 
@@ -300,7 +315,8 @@ def loss(
   old_BT = packed.old_BT
   if old_BT is None:  # one update per batch: the ratio is 1, its gradient is not
     old_BT = jax.lax.stop_gradient(logp_BT)
-  total, found = jnp.zeros((), jnp.float32), {}
+  found: Metrics = {}
+  total = jnp.zeros((), jnp.float32)
   for i, term in enumerate(terms):
     weight_BT = jnp.where(packed.term_BT == i, packed.weight_BT, 0.0)
     term_sum, more = _surrogate(term, logp_BT, old_BT, weight_BT, packed)
@@ -324,7 +340,8 @@ def loss(
 
 def _surrogate(term, logp_BT, old_BT, weight_BT, packed):
   """Sum and metrics of one term's loss, KL included."""
-  adv_BT, pairs = packed.adv_BT, {}
+  pairs: surrogate.Metrics = {}
+  adv_BT = packed.adv_BT
   on_BT = weight_BT != 0
   if term.confidence:
     adv_BT = surrogate.confident(old_BT, adv_BT, on_BT, packed.segments_BT)
@@ -358,13 +375,13 @@ def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:
   """Token log-probs under the mean of C contexts, from those under each of them.
 
   log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1), with s_k the running sums over the
-  response; the terms log C cancel. Zero outside the mask.
+  response; the terms log C cancel. Zero outside the mask. No mixture: as they are.
   """
   copies, flat = packed.copies_BTC.shape[-1], (logp_BT.shape[0], -1)
   logp_BTC = jnp.take_along_axis(logp_BT, packed.copies_BTC.reshape(flat), 1)
   logp_BTC = logp_BTC.reshape(packed.copies_BTC.shape)
   logp_BTC = jnp.where(packed.mask_BT[..., None], logp_BTC, 0.0)
-  sum_BTC = _running(logp_BTC, packed.segments_BT, copies)
+  sum_BTC = _running(logp_BTC, packed.segments_BT, copies_BTC.shape[-1])
   after_BT = jax.nn.logsumexp(sum_BTC, axis=-1)
   before_BT = jax.nn.logsumexp(sum_BTC - logp_BTC, axis=-1)
   return jnp.where(packed.mask_BT, after_BT - before_BT, 0.0)

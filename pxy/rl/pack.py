@@ -14,6 +14,7 @@ sum, whatever the rows, micro-batches and devices over which it is taken.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -230,7 +231,7 @@ def bins(
     for name, rows_BT in empty.items():
       if name == "copies_BTC":
         if part.copies_BTC is None:  # C times itself has the mean of itself
-          own_TC = np.repeat(np.arange(length)[:, None], copies, 1)
+          own_TC: Array = np.repeat(np.arange(length)[:, None], copies, 1)
         else:
           own_TC = part.copies_BTC[b, :length]
         rows_BT[row, place] = np.where(

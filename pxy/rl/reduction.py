@@ -5,14 +5,18 @@ micro-batches and devices divides once. A new reduction is a function and a line
 REDUCTIONS.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from pxy import imports
 from pxy.rl import choose
+from pxy.rl.arrays import Array
 
 jax, jnp = imports.later("jax"), imports.later("jax.numpy")
 np = imports.later("numpy")
 
 
-def weights(term, lengths_n):
+def weights(term: Any, lengths_n: Array) -> tuple[Array, Array]:
   """Weight of each token of each sequence, and the total, by the term's reduction.
 
   Args:
@@ -30,27 +34,29 @@ def weights(term, lengths_n):
   return choose.function("reduction", term, REDUCTIONS, given)(lengths_n, present_n)
 
 
-def token_mean(lengths_n, present_n):
+def token_mean(lengths_n: Array, present_n: Array) -> tuple[Array, Array]:
   """1 / tokens: a mean over all tokens."""
   return present_n, lengths_n.sum()
 
 
-def seq_mean_token_mean(lengths_n, present_n):
+def seq_mean_token_mean(lengths_n: Array, present_n: Array) -> tuple[Array, Array]:
   """1 / (length * sequences): a mean over sequences of the mean over their tokens."""
   return present_n / lengths_n.clip(1.0), present_n.sum()
 
 
-def seq_mean_token_sum(lengths_n, present_n):
+def seq_mean_token_sum(lengths_n: Array, present_n: Array) -> tuple[Array, Array]:
   """1 / sequences: a mean over sequences of the sum over their tokens."""
   return present_n, present_n.sum()
 
 
-def fixed_length(lengths_n, present_n, constant):
+def fixed_length(
+  lengths_n: Array, present_n: Array, constant: float
+) -> tuple[Array, Array]:
   """1 / (sequences * `constant`): a mean over sequences of a length that is given."""
   return present_n, present_n.sum() * constant
 
 
-REDUCTIONS = {
+REDUCTIONS: dict[str, Callable] = {
   "token-mean": token_mean,
   "seq-mean-token-mean": seq_mean_token_mean,
   "seq-mean-token-sum": seq_mean_token_sum,

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+
+from pxy import fields
 
 from pxy import fields
 from pxy.rl import check
@@ -78,6 +81,8 @@ def stack(
   prompts: Sequence[np.ndarray],
   ids: Sequence[Sequence[np.ndarray]],
   logps: Sequence[Sequence[np.ndarray]],
+  *,
+  width: tuple[int, int] | None = None,
 ) -> Rollouts:
   """Rollouts from ragged numpy: prompts[p], ids[p][r] and logps[p][r] per response.
 
@@ -151,7 +156,14 @@ def _ids(name, x) -> np.ndarray:
 def pad(rows: Sequence[np.ndarray], dtype) -> tuple[np.ndarray, np.ndarray]:
   """Ragged rows as one zero-padded array [B, longest] and their lengths [B]."""
   length_B = np.array([len(row) for row in rows], np.int32)
-  padded_BT = np.zeros((len(rows), max(1, int(length_B.max(initial=0)))), dtype)
+  longest = int(length_B.max(initial=0))
+  width = max(1, longest) if width is None else width
+  fields.need(
+    longest <= width,
+    f"{what} {int(length_B.argmax()) if rows else 0} has {longest} tokens, beyond the"
+    f" width of {width}: raise it, or cut the {what}",
+  )
+  padded_BT = np.zeros((len(rows), width), dtype)
   for i, row in enumerate(rows):
     padded_BT[i, : len(row)] = row
   return padded_BT, length_B

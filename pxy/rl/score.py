@@ -19,6 +19,7 @@ Make a score once and keep it: the losses compile anew for each score they are g
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +147,9 @@ def from_hidden(
   return score
 
 
-def linen(module, variables: dict | None = None, *, method=None) -> Apply:
+def linen(
+  module: Any, variables: dict | None = None, *, method: str | Callable | None = None
+) -> Apply:
   """`apply` of a Flax Linen module; params are `module.init(...)["params"]`.
 
   Args:
@@ -161,7 +164,7 @@ def linen(module, variables: dict | None = None, *, method=None) -> Apply:
   return apply
 
 
-def nnx(model, *, method: str = "__call__") -> tuple[Apply, object]:
+def nnx(model: Any, *, method: str = "__call__") -> tuple[Apply, Any]:
   """(apply, params) of a Flax NNX module; `nnx.update(model, params)` puts them back.
 
   Whatever is no nnx.Param is constant; call `model.eval()` first where there is
@@ -169,7 +172,8 @@ def nnx(model, *, method: str = "__call__") -> tuple[Apply, object]:
   """
   from flax import nnx as flax_nnx
 
-  graph, params, rest = flax_nnx.split(model, flax_nnx.Param, ...)
+  graph, *states = flax_nnx.split(model, flax_nnx.Param, ...)
+  params, rest = states
 
   def apply(params, *inputs):
     merged = flax_nnx.merge(graph, params, rest, copy=True)
@@ -178,7 +182,7 @@ def nnx(model, *, method: str = "__call__") -> tuple[Apply, object]:
   return apply, params
 
 
-def equinox(model, *, method: str = "__call__") -> tuple[Apply, object]:
+def equinox(model: Any, *, method: str = "__call__") -> tuple[Apply, Any]:
   """(apply, params) of an Equinox module; `eqx.combine(params, model)` puts them back.
 
   The module takes one sequence, as is usual there, and is mapped over rows. Whatever is

@@ -21,14 +21,28 @@ import math
 
 from pxy import fields, imports
 from pxy.rl import choose
+from pxy.rl.arrays import Array
 
 jax, jnp = imports.later("jax"), imports.later("jax.numpy")
+
+Weighted = tuple[Array, Array]
+"""(sum, weight)."""
+Metrics = dict[str, Weighted]
+Loss = tuple[Array, dict[str, Array]]
+"""The loss of each token, and what else to tell of each."""
 
 CLAMP = 20.0
 """Largest difference of log-probs that is exponentiated, as in the public code."""
 
 
-def loss(term, logp_BT, old_BT, adv_BT, weight_BT, segments_BT=None):
+def loss(
+  term: Any,
+  logp_BT: Array,
+  old_BT: Array,
+  adv_BT: Array,
+  weight_BT: Array,
+  segments_BT: Array | None = None,
+) -> tuple[Weighted, Metrics]:
   """The surrogate that a term names, summed over tokens of these weights.
 
   Args:
@@ -62,7 +76,7 @@ def loss(term, logp_BT, old_BT, adv_BT, weight_BT, segments_BT=None):
   return (jnp.sum(loss_BT), jnp.sum(weight_BT)), jax.lax.stop_gradient(metrics)
 
 
-def check(term) -> None:
+def check(term: Any) -> None:
   """Tries a function of the user's own on shapes, before a run needs it; fields.Error
   says what is wrong with it."""
   if term.clip not in SURROGATES:
@@ -70,12 +84,20 @@ def check(term) -> None:
     jax.eval_shape(functools.partial(loss, term), *[x_BT] * 4, segments_BT)
 
 
-def reinforce(logp_BT, old_BT, adv_BT):
+def reinforce(logp_BT: Array, old_BT: Array, adv_BT: Array) -> Loss:
   """-logp A: the policy gradient itself, without ratio or clip."""
   return -logp_BT * adv_BT, {"pg_clipfrac": jnp.zeros_like(logp_BT)}
 
 
-def ppo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high, dual_clip=None):
+def ppo(
+  logp_BT: Array,
+  old_BT: Array,
+  adv_BT: Array,
+  *,
+  clip_low: float,
+  clip_high: float,
+  dual_clip: float | None = None,
+) -> Loss:
   """-min(rho A, clip(rho) A), at most `dual_clip` |A| where A < 0; arXiv 1707.06347.
 
   `dual_clip` > 1 (arXiv 1912.09729) or None; clip_low != clip_high: DAPO, 2503.14476.
@@ -93,7 +115,16 @@ def ppo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high, dual_clip=None):
   return loss_BT, {"pg_clipfrac": clipped_BT, "pg_clipfrac_lower": bounded_BT}
 
 
-def gspo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high, on_BT, segments_BT):
+def gspo(
+  logp_BT: Array,
+  old_BT: Array,
+  adv_BT: Array,
+  *,
+  clip_low: float,
+  clip_high: float,
+  on_BT: Array,
+  segments_BT: Array,
+) -> Loss:
   """-min(s A, clip(s) A), s the geometric mean of a sequence's rho; arXiv 2507.18071.
 
   Useful clips are far smaller than PPO's (3e-4 in the paper). Every token of a sequence
@@ -104,7 +135,9 @@ def gspo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high, on_BT, segments_BT):
   return loss_BT, {"pg_clipfrac": clipped_BT}
 
 
-def cispo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high):
+def cispo(
+  logp_BT: Array, old_BT: Array, adv_BT: Array, *, clip_low: float, clip_high: float
+) -> Loss:
   """-stop_gradient(clip(rho)) A logp, no token without gradient; arXiv 2506.13585.
 
   pg_clipfrac is the share of tokens with a clipped weight.
@@ -114,7 +147,12 @@ def cispo(logp_BT, old_BT, adv_BT, *, clip_low, clip_high):
   return -limited_BT * adv_BT * logp_BT, {"pg_clipfrac": limited_BT != rho_BT}
 
 
-SURROGATES = {"none": reinforce, "ppo": ppo, "gspo": gspo, "cispo": cispo}
+SURROGATES: dict[str, Callable] = {
+  "none": reinforce,
+  "ppo": ppo,
+  "gspo": gspo,
+  "cispo": cispo,
+}
 """By the name that a term gives as `clip`: (logp_BT, old_BT, adv_BT) -> the loss of
 each token; or that, and a dict of what else to tell of each token: metrics, by means.
 
@@ -122,17 +160,17 @@ By name they take fields of the term, `on_BT` (the tokens that count), `segments
 """
 
 
-def k1(gap_BT):
+def k1(gap_BT: Array) -> Array:
   """d: unbiased, but its expected gradient is zero; a metric, no loss."""
   return gap_BT
 
 
-def k2(gap_BT):
+def k2(gap_BT: Array) -> Array:
   """d^2 / 2: its gradient is the KL's."""
   return jnp.square(gap_BT) / 2
 
 
-def k3(gap_BT):
+def k3(gap_BT: Array) -> Array:
   """exp(-d) - 1 + d: unbiased and never negative."""
   # exp, and below d = -20 its tangent: finite, and the pull stays.
   near_BT = jnp.minimum(-gap_BT, CLAMP)
@@ -144,7 +182,7 @@ KLS = {"k2": k2, "k3": k3}
 """Estimators that a loss may hold."""
 
 
-def kl(kind: str, logp_BT, ref_BT):
+def kl(kind: str, logp_BT: Array, ref_BT: Array) -> Array:
   """Estimates [B, T] of KL(policy || reference) from each sampled token, in nats.
 
   kind: `k1`, or one of KLS, of d = logp - ref. Source: Schulman, "Approximating KL

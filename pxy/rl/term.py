@@ -6,7 +6,7 @@ file and the tables import neither jax nor numpy: configs are made of terms.
 """
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pxy import fields
 from pxy.fields import Count, NonNegative, Positive, Share

@@ -18,6 +18,7 @@ All views are pure functions of arrays and run on the host (numpy) and under jit
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def conditional(rollouts: rollout.Rollouts) -> View:
   return View(rollouts.prompt_BS[None], rollouts.prompt_len_B[None])
 
 
-def marginal(rollouts: rollout.Rollouts, context) -> View:
+def marginal(rollouts: rollout.Rollouts, context: Array | Sequence[int]) -> View:
   """Each response after a fixed context of token ids: log pi(y | c).
 
   Args:
@@ -66,7 +67,7 @@ def marginal(rollouts: rollout.Rollouts, context) -> View:
   )
 
 
-def shuffled(rollouts: rollout.Rollouts, shift) -> View:
+def shuffled(rollouts: rollout.Rollouts, shift: Array | int) -> View:
   """Each response after the prompt of the group `shift` places on, 0 < shift < P.
 
   A rotation of the groups: every prompt is used for exactly one other group. One copy,
@@ -76,7 +77,7 @@ def shuffled(rollouts: rollout.Rollouts, shift) -> View:
   return _rotated(rollouts, [shift])
 
 
-def mixture(rollouts: rollout.Rollouts, shifts) -> View:
+def mixture(rollouts: rollout.Rollouts, shifts: Sequence[Array | int]) -> View:
   """Each response after its own prompt and those `shifts` groups on, [C, B, S] with
   C = 1 + len(shifts).
 
@@ -93,7 +94,7 @@ def mixture(rollouts: rollout.Rollouts, shifts) -> View:
   return _rotated(rollouts, shifts, own=True)
 
 
-def shifts(key, groups: int, count: int) -> np.ndarray:
+def shifts(key: jax.Array, groups: int, count: int) -> np.ndarray:
   """`count` distinct group shifts in 1 .. groups - 1, drawn with a JAX key.
 
   Raises fields.Error if there are fewer.

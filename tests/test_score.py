@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 
 from pxy import fields
+from pxy.rl import gradient as gradient_lib
 from pxy.rl import metrics, objective, rollout, view
 from pxy.rl import score as score_lib
 

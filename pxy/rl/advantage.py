@@ -21,6 +21,7 @@ from typing import Any
 
 from pxy import fields, imports
 from pxy.rl import check, choose
+from pxy.rl.arrays import Array
 
 jax, jnp = imports.later("jax"), imports.later("jax.numpy")
 np = imports.later("numpy")
@@ -29,7 +30,9 @@ EPS = 1e-6
 """Added to the standard deviation, as in the public implementations of GRPO."""
 
 
-def compute(term, rewards_PR, valid_PR, key=None):
+def compute(
+  term: Any, rewards_PR: Array, valid_PR: Array, key: Any = None
+) -> tuple[Array, Array]:
   """Advantages by the term's estimator, and which samples its sign filter keeps.
 
   With negative="advantage" a sample is negative iff A < 0 and positive iff A > 0. With
@@ -91,7 +94,7 @@ def estimate(term: Any, rewards_PR: Array, valid_PR: Array) -> Array:
   return _float32(xp.where(valid_PR, adv_PR, 0.0))
 
 
-def contrasts(term, prompts: int, responses: int) -> bool:
+def contrasts(term: Any, prompts: int, responses: int) -> bool:
   """Whether the estimator gives an advantage other than 0 where each group has one
   right answer, or every other group of one, which may have nothing to compare with.
 
@@ -158,13 +161,13 @@ def batch(rewards_PR: Array, valid_PR: Array) -> Array:
   return adv_1R.reshape(np.shape(rewards_PR))
 
 
-def asymmetric(rewards_PR, valid_PR, lam: float):
+def asymmetric(rewards_PR: Array, valid_PR: Array, lam: float) -> Array:
   """`lam` (r - m) if r > m, else r - m: w-reinforce with the group's baseline."""
   adv_PR = mean(rewards_PR, valid_PR)
   return _float32(_namespace(adv_PR).where(adv_PR > 0, lam * adv_PR, adv_PR))
 
 
-def maxrl(rewards_PR, valid_PR):
+def maxrl(rewards_PR: Array, valid_PR: Array) -> Array:
   """(r - m) / m, 0 where m = 0, of r = 1 for what is right, else 0; arXiv 2602.02710.
 
   Right is a reward > 0. In expectation over n samples, this is the gradient of the sum
@@ -178,7 +181,7 @@ def maxrl(rewards_PR, valid_PR):
   return _float32(centred_PR / xp.where(mean_P1 > 0, mean_P1, 1.0))
 
 
-def pass_at_k(rewards_PR, valid_PR, k: int):
+def pass_at_k(rewards_PR: Array, valid_PR: Array, k: int) -> Array:
   """(R - b) / sqrt(b (1 - b)): b is pass@`k`, R that of k with the sample; 2508.10751.
 
   Right is a reward > 0. With w wrong ones of n, b is 1 - C(w, k) / C(n, k), and R is 1
@@ -200,7 +203,7 @@ def pass_at_k(rewards_PR, valid_PR, k: int):
   return _float32(xp.where(valid_PR & contrast_P1, adv_PR, 0.0))
 
 
-ADVANTAGES = {
+ADVANTAGES: dict[str, Callable] = {
   "grpo": grpo,
   "mean": mean,
   "rloo": rloo,
@@ -215,7 +218,7 @@ ADVANTAGES = {
 """Estimators by the name that a term gives: (rewards_PR, valid_PR, ...) -> adv_PR."""
 
 
-def permuted(rewards_PR, valid_PR, key):
+def permuted(rewards_PR: Array, valid_PR: Array, key: Any) -> Array:
   """The rewards of the batch in random order, among the samples that are valid."""
   xp, valid_n, rewards_n = (
     _namespace(rewards_PR), valid_PR.reshape(-1), rewards_PR.reshape(-1),
@@ -228,7 +231,7 @@ def permuted(rewards_PR, valid_PR, key):
   return rewards_n[other_n][xp.argsort(own_n)].reshape(rewards_PR.shape)
 
 
-def down(adv_PR, valid_PR):
+def down(adv_PR: Array, valid_PR: Array) -> Array:
   """-sqrt(mean A^2) of each group: all samples alike, with the norm that A has."""
   xp = _namespace(adv_PR)
   squares_P1 = xp.sum(adv_PR**2, axis=1, keepdims=True)

@@ -26,15 +26,24 @@ copy. Tokens that are not trained on are in no s_k: like the contexts, they are 
 
 import dataclasses
 import functools
-import inspect
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pxy import fields
-from pxy.rl import check, metrics, pack, reduction, rollout, surrogate, view
+from pxy.rl import (
+  check,
+  choose,
+  gradient,
+  metrics,
+  pack,
+  reduction,
+  rollout,
+  surrogate,
+  view,
+)
 from pxy.rl import context as context_lib
 from pxy.rl import term as term_lib
 
@@ -42,13 +51,14 @@ Term = term_lib.Term
 CONDITIONAL = Term()
 MARGINAL = Term(space="marginal", advantage="mean")
 
-Score = Callable[[Any, pack.Packed], tuple[jax.Array, jax.Array]]
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+Params = Any
+Score = Callable[[Params, pack.Packed], tuple[jax.Array, jax.Array]]
+Context = view.View | pack.Array | Sequence[int]
+Metrics = dict[str, metrics.Metric]
 
-
-_IN_THE_DATA = (
+_OF_SAMPLES = (
   "space", "context", "copies", "select", "negative", "advantage", "lam", "k",
-  "control", "coef", "reduction", "constant",
+  "control",
 )  # fmt: skip
 """Fields of a term that are in views, advantages and what is selected."""
 _OF_WEIGHTS = ("coef", "reduction", "constant")
@@ -71,40 +81,20 @@ def _without(term, names):
   return dataclasses.replace(term, **dropped)
 
 
-def _entry(loss: Callable[_P, _R]) -> Callable[_P, _R]:
-  """The loss, jitted; before that its input is checked, and lists become arrays."""
-  jitted = jax.jit(loss, static_argnames=("score", "term"))
-  signature = inspect.signature(loss)
-
-  @functools.wraps(loss)
-  def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-    bound = signature.bind(*args, **kwargs)
-    skipped = "score", "params", "term"
-    given = {k: v for k, v in bound.arguments.items() if k not in skipped}
-    check.batch(**given)
-    bound.arguments |= {name: check.array(x) for name, x in given.items()}
-    return jitted(*bound.args, **bound.kwargs)
-
-  for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
-    setattr(call, name, getattr(jitted, name))  # as jitted functions have them
-  return call
-
-
-@_entry
 def conditional_loss(
   score: Score,
   params: Params,
   rollouts: rollout.Rollouts,
-  adv_B=None,
+  adv_B: pack.Array | None = None,
   *,
   term: Term = CONDITIONAL,
-  mask_BT=None,
-  adv_BT=None,
-  selected_B=None,
-  total=None,
-  old_BT=None,
-  ref_BT=None,
-):
+  mask_BT: pack.Array | None = None,
+  adv_BT: pack.Array | None = None,
+  selected_B: pack.Array | None = None,
+  total: pack.Array | float | None = None,
+  old_BT: pack.Array | None = None,
+  ref_BT: pack.Array | None = None,
+) -> tuple[jax.Array, Metrics]:
   """Loss whose gradient moves log P(y|x): each response after its own prompt.
 
   Args:
@@ -134,27 +124,28 @@ def conditional_loss(
   _belongs(term, "conditional")
   if (term.kl == "none") != (ref_BT is None):
     raise fields.Error(f"kl {term.kl!r}: ref_BT goes with a KL term, and only with one")
-  view_ = view.conditional(rollouts)
-  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, ref_BT, None)
-  return _of_rollouts(score, params, rollouts, adv_B, view_, True, *given)
+  given = _checked(
+    term, rollouts, None, adv_B=adv_B, mask_BT=mask_BT, adv_BT=adv_BT,
+    selected_B=selected_B, total=total, old_BT=old_BT, ref_BT=ref_BT,
+  )  # fmt: skip
+  return _of_rollouts(score, _own(term), params, rollouts, None, given)
 
 
-@_entry
 def marginal_loss(
   score: Score,
   params: Params,
   rollouts: rollout.Rollouts,
-  adv_B=None,
+  adv_B: pack.Array | None = None,
   *,
   context: Context,
   term: Term = MARGINAL,
-  mask_BT=None,
-  adv_BT=None,
-  selected_B=None,
-  total=None,
-  old_BT=None,
-  gap_BT=None,
-):
+  mask_BT: pack.Array | None = None,
+  adv_BT: pack.Array | None = None,
+  selected_B: pack.Array | None = None,
+  total: pack.Array | float | None = None,
+  old_BT: pack.Array | None = None,
+  gap_BT: pack.Array | None = None,
+) -> tuple[jax.Array, Metrics]:
   """Loss whose gradient moves log P(y): each response after `context`, prompt unseen.
 
   Args:
@@ -166,18 +157,94 @@ def marginal_loss(
   The other arguments and the result are those of `conditional_loss`.
   """
   _belongs(term, "marginal")
-  _fits(term, context)
   if (term.tis == "none") != (gap_BT is None):
     raise fields.Error(
       f"tis {term.tis!r}: gap_BT goes with importance weights, and only with them"
     )
-  fixed = not isinstance(context, view.View)
-  view_ = view.marginal(rollouts, context) if fixed else context
-  given = (term, mask_BT, adv_BT, selected_B, total, old_BT, None, gap_BT)
-  return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
+  given = _checked(
+    term, rollouts, context, adv_B=adv_B, mask_BT=mask_BT, adv_BT=adv_BT,
+    selected_B=selected_B, total=total, old_BT=old_BT, gap_BT=gap_BT,
+  )  # fmt: skip
+  return _of_rollouts(score, _own(term), params, rollouts, check.array(context), given)
 
 
-def logps(score: Score, params, rollouts: rollout.Rollouts, view_: view.View):
+class Found(NamedTuple):
+  """What one of the losses gave: itself, its metrics, its gradient by params."""
+
+  loss: jax.Array
+  metrics: Metrics
+  grads: Params
+
+
+def both_losses(
+  score: Score,
+  params: Params,
+  rollouts: rollout.Rollouts,
+  adv_B: pack.Array,
+  *,
+  context: Context,
+  term: Term = CONDITIONAL,
+  selected_B: pack.Array | None = None,
+  marginal_term: Term = MARGINAL,
+  marginal_adv_B: pack.Array | None = None,
+  marginal_selected_B: pack.Array | None = None,
+) -> tuple[Found, Found]:
+  """Both losses of one batch with their gradients, (conditional, marginal), as one
+  program.
+
+  It is before the first update, so there are neither old log-probs nor a KL term. Two
+  gradients are held. `gradient.cosine` says how alike they are, `gradient.dots` by
+  block of parameters.
+
+  Args:
+    term, adv_B, selected_B: of the conditional loss, as `conditional_loss` takes them.
+    context: of the marginal loss, as `marginal_loss` takes it.
+    marginal_term, marginal_adv_B, marginal_selected_B: of the marginal loss; None: as
+      in the conditional one.
+  """
+  for one, space in ((term, "conditional"), (marginal_term, "marginal")):
+    _belongs(one, space)
+  if term.kl != "none":
+    raise fields.Error(
+      f"kl {term.kl!r}: both_losses has no KL term, conditional_loss has"
+    )
+  if marginal_adv_B is None:
+    marginal_adv_B = adv_B
+  if marginal_selected_B is None:
+    marginal_selected_B = selected_B
+  if marginal_term.tis != "none":
+    raise fields.Error(
+      f"tis {marginal_term.tis!r}: both_losses has no gap_BT, marginal_loss has"
+    )
+  given = _checked(term, rollouts, None, adv_B=adv_B, selected_B=selected_B)
+  marginal_given = _checked(
+    marginal_term, rollouts, context,
+    adv_B=marginal_adv_B, selected_B=marginal_selected_B,
+  )  # fmt: skip
+  return _both(
+    score, _own(term), _own(marginal_term), params, rollouts, check.array(context),
+    given, marginal_given,
+  )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames=("score", "term", "marginal_term"))
+def _both(score, term, marginal_term, params, rollouts, context, given, marginal_given):
+  def conditional(params):
+    return _of_rollouts(score, term, params, rollouts, None, given)
+
+  def marginal(params):
+    more = rollouts, context, marginal_given
+    return _of_rollouts(score, marginal_term, params, *more)
+
+  return tuple(
+    Found(value, told, grads)
+    for (value, told), grads in gradient.each((conditional, marginal), params)
+  )
+
+
+def logps(
+  score: Score, params: Params, rollouts: rollout.Rollouts, view_: view.View
+) -> jax.Array:
   """Log-probs [B, T] of the response tokens in a view of one context, 0 beyond them.
 
   What `old_BT` and `ref_BT` are made of, and `gap_BT`. Pure and jittable.
@@ -196,12 +263,19 @@ def logps(score: Score, params, rollouts: rollout.Rollouts, view_: view.View):
   return jnp.where(on_BT, logp_BT, 0.0)
 
 
-def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None, mask_BT=None):
+def weight(
+  term: Term,
+  rollouts: rollout.Rollouts,
+  selected_B: pack.Array | None = None,
+  mask_BT: pack.Array | None = None,
+) -> jax.Array:
   """What the loss of these responses is divided by: tokens or sequences, a scalar.
 
   Where it is 0, no response takes part, and loss and gradient are 0. A sign filter of
   the term without selected_B is an Error.
   """
+  _selects(term, selected_B)
+  check.shapes(rollouts, selected_B=selected_B, mask_BT=mask_BT)
   return _reduction(term, rollouts, selected_B, mask_BT)[1]
 
 
@@ -211,6 +285,29 @@ def _belongs(term, space):
       f"{space}_loss was given a term with space {term.space!r}: the other function is"
       f" for it, or Term(space={space!r}, ...)"
     )
+
+
+def _checked(term, rollouts, context, **given):
+  """What goes with the rollouts, as arrays, if it can be right; context None: of the
+  prompt."""
+  check.batch(rollouts, context=context, **given)
+  _selects(term, given["selected_B"])
+  if (given["adv_B"] is None) == (given.get("adv_BT") is None):
+    raise fields.Error(
+      "adv_B [B] and adv_BT [B, T]: give one of the two, the advantage of each response"
+      " or of each of its tokens"
+    )
+  if context is not None:
+    _fits(term, context)
+  return {name: check.array(x) for name, x in given.items() if x is not None}
+
+
+def _selects(term, selected_B):
+  fields.need(
+    term.select == "all" or selected_B is not None,
+    f"selected_B is None, and term.select is {term.select!r}: without it all would"
+    " count; it is the second result of advantage.compute, selected_PR.reshape(-1)",
+  )
 
 
 def _fits(term, context):
@@ -227,12 +324,6 @@ def _fits(term, context):
 
 
 def _reduction(term, rollouts, selected_B, mask_BT):
-  fields.need(
-    term.select == "all" or selected_B is not None,
-    f"selected_B is None, and term.select is {term.select!r}: without it all would"
-    " count; it is the second result of advantage.compute, selected_PR.reshape(-1)",
-  )
-  check.shapes(rollouts, selected_B=selected_B, mask_BT=mask_BT)
   length_B = jnp.asarray(rollout.trained(rollouts, mask_BT))
   if selected_B is not None:
     length_B = jnp.where(selected_B, length_B, 0)
@@ -246,44 +337,25 @@ def _own(term):
 
 
 @functools.partial(jax.jit, static_argnames=("score", "term"))
-def _of_rollouts(
-  score,
-  term,
-  params,
-  rollouts,
-  adv_B,
-  view_,
-  on_policy,
-  term,
-  mask_BT,
-  adv_BT,
-  selected_B,
-  total,
-  old_BT,
-  ref_BT,
-  gap_BT,
-):
-  if (adv_B is None) == (adv_BT is None):
-    raise fields.Error(
-      "adv_B [B] and adv_BT [B, T]: give one of the two, the advantage of each response"
-      " or of each of its tokens"
-    )
-  weight_B, own = _reduction(term, rollouts, selected_B, mask_BT)
+def _of_rollouts(score, term, params, rollouts, context, given):
+  """The loss in the view of a context; None: of the prompt, the sampler's. given: what
+  goes with the rollouts, by name."""
+  if context is None:
+    view_ = view.conditional(rollouts)
+  elif isinstance(context, view.View):
+    view_ = context
+  else:
+    view_ = view.marginal(rollouts, context)
+  given = dict(given)
+  selected_B, total = given.pop("selected_B", None), given.pop("total", None)
+  weight_B, own = _reduction(term, rollouts, selected_B, given.get("mask_BT"))
   total = own if total is None else total
   divides = (total > 0) & (total < jnp.inf)
   weight_B = term.coef * weight_B / jnp.where(divides, total, 1.0)
   packed = pack.rows(
-    view_,
-    rollouts,
-    adv_B,
-    weight_B,
-    mask_BT=mask_BT,
-    adv_BT=adv_BT,
-    on_policy=on_policy,
-    old_BT=old_BT,
-    ref_BT=ref_BT,
-    gap_BT=gap_BT,
-  )
+    view_, rollouts, given.pop("adv_B", None), weight_B, on_policy=context is None,
+    **given,
+  )  # fmt: skip
   value, (found, _) = loss(score, params, packed, (term,))
   sound = check.sound(rollouts, view_, packed, total, own)
   value = value * jnp.where(sound, 1.0, jnp.nan).astype(value.dtype)
@@ -381,7 +453,7 @@ def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:
   logp_BTC = jnp.take_along_axis(logp_BT, packed.copies_BTC.reshape(flat), 1)
   logp_BTC = logp_BTC.reshape(packed.copies_BTC.shape)
   logp_BTC = jnp.where(packed.mask_BT[..., None], logp_BTC, 0.0)
-  sum_BTC = _running(logp_BTC, packed.segments_BT, copies_BTC.shape[-1])
+  sum_BTC = _running(logp_BTC, packed.segments_BT, copies)
   after_BT = jax.nn.logsumexp(sum_BTC, axis=-1)
   before_BT = jax.nn.logsumexp(sum_BTC - logp_BTC, axis=-1)
   return jnp.where(packed.mask_BT, after_BT - before_BT, 0.0)

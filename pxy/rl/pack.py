@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pxy.rl import check
+from pxy.rl import arrays, check
 
-Array = np.ndarray | jax.Array
+Array = arrays.Array
 
 
 @jax.tree_util.register_dataclass
@@ -64,8 +64,8 @@ class Packed:
 
 
 def rows(
-  view,
-  rollouts,
+  view: Any,
+  rollouts: Any,
   adv_B: Array | None,
   weight_B: Array,
   *,
@@ -262,15 +262,14 @@ def shapes(
     old, ref, gap: whether these are there.
   """
   given = {"old_BT": old, "ref_BT": ref, "gap_BT": gap, "copies_BTC": copies > 1}
-  return Packed(
-    **{
-      f.name: jax.ShapeDtypeStruct(
-        (*size, copies) if f.name == "copies_BTC" else size, dtype(f.name)
-      )
-      for f in dataclasses.fields(Packed)
-      if given.get(f.name, True)
-    }
-  )
+  made: dict[str, Any] = {
+    f.name: jax.ShapeDtypeStruct(
+      (*size, copies) if f.name == "copies_BTC" else size, dtype(f.name)
+    )
+    for f in dataclasses.fields(Packed)
+    if given.get(f.name, True)
+  }
+  return Packed(**made)
 
 
 def lengths(packed: Packed) -> np.ndarray:

@@ -15,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pxy import fields
-
-from pxy import fields
 from pxy.rl import check
 
 
@@ -86,9 +84,15 @@ def stack(
 ) -> Rollouts:
   """Rollouts from ragged numpy: prompts[p], ids[p][r] and logps[p][r] per response.
 
-  logps are in nats. Raises fields.Error where they are not in this order: a prompt for
-  each group, groups of one size, ids 1-D integers, a log-prob for each.
+  Args:
+    logps: in nats.
+    width: columns for prompts and for responses. Given, all batches have one shape, and
+      what is compiled for one serves the others; None: the longest of each.
+
+  Raises fields.Error where they are not in this order: a prompt for each group, groups
+  of one size, ids 1-D integers, a log-prob for each; or one is longer than the width.
   """
+  prompt_width, response_width = width or (None, None)
   found = len(prompts), len(ids), len(logps)
   fields.need(
     len(set(found)) == 1 and found[0],
@@ -121,10 +125,10 @@ def stack(
       " every response token needs its log-prob",
     )
   prompt_BS, prompt_len_B = pad(
-    [p for p in flat_prompts for _ in range(size)], np.int32
+    [p for p in flat_prompts for _ in range(size)], np.int32, prompt_width, "prompt"
   )
-  response_BT, response_len_B = pad(flat_ids, np.int32)
-  logp_BT, _ = pad(flat_logps, np.float32)
+  response_BT, response_len_B = pad(flat_ids, np.int32, response_width, "response")
+  logp_BT, _ = pad(flat_logps, np.float32, response_width, "log-probs")
   return Rollouts(
     prompt_BS, prompt_len_B, response_BT, response_len_B, logp_BT, group_size=size
   )
@@ -153,8 +157,17 @@ def _ids(name, x) -> np.ndarray:
   return x.astype(np.int32)
 
 
-def pad(rows: Sequence[np.ndarray], dtype) -> tuple[np.ndarray, np.ndarray]:
-  """Ragged rows as one zero-padded array [B, longest] and their lengths [B]."""
+def pad(
+  rows: Sequence[np.ndarray],
+  dtype: npt.DTypeLike,
+  width: int | None = None,
+  what: str = "row",
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ragged rows as one zero-padded array [B, width] and their lengths [B].
+
+  width: None is that of the longest, at least 1. Raises fields.Error where a row is
+  longer, and calls it `what`.
+  """
   length_B = np.array([len(row) for row in rows], np.int32)
   longest = int(length_B.max(initial=0))
   width = max(1, longest) if width is None else width

@@ -118,7 +118,7 @@ def from_hidden(
   Raises fields.Error, and refuses ids, as `from_logits`.
   """
   check.sampling(temperature, top_k, top_p)
-  how = {"temperature": temperature, "softcap": softcap}
+  how: dict[str, Any] = {"temperature": temperature, "softcap": softcap}
 
   def score(params, packed):
     hidden_BTD, head_DV = apply(params, *inputs(packed)), head(params)

@@ -18,6 +18,8 @@ and goes on along its tangent.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 from pxy import fields, imports
 from pxy.rl import choose
@@ -203,7 +205,15 @@ TIS = {
 """Importance weights, by the name that a term gives."""
 
 
-def importance(gap_BT, on_BT, *, kind: str, cap, floor=0.0, segments_BT=None):
+def importance(
+  gap_BT: Array,
+  on_BT: Array,
+  *,
+  kind: str,
+  cap: float,
+  floor: float = 0.0,
+  segments_BT: Array | None = None,
+) -> tuple[Array, Metrics]:
   """Importance weights w = p / p_sampler of limited size, constants: those of TIS.
 
   They correct for a sampler whose numbers differ from the trainer's: multiply the

@@ -12,13 +12,22 @@ from pxy import fields
 from pxy.fields import Count, NonNegative, Positive, Share
 from pxy.rl import advantage, choose, context, reduction, surrogate
 
-Advantage = Literal[tuple(advantage.ADVANTAGES)] | str
-Clip = Literal[tuple(surrogate.SURROGATES)] | str
-Context = Literal[tuple(context.CONTEXTS)]
-Kl = Literal[("none", *surrogate.KLS)]
-Reduction = Literal[tuple(reduction.REDUCTIONS)]
-Control = Literal[tuple(advantage.CONTROLS)]
-Tis = Literal[("none", *surrogate.TIS)]
+if TYPE_CHECKING:  # the names are found by running, so here they are any
+  Advantage: TypeAlias = str
+  Clip: TypeAlias = str
+  Context: TypeAlias = str
+  Control: TypeAlias = str
+  Kl: TypeAlias = str
+  Reduction: TypeAlias = str
+  Tis: TypeAlias = str
+else:
+  Advantage = Literal[tuple(advantage.ADVANTAGES)] | str
+  Clip = Literal[tuple(surrogate.SURROGATES)] | str
+  Context = Literal[tuple(context.CONTEXTS)]
+  Control = Literal[tuple(advantage.CONTROLS)]
+  Kl = Literal[("none", *surrogate.KLS)]
+  Reduction = Literal[tuple(reduction.REDUCTIONS)]
+  Tis = Literal[("none", *surrogate.TIS)]
 
 
 @dataclasses.dataclass(frozen=True)

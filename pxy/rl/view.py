@@ -26,6 +26,7 @@ import numpy as np
 
 from pxy import fields
 from pxy.rl import check, rollout
+from pxy.rl.arrays import Array
 
 
 @jax.tree_util.register_dataclass

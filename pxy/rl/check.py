@@ -12,7 +12,10 @@ size of the vocabulary it reads the ids too. pxy's own loop does that once a ste
 An error is one line: the argument, its shape or value, what is wanted, and what has it.
 """
 
+from typing import Any
+
 from pxy import fields, imports
+from pxy.rl.arrays import Array
 
 jax, jnp = imports.later("jax"), imports.later("jax.numpy")
 np = imports.later("numpy")
@@ -46,7 +49,9 @@ _KINDS = {
 }
 
 
-def batch(rollouts, *, vocab: int | None = None, context=None, **arrays) -> None:
+def batch(
+  rollouts: Any, *, vocab: int | None = None, context: Any = None, **arrays: Any
+) -> None:
   """Refuses a batch whose shapes, types or known values cannot be right.
 
   For the host: it waits for arrays that are on a device. Under jit, and of arrays that
@@ -82,12 +87,12 @@ def batch(rollouts, *, vocab: int | None = None, context=None, **arrays) -> None
   _normal(length_B, **arrays)
 
 
-def shapes(rollouts, **arrays) -> None:
+def shapes(rollouts: Any, **arrays: Any) -> None:
   """Refuses arrays that do not have the shape of their suffix, or the type of ARRAYS.
 
   B are the responses, T their tokens and S those of the prompts. Raises fields.Error.
   """
-  size = {"": ()}
+  size: dict[str, tuple] = {"": ()}
   for name in ("prompt_BS", "response_BT"):
     suffix, shape = name[-2:], _like(name, getattr(rollouts, name)).shape
     fields.need(
@@ -104,7 +109,7 @@ def shapes(rollouts, **arrays) -> None:
       need(name, x, size[suffix], kind, what)
 
 
-def need(name: str, x, shape: tuple, kind: str, what: str) -> None:
+def need(name: str, x: Any, shape: tuple, kind: str, what: str) -> None:
   """Refuses what is no array of this shape and kind of number; fields.Error says `what`
   is wanted."""
   x = _like(name, x)
@@ -117,7 +122,7 @@ def need(name: str, x, shape: tuple, kind: str, what: str) -> None:
   )
 
 
-def contexts(context, *, rows: int, vocab: int | None = None) -> None:
+def contexts(context: Any, *, rows: int, vocab: int | None = None) -> None:
   """Refuses a context that is neither ids [S] nor a view of so many rows."""
   what = "ids of one context for all, such as [start_id]"
   if hasattr(context, "context_CBS"):
@@ -146,7 +151,7 @@ def contexts(context, *, rows: int, vocab: int | None = None) -> None:
     _ids(name, known, used, vocab)
 
 
-def shift(by, prompts: int):
+def shift(by: Any, prompts: int) -> Any:
   """A shift by so many groups as int, where it is known; one that is not within 1 to
   prompts - 1 would be the own prompt, or another's by chance, and is refused."""
   need("shift", by, (), "int", "how many groups on the other prompt is")
@@ -161,7 +166,7 @@ def shift(by, prompts: int):
   return int(known)
 
 
-def rewards(rewards_PR, valid_PR) -> None:
+def rewards(rewards_PR: Array, valid_PR: Array) -> None:
   """Refuses rewards and valid samples that are not both [P, R], or a reward of a valid
   sample that is known and no finite number."""
   shape = _like("rewards_PR", rewards_PR).shape
@@ -199,20 +204,20 @@ def sampling(temperature: float, top_k: int, top_p: float) -> None:
   )
 
 
-def scored(logp_BT, entropy_BT, packed) -> None:
+def scored(logp_BT: Array, entropy_BT: Array, packed: Any) -> None:
   """Refuses what a score gives where it is not two arrays of the rows that it got."""
   what = "a score gives the log-prob of each target, and the entropy there"
   for name, x in (("logp_BT", logp_BT), ("entropy_BT", entropy_BT)):
     need(f"{name} of score", x, packed.tokens_BT.shape, "float", what)
 
 
-def given(apply: str, found, packed, what: str) -> None:
+def given(apply: str, found: Any, packed: Any, what: str) -> None:
   """Refuses what a model gives where it is no array [B, T, ...] of floats."""
-  shape, dtype = (getattr(found, name, None) for name in ("shape", "dtype"))
   fields.need(
-    shape is not None,
+    hasattr(found, "shape") and hasattr(found, "dtype"),
     f"{apply} gave {type(found).__name__}, where an array is wanted: {what}",
   )
+  shape, dtype = found.shape, found.dtype
   rows, places = packed.tokens_BT.shape
   fields.need(
     len(shape) == 3 and shape[:2] == (rows, places),
@@ -224,7 +229,7 @@ def given(apply: str, found, packed, what: str) -> None:
   )
 
 
-def sound(rollouts, view, packed, total, own):
+def sound(rollouts: Any, view: Any, packed: Any, total: Any, own: Any) -> Array:
   """Whether the values of a batch are possible, a scalar: that is for `batch`, where
   they are known, and here for the device.
 
@@ -247,7 +252,7 @@ def sound(rollouts, view, packed, total, own):
   )
 
 
-def known_ids(packed, vocab: int):
+def known_ids(packed: Any, vocab: int) -> Array:
   """What log-probs are multiplied by: 1; nan in rows that hold ids outside 0 to
   vocab - 1, at the tokens that count, so that others' gradients stay."""
   outside_BT = (packed.tokens_BT < 0) | (packed.tokens_BT >= vocab)
@@ -327,7 +332,7 @@ def _within(x_BT, length_B):
   return np.arange(x_BT.shape[1])[None] < length_B[:, None]
 
 
-def array(x):
+def array(x: Any) -> Any:
   """A list as an array, of jax where it holds one; anything else as it is."""
   if not isinstance(x, list | tuple):
     return x

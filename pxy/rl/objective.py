@@ -252,10 +252,7 @@ def logps(
   size, width = rollouts.response_BT.shape
   one_B = jnp.ones(size)
   packed = pack.rows(view_, rollouts, one_B, one_B, on_policy=False)
-  if packed.copies_BTC is not None:
-    packed_BT = mixed(score(params, packed)[0], packed)
-  else:
-    packed_BT = score(params, packed)[0]
+  packed_BT = mixed(score(params, packed)[0], packed)
   first_B1 = jnp.asarray(view_.length_CB)[0][:, None] - 1
   place_BT = jnp.clip(first_B1 + jnp.arange(width)[None], 0, packed_BT.shape[1] - 1)
   logp_BT = jnp.take_along_axis(packed_BT, place_BT, 1)
@@ -380,8 +377,7 @@ def loss(
   """
   logp_BT, entropy_BT = score(params, packed)
   check.scored(logp_BT, entropy_BT, packed)
-  if packed.copies_BTC is not None:
-    logp_BT = mixed(logp_BT, packed)
+  logp_BT = mixed(logp_BT, packed)
   # Outside the mask nothing may leak in, not even nan * 0.
   logp_BT = jnp.where(packed.mask_BT, logp_BT, 0.0)
   old_BT = packed.old_BT
@@ -449,9 +445,12 @@ def mixed(logp_BT: jax.Array, packed: pack.Packed) -> jax.Array:
   log p(y_t | y_<t) = lse_k s_k(t) - lse_k s_k(t-1), with s_k the running sums over the
   response; the terms log C cancel. Zero outside the mask. No mixture: as they are.
   """
-  copies, flat = packed.copies_BTC.shape[-1], (logp_BT.shape[0], -1)
-  logp_BTC = jnp.take_along_axis(logp_BT, packed.copies_BTC.reshape(flat), 1)
-  logp_BTC = logp_BTC.reshape(packed.copies_BTC.shape)
+  copies_BTC = packed.copies_BTC
+  if copies_BTC is None:
+    return logp_BT
+  copies, flat = copies_BTC.shape[-1], (logp_BT.shape[0], -1)
+  logp_BTC = jnp.take_along_axis(logp_BT, copies_BTC.reshape(flat), 1)
+  logp_BTC = logp_BTC.reshape(copies_BTC.shape)
   logp_BTC = jnp.where(packed.mask_BT[..., None], logp_BTC, 0.0)
   sum_BTC = _running(logp_BTC, packed.segments_BT, copies)
   after_BT = jax.nn.logsumexp(sum_BTC, axis=-1)

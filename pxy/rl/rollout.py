@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pxy import fields
 from pxy.rl import check
+from pxy.rl.arrays import Array
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +60,7 @@ class Rollouts:
     return jax.tree.map(lambda x: x[start * r : stop * r], self)
 
 
-def trained(rollouts: Rollouts, mask_BT=None):
+def trained(rollouts: Rollouts, mask_BT: Array | None = None) -> Array:
   """Tokens of each response that are trained on, [B]: all of them, or those of a mask.
 
   mask_BT: bool, of response_BT; False where a tool or an environment wrote the token,

@@ -248,7 +248,9 @@ def importance(
   return weights_BT, metrics
 
 
-def confident(old_BT, adv_BT, on_BT, segments_BT=None):
+def confident(
+  old_BT: Array, adv_BT: Array, on_BT: Array, segments_BT: Array | None = None
+) -> Array:
   """Advantages, of which those < 0 are times the model's confidence, a constant.
 
   Confidence is the geometric mean of the probabilities of a sequence's tokens, exp of

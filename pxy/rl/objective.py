@@ -156,7 +156,7 @@ def marginal_loss(
 
   The other arguments and the result are those of `conditional_loss`.
   """
-  _belongs(term, "marginal")
+  _belongs(term, "marginal", context)
   if (term.tis == "none") != (gap_BT is None):
     raise fields.Error(
       f"tis {term.tis!r}: gap_BT goes with importance weights, and only with them"
@@ -202,8 +202,8 @@ def both_losses(
     marginal_term, marginal_adv_B, marginal_selected_B: of the marginal loss; None: as
       in the conditional one.
   """
-  for one, space in ((term, "conditional"), (marginal_term, "marginal")):
-    _belongs(one, space)
+  _belongs(term, "conditional")
+  _belongs(marginal_term, "marginal", context)
   if term.kl != "none":
     raise fields.Error(
       f"kl {term.kl!r}: both_losses has no KL term, conditional_loss has"
@@ -276,12 +276,16 @@ def weight(
   return _reduction(term, rollouts, selected_B, mask_BT)[1]
 
 
-def _belongs(term, space):
+def _belongs(term, space, context=None):
   if term.space != space:
     raise fields.Error(
       f"{space}_loss was given a term with space {term.space!r}: the other function is"
       f" for it, or Term(space={space!r}, ...)"
     )
+  fields.need(
+    space == "conditional" or context is not None,
+    "context is None, where ids [S] of one for all are wanted, such as [start_id]",
+  )
 
 
 def _checked(term, rollouts, context, **given):

@@ -25,7 +25,7 @@ import worlds
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEGATIVES = config.Term(
-  space="marginal", select="negative", advantage="mean", coef=0.01
+  space="marginal", select="negative", advantage="mean", coef=0.01, tis="token-mask"
 )
 SMALL = config.Train(
   phases=(
@@ -113,6 +113,9 @@ def test_sampler_and_trainer_agree(whole):
       found = [record[name + how] for how in ("mean", "p95", "max")]
       if record["space"] == "marginal":
         assert None not in found, "compared in every step"
+        # Weights are conditional, after a pass of their own: log P(y) is far from it.
+        assert record["actor/tis"] == pytest.approx(1, abs=1e-4)
+        assert record["actor/tis_capfrac"] == 0 < record["timing_s/old_log_prob"]
       assert all(x is None or x < 1e-4 for x in found), "one forward serves both"
 
 

@@ -179,12 +179,14 @@ def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
   """One micro-batch of responses in the view they were drawn in: (packed, used).
 
   For a comparison of sampler and trainer where no term takes that view: as many
-  responses as there are rows, spread over the batch. adv_BT has their numbers.
+  responses as there are rows, spread over the batch. term_BT has their numbers.
   """
   size = len(rollouts.response_len_B)
   weight_B = np.zeros(size)
   weight_B[:: -(-size // shape.micro_rows)] = 1.0
-  part = pack.rows(view.conditional(rollouts), rollouts, np.arange(size), weight_B)
+  part = pack.rows(view.conditional(rollouts), rollouts, weight_B, weight_B)
+  number_B1 = np.arange(size, dtype=np.int32)[:, None]
+  part = dataclasses.replace(part, term_BT=np.where(part.mask_BT, number_B1, 0))
   return pack.bins(
     [part],
     row_tokens=shape.row_tokens,

@@ -3,6 +3,7 @@ stop, and a line for each file that cannot be used."""
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -103,8 +104,10 @@ def test_a_run_on_rows_goes_on_bit_for_bit(tmp_path, capfd):
   cfg = dataclasses.replace(of(file), steps=3)
   loop.train(cfg, tmp_path / "whole")
   assert "36 responses to 4 problems, 8 groups of 4 (4 " in capfd.readouterr().err
-  loop.train(dataclasses.replace(cfg, steps=2), tmp_path / "cut")
+  shutil.copytree(tmp_path / "whole", tmp_path / "cut")  # as if killed after step 2
+  shutil.rmtree(tmp_path / "cut" / "checkpoints" / "00000003")
   loop.train(cfg, tmp_path / "cut")
+  assert len(steps(tmp_path / "cut")) == 3
   weights = tmp_path / "whole", tmp_path / "cut"
   assert test_loop.same(*weights), "other bits than without a stop"
   found = steps(tmp_path / "whole")

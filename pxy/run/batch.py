@@ -184,7 +184,7 @@ def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
   """One micro-batch of responses in the view they were drawn in: (packed, used).
 
   For a comparison of sampler and trainer where no term takes that view: as many
-  responses as there are rows, spread over the batch. adv_BT has their numbers.
+  responses as there are rows, spread over the batch. term_BT has their numbers.
   """
   every = -(-len(rollouts.response_len_B) // shape.micro_rows)
   return _as_drawn(rollouts, shape, every)
@@ -204,7 +204,7 @@ def gaps(rollouts: rollout.Rollouts, packed: pack.Packed, logp_MBT) -> np.ndarra
   """
   on_MBT = np.asarray(packed.mask_BT)
   # Of a response the tokens lie in one row, in order.
-  order = np.argsort(packed.adv_BT[on_MBT], kind="stable")
+  order = np.argsort(packed.term_BT[on_MBT], kind="stable")
   width = rollouts.response_BT.shape[1]
   gap_BT = np.zeros(rollouts.response_BT.shape, np.float32)
   on_BT = np.arange(width)[None] < rollouts.response_len_B[:, None]
@@ -213,11 +213,12 @@ def gaps(rollouts: rollout.Rollouts, packed: pack.Packed, logp_MBT) -> np.ndarra
 
 
 def _as_drawn(rollouts, shape, every):
-  """Packs one response in `every`; adv_BT has their numbers."""
+  """Packs one response in `every`; term_BT has their numbers."""
   weight_B = np.zeros(len(rollouts.response_len_B))
   weight_B[::every] = 1.0
-  numbers_B = np.arange(len(weight_B))
-  part = pack.rows(view.conditional(rollouts), rollouts, numbers_B, weight_B)
+  part = pack.rows(view.conditional(rollouts), rollouts, weight_B, weight_B)
+  number_B1 = np.arange(len(weight_B), dtype=np.int32)[:, None]
+  part = dataclasses.replace(part, term_BT=np.where(part.mask_BT, number_B1, 0))
   return pack.bins(
     [part],
     row_tokens=shape.row_tokens,

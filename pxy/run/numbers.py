@@ -131,7 +131,7 @@ def of_batch(batches) -> dict[str, float]:
 def of_totals(packed, logp_MBT, total_B) -> dict[str, float]:
   """How far the trainer's log p of whole responses is from the sampler's (total_B, nan
   where not known), in nats a token; packed is of batch.sample."""
-  which = packed.adv_BT[packed.mask_BT].astype(np.int64)
+  which = packed.term_BT[packed.mask_BT]
   sum_B = np.bincount(which, logp_MBT[packed.mask_BT], minlength=len(total_B))
   length_B = np.bincount(which, minlength=len(total_B))
   known_B = np.isfinite(total_B) & (length_B > 0)

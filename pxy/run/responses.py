@@ -52,14 +52,16 @@ class Row:
 
 def files(word: str) -> list[pathlib.Path]:
   """The files that hold what `--rollouts` names."""
-  found = _stores(word)
-  if found is None:
+  path = pathlib.Path(word)
+  if path.is_dir():
+    ends = sorted(path.glob("*.problems.jsonl"))
+    stems = [str(one).removesuffix(".problems.jsonl") for one in ends]
+  elif path.is_file() and store.items(path) is not None:
+    stems = [str(path.with_suffix(""))]
+  else:
     return records.paths(word)
-  return [
-    path.with_name(path.stem + end)
-    for path in (one.path for one in found)
-    for end in (".json", ".problems.jsonl", ".jsonl")
-  ]
+  kinds = (".json", ".problems.jsonl", ".jsonl")
+  return [pathlib.Path(stem + kind) for stem in stems for kind in kinds]
 
 
 def read(word: str, data: config.Data, tokenizer, vocab: int) -> list[Row]:

@@ -1,9 +1,9 @@
 """Packages that do not go together are one line with the cure, before any is
 imported."""
 
+import pathlib
 import tomllib
 
-import conftest
 import pytest
 
 from pxy import __main__ as command
@@ -68,7 +68,7 @@ def test_a_wrong_pair_stops_library_and_command(tmp_path, monkeypatch, capsys):
 
 
 def test_the_least_versions_are_those_of_the_package():
-  file = conftest.ROOT / "pyproject.toml"
+  file = pathlib.Path(__file__).parent.parent / "pyproject.toml"
   asked = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
   for name, _, other, least in versions.NEEDS:
     if name == "pxy":

@@ -7,9 +7,13 @@ import subprocess
 import sys
 
 
-def found():  # a folder `pxy` beside this page is a clone, and not the package
-  spec = importlib.util.find_spec("pxy") if "pxy" not in sys.modules else None
-  return bool(spec and spec.origin) or hasattr(sys.modules.get("pxy"), "__version__")
+def found():
+  if not hasattr(sys.modules.get("pxy"), "__version__"):
+    sys.modules.pop("pxy", None)  # a clone's folder, which an import took for it
+  importlib.invalidate_caches()
+  spec = importlib.util.find_spec("pxy")
+  origin = spec and spec.origin  # another project is called pxy too
+  return bool(origin) and pathlib.Path(origin).with_name("loop.py").is_file()
 
 
 if not found():
@@ -20,6 +24,4 @@ if not found():
     raise SystemExit("pxy is not here: put its wheel beside this page, or set SOURCE")
   source = str(pathlib.Path(source).resolve()) if "://" not in source else source
   subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
-  sys.modules.pop("pxy", None)  # what an `import pxy` before this may have left
-  importlib.invalidate_caches()
   assert found(), f"{source} was installed, and pxy is not found: restart the kernel"

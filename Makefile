@@ -6,7 +6,8 @@ PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 
-.PHONY: help demo test test-slow lint bench gpu base world smollm2 gemma3 parity pods lock clean
+.PHONY: help demo test test-slow oldest newest colabs lint bench gpu base world smollm2 gemma3 parity pods lock \
+  clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +34,31 @@ test: lint  ## ruff, mypy and the test suite, all but the slow tests
 
 test-slow: $(DEV)  ## tests that kill, run several processes, soak, compile for TPUs, or open pages in Chromium
 	$(BIN)/python -m pytest -m slow
+
+LOSSES := $(foreach part,advantage logprob oracle pack score surrogate versions,tests/test_$(part).py)
+VERSIONS := from importlib import metadata as m; \
+  print(*(f"{n} {m.version(n)}" for n in "jax flax optax orbax-checkpoint numpy protobuf".split()), sep=", ")
+
+# $(call WHEEL,ENVIRONMENT,ITS PACKAGES): makes it anew, with pxy as a wheel and what the losses' tests need
+define WHEEL
+$(PYTHON) -m venv --clear $(1)
+$(1)/bin/$(PIP) $(2)
+$(1)/bin/pip wheel -q --no-deps --no-build-isolation -w $(1)/wheel .
+$(1)/bin/$(PIP) --no-deps --force-reinstall $(1)/wheel/pxy_rl-*.whl
+cd $(1)/wheel && ../bin/python -c '$(VERSIONS)' && ../bin/pxy --help > help.txt \
+  && ../bin/pxy sample builtin:tiny --prompt "What is 347 + 285?" \
+  && ../bin/pxy train dsrl --steps 3 --phases.0.steps 1 --eval.problems 8 --eval.samples 2 --out run
+$(1)/bin/python -P -m pytest -q -m "not slow" $(LOSSES)
+endef
+
+oldest:  ## the losses' tests, and a wheel's first three steps, with the oldest packages that pyproject.toml allows
+	$(call WHEEL,.venv-oldest,--require-hashes -r requirements-oldest.lock)
+
+newest:  ## the same, with the newest that this PYTHON gets
+	$(call WHEEL,.venv-newest,'.[losses,checkout]')
+
+colabs: $(DEV)  ## run the notebooks from fresh kernels, and save them with their figures
+	$(BIN)/python colabs/refresh.py
 
 lint: $(DEV)  ## ruff, and mypy on what other code calls, alone
 	$(BIN)/ruff check .
@@ -86,9 +112,12 @@ pods: $(DEV)  ## compile the real runs for TPU pods and check their gates
 LOCK := uv pip compile pyproject.toml --extra checkout --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -q
 
-lock:  ## write requirements.lock and requirements-dev.lock anew (needs uv)
+OLDEST := $(LOCK) --extra losses --resolution lowest-direct -o requirements-oldest.lock
+
+lock:  ## write requirements.lock, requirements-dev.lock and requirements-oldest.lock anew (needs uv)
 	$(LOCK) -o requirements.lock
-	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --extra losses --extra dev -c requirements.lock -o requirements-dev.lock
+	$(OLDEST)
 
 clean:  ## remove the environments and the runs
-	rm -rf .venv .venv-parity .pytest_cache .mypy_cache runs
+	rm -rf .venv .venv-parity .venv-oldest .venv-newest .pytest_cache .mypy_cache runs

@@ -46,6 +46,11 @@ def _run() -> int:
       interrupt.start()
     else:
       interrupt.at_once()
+    from pxy import versions
+
+    if line := versions.fault():
+      print(f"pxy: {line}", file=sys.stderr)
+      return 2
     from pxy.commands import cli
 
     cli.main()

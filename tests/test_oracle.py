@@ -38,6 +38,7 @@ from pxy.rl import (
 )
 from pxy.rl import term as term_lib
 from pxy.run import batch
+from pxy.train import rate
 
 import oracle
 import reference
@@ -61,7 +62,7 @@ FAR_V = np.array([0.0, 25.0, 0.0, -25.0, 0.05, 0.0, -0.3])
 
 @pytest.fixture(autouse=True)
 def float64():
-  with jax.enable_x64(True):
+  with rate.x64(True):
     yield
 
 
@@ -645,7 +646,7 @@ def test_a_context_may_be_a_list_of_ids():
   "case", [Case(kl="k2", old="given"), Case(view="mixture2", clip="cispo")], ids=str
 )
 def test_in_float32_as_a_run_is(case):
-  with jax.enable_x64(False):
+  with rate.x64(False):
     got = by_batch(of(case), jit=True)
   assert distance(got, by_oracle(of(case))) < 1e-5
 

@@ -1,12 +1,15 @@
 """What a user installs: a wheel out of an sdist, used outside of any checkout; and the
 name under which nobody may be sent to the package index."""
 
+import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 
 import pytest
 
@@ -57,6 +60,7 @@ def installed(tmp_path_factory):
   def python(*command):
     return run(*command, cwd=tmp / "empty", PYTHONPATH=str(tmp / "site"))
 
+  python.wheel = wheel
   where = python("-c", "import pxy; print(pxy.__file__)")
   assert where.startswith(str(tmp / "site")), f"this is not the wheel: {where}"
   python.folder = tmp / "empty"
@@ -93,6 +97,55 @@ def test_pip_knows_it_by_its_own_name(installed):
 def test_type_checkers_read_its_types(installed):
   code = "import importlib.resources as r; print(r.files('pxy').joinpath('py.typed'))"
   assert pathlib.Path(installed("-c", code).strip()).is_file(), "py.typed is lacking"
+
+
+@pytest.mark.slow
+def test_a_wheel_answers_and_trains(installed):
+  assert "pxy COMMAND" in installed("-m", "pxy", "--help")
+  asked = ("--prompt", "What is 347 + 285?", "--sampling.max-new-tokens", 64)
+  assert "boxed" in installed("-m", "pxy", "sample", "builtin:tiny", *asked)
+  small = ("--phases.0.steps", 1, "--eval.problems", 8, "--eval.samples", 2)
+  installed("-m", "pxy", "train", "dsrl", "--steps", 3, *small, "--out", "run")
+  lines = (installed.folder / "run/metrics.jsonl").read_text().splitlines()
+  steps = [json.loads(line)["step"] for line in lines]
+  assert max(steps) == 3, f"metrics.jsonl has the steps {steps}"
+
+
+FIRST = """
+import pxy  # a reader who tried before: it is the clone's folder
+assert not hasattr(pxy, "__version__"), f"the test is no test: {pxy.__file__}"
+del pxy
+exec(open("cell.py").read())
+import pxy
+from pxy.rl import objective
+print(pxy.__file__)
+"""
+
+
+@pytest.mark.slow
+def test_the_first_cell_of_a_notebook_needs_no_restart(installed, tmp_path):
+  # An environment with all that pxy needs, of links, and without pxy.
+  has = tmp_path / "has"
+  has.mkdir()
+  for entry in pathlib.Path(pytest.__file__).parent.parent.iterdir():
+    if "pxy" not in entry.name:
+      (has / entry.name).symlink_to(entry)
+  venv.create(tmp_path / "env", symlinks=True)
+  (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+  (site / "has.pth").write_text(f"{has}\n")
+
+  here = tmp_path / "here"
+  (here / "pxy" / "pxy").mkdir(parents=True)
+  (here / "pxy" / "pxy" / "__init__.py").write_text("__version__ = 'a clone'\n")
+  shutil.copy(ROOT / "colabs" / "first_cell.py", here / "cell.py")
+  shutil.copy(installed.wheel, here)
+  env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+  done = subprocess.run(
+    [tmp_path / "env/bin/python", "-c", FIRST], cwd=here, capture_output=True,
+    env=env | {"PIP_NO_INDEX": "1"}, text=True, timeout=300, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.strip() == str(site / "pxy" / "__init__.py")
 
 
 def test_no_text_sends_anyone_to_the_index_for_pxy():

@@ -4,9 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-import jax
-
-from pxy.safety import watchdog
+from pxy.safety import compiles
 
 
 class Compiles:
@@ -19,14 +17,14 @@ class Compiles:
     self.count, self.seconds = 0, 0.0
 
   def __enter__(self):
-    jax.monitoring.register_event_duration_secs_listener(self._heard)
+    compiles.start(self._heard)
     return self
 
   def __exit__(self, *_):
-    jax.monitoring.unregister_event_duration_listener(self._heard)
+    compiles.stop(self._heard)
 
-  def _heard(self, event: str, seconds: float, **_) -> None:
-    if event == watchdog.COMPILED:
+  def _heard(self, event: str, seconds: float) -> None:
+    if event == compiles.COMPILED:
       self.count += 1
       self.seconds += seconds
 

@@ -22,17 +22,12 @@ import threading
 import time
 from collections.abc import Iterator
 
-import jax
-
 from pxy import config
 from pxy.parallel import process
+from pxy.safety import compiles
 
 MARGIN = 30.0
 """Seconds beyond a deadline that the thread has to end the process in order."""
-
-_LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
-COMPILED = "/jax/core/compile/backend_compile_duration"
-"""JAX's event of a program that is ready to run: compiled, or read from the cache."""
 
 
 class Watchdog:
@@ -55,7 +50,7 @@ class Watchdog:
     self._file = process.own("stacks.txt")  # asks the backend, which may hang later
     self._stderr = _descriptor(sys.__stderr__)
     self._push("host")
-    jax.monitoring.register_event_duration_secs_listener(self._heard)
+    compiles.start(self._heard)
     self._thread = threading.Thread(
       target=self._watch, name="pxy-watchdog", daemon=True
     )
@@ -68,7 +63,7 @@ class Watchdog:
     faulthandler.cancel_dump_traceback_later()
     os.close(self._stderr)
     self._stderr = None
-    jax.monitoring.unregister_event_duration_listener(self._heard)
+    compiles.stop(self._heard)
 
   @contextlib.contextmanager
   def __call__(self, name: str) -> Iterator[None]:
@@ -107,10 +102,10 @@ class Watchdog:
       left = math.ceil(min(left, threading.TIMEOUT_MAX / 2))  # it writes the fraction
       faulthandler.dump_traceback_later(left, exit=True, file=self._stderr)
 
-  def _heard(self, event: str, *_, **__) -> None:
-    if event == _LOWERED and self._waits[-1][0] != "compile":
+  def _heard(self, event: str, _: float) -> None:
+    if event == compiles.LOWERED and self._waits[-1][0] != "compile":
       self._push("compile")
-    elif event == COMPILED and self._waits[-1][0] == "compile":
+    elif event == compiles.COMPILED and self._waits[-1][0] == "compile":
       self._waits.pop()
       self._renew()
 

@@ -29,7 +29,7 @@ from pxy.model import attention, flops
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.parallel import program as program_lib
-from pxy.safety import interrupt, watchdog
+from pxy.safety import compiles, interrupt
 from pxy.sampling import step
 
 STRETCH = 32
@@ -133,14 +133,14 @@ class Engine:
     self.stats = Stats()
 
   def __enter__(self):
-    jax.monitoring.register_event_duration_secs_listener(self._heard)
+    compiles.start(self._heard)
     return self
 
   def __exit__(self, *_):
-    jax.monitoring.unregister_event_duration_listener(self._heard)
+    compiles.stop(self._heard)
 
-  def _heard(self, event, *_, **__):
-    self.stats.compiles += event == watchdog.COMPILED
+  def _heard(self, event, _):
+    self.stats.compiles += event == compiles.COMPILED
 
   def rule(self, greedy: bool = False) -> step.Rule:
     """How tokens are drawn; greedy: the likeliest, as at temperature 0."""

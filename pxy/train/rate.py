@@ -17,6 +17,9 @@ import optax
 
 from pxy import config
 
+x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+"""`with x64(True):` counts in float64. JAX 0.7 has it in another place."""
+
 
 def at(cfg: config.Train, step: int) -> float:
   """The learning rate of the update that starts at `step` (the first is step 0)."""
@@ -27,7 +30,7 @@ def at(cfg: config.Train, step: int) -> float:
 
 def of(how: config.Phase | config.Pretrain, step: int, steps: int) -> float:
   """The learning rate of a step, of so many in the phase or the pre-training run."""
-  with jax.enable_x64(True), jax.default_device(_host()):
+  with x64(True), jax.default_device(_host()):
     return float(schedule(how, steps)(step))
 
 

@@ -434,7 +434,9 @@ def test_the_total_of_split_rows_is_that_of_all(name, axes):
   parts = [
     loss(
       HEAD,
-      jax.tree.map(lambda x, b=b: x[b : b + 1], rollouts()),
+      dataclasses.replace(  # no group is whole
+        jax.tree.map(lambda x, b=b: x[b : b + 1], rollouts()), group_size=1
+      ),
       ADV_B[b : b + 1],
       jax.tree.map(lambda x, b=b: x[b : b + 1], rows_first(name))
       if split

@@ -102,7 +102,7 @@ SIZES = {
     update=(16, 4, 4096),
     prompt=512,
     right=1024,
-    chunk=18992,
+    chunk=75968,
     demo=(),
   ),
   "toy": Size(
@@ -297,7 +297,7 @@ class Own:
       ),
       sampling=config.Sampling(max_new_tokens=tokens - self.size.prompt + 1),
       compute=config.Compute(
-        dtype=DTYPE, remat="full", micro_rows=rows, row_tokens=tokens,
+        dtype=DTYPE, remat="dots", micro_rows=rows, row_tokens=tokens,
         vocab_chunk=self.size.chunk,
       ),
     )  # fmt: skip

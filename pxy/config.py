@@ -220,7 +220,7 @@ class Compute:
   """Of activations; master weights are float32."""
   remat: Literal["none", "dots", "attention", "full"] = "none"
   """Activations recomputed in the backward pass: none, all but the results of matrix
-  products, all but those of a TPU's attention kernel, or all."""
+  products and of attention's kernels, all but those of attention's kernels, or all."""
   micro_rows: Natural = 0
   """Packed rows per micro-batch; 0: as many as a step has."""
   row_tokens: Natural = 0

@@ -5,6 +5,7 @@ arguments. That the TPU's really compiles, its compiler says, which runs without
 """
 
 import functools
+import importlib
 import importlib.util
 import re
 
@@ -138,6 +139,31 @@ def test_more_sequences_than_places_take_the_mask(monkeypatch, places):
 
 def test_who_knows_how_many_sequences_there_are_needs_no_mask():
   check("cudnn", most=4, tokens=59)
+
+
+@pytest.mark.parametrize(
+  ("remat", "times"), [("full", 2), ("attention", 1), ("dots", 1)]
+)
+def test_what_cudnns_attention_gave_is_kept_where_remat_says_so(
+  monkeypatch, remat, times
+):
+  """Traced as if there were a card: its primitives have no name that JAX promises."""
+  monkeypatch.setattr(attention.mesh_lib, "platform", lambda mesh: "gpu")
+  monkeypatch.setattr(attention, "_takes_runs", lambda how: True)
+  cudnn = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+  for name in ("check_cudnn_version", "check_compute_capability"):
+    monkeypatch.setattr(cudnn, name, lambda *_: 92000)
+
+  @functools.partial(jax.checkpoint, policy=decoder._REMAT[remat])
+  def out(q, k, v):
+    segments_BT = jnp.ones((1, 64), int)
+    out = attention.packed(q, k, v, segments_BT, scale=1.0, kernel="cudnn")
+    return out.astype(float).sum()
+
+  inputs = [jnp.zeros((1, 64, n, 64), jnp.bfloat16) for n in (2, 1, 1)]
+  made = str(jax.make_jaxpr(jax.grad(out, argnums=(0, 1, 2)))(*inputs))
+  # By where sequences start, and under a mask if there are too many.
+  assert made.count("dot_product_attention_fwd_wrapper[") == 2 * times
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (3, 1), (2, 2)])

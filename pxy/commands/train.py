@@ -3,7 +3,7 @@
 import dataclasses
 
 from pxy import config, loop
-from pxy.commands import plan
+from pxy.commands import plan, xla_flags
 from pxy.parallel import process
 
 
@@ -17,5 +17,6 @@ def command(options) -> None:
   if options.dry_run:
     plan.show(cfg)
     return
+  xla_flags.choose(cfg.compute.dtype)
   with process.joined():
     loop.train(cfg, options.out, resume=options.resume, accept=options.accept)

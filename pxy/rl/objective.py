@@ -116,7 +116,7 @@ def marginal_loss(
     context: ids [S] of a fixed context, such as [start_id]; or a view.View, of
       view.shuffled or view.mixture, say.
     gap_BT: with a term that has `tis`, log p(y|x) - log p_sampler(y|x) of the response
-      tokens [B, T]: `logps` of the view.conditional, less rollouts.logp_BT.
+      tokens [B, T]: `logps(score, params, rollouts) - rollouts.logp_BT`.
 
   The other arguments and the result are those of `conditional_loss`.
   """
@@ -125,20 +125,21 @@ def marginal_loss(
     raise fields.Error(
       f"tis {term.tis!r}: gap_BT goes with importance weights, and only with them"
     )
-  fixed = not isinstance(context, view.View)
-  view_ = view.marginal(rollouts, context) if fixed else context
+  view_ = _viewed(rollouts, context)
   given = (term, selected_B, total, old_BT, None, gap_BT)
   return _of_rollouts(score, params, rollouts, adv_B, view_, False, *given)
 
 
-def logps(score: Score, params, rollouts: rollout.Rollouts, view_: view.View):
-  """Log-probs [B, T] of the response tokens in a view of one context, 0 beyond them.
+def logps(score: Score, params, rollouts: rollout.Rollouts, context=None):
+  """Log-probs [B, T] of the response tokens, 0 beyond them: `old_BT`, `ref_BT`, and
+  what `gap_BT` is made of. Pure and jittable; score is static.
 
-  What `old_BT` and `ref_BT` are made of, and `gap_BT`. Pure and jittable.
+  context: None: each after its own prompt, as it was drawn; else that of marginal_loss.
   """
+  view_ = view.conditional(rollouts) if context is None else _viewed(rollouts, context)
   size, width = rollouts.response_BT.shape
   one_B = jnp.ones(size)
-  packed = pack.rows(view_, rollouts, one_B, one_B, on_policy=False)
+  packed = pack.rows(view_, rollouts, one_B, one_B, on_policy=context is None)
   if packed.copies_BTC is not None:
     packed_BT = mixed(score(params, packed)[0], packed)
   else:
@@ -156,6 +157,11 @@ def weight(term: Term, rollouts: rollout.Rollouts, selected_B=None):
   Where it is 0, no response takes part, and loss and gradient are 0.
   """
   return _reduction(term, rollouts, selected_B)[1]
+
+
+def _viewed(rollouts, context):
+  fixed = not isinstance(context, view.View)
+  return view.marginal(rollouts, context) if fixed else context
 
 
 def _belongs(term, space):

@@ -534,7 +534,7 @@ def by_entry(s: Setting, jit=False):
   else:
     function = objective.marginal_loss
     if term.tis != "none":
-      logp_BT = objective.logps(score, params(), rollouts, view.conditional(rollouts))
+      logp_BT = objective.logps(score, params(), rollouts)
       if s.old != "none":
         logp_BT = padded(s.drawn)
       more["gap_BT"] = logp_BT - rollouts.logp_BT

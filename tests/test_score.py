@@ -345,7 +345,7 @@ def of_view(name, params, given, adv_B, context, **more):
 def test_a_wrong_view_has_the_same_loss_and_other_probabilities(clip):
   """What docs/objectives.md says a loss cannot tell, and what can."""
   given, term = rollouts(), objective.Term(clip=clip)
-  logp_BT = objective.logps(bigram, HEAD, given, view.conditional(given))
+  logp_BT = objective.logps(bigram, HEAD, given)
   given = dataclasses.replace(given, logp_BT=np.asarray(logp_BT))
   wrong = dataclasses.replace(given, prompt_BS=np.full_like(given.prompt_BS, 7))
 
@@ -364,27 +364,34 @@ def test_logps_are_those_of_the_losses():
   """With them as old log-probs and as the sampler's, every ratio is 1."""
   given, logps = rollouts(), jax.jit(objective.logps, static_argnums=0)
   for name, context in VIEWS.items():
-    at = view.conditional(given) if name == "conditional" else context
-    at = at if isinstance(at, view.View) else view.marginal(given, at)
-    old_BT = logps(bigram, HEAD, given, at)
+    old_BT = logps(bigram, HEAD, given, context)
     on_BT = np.arange(old_BT.shape[1])[None] < given.response_len_B[:, None]
     assert (np.asarray(old_BT)[~on_BT] == 0).all() and (old_BT[on_BT] < 0).all()
-    drawn_BT = logps(bigram, HEAD, given, view.conditional(given))
+    drawn_BT = logps(bigram, HEAD, given)
     given = dataclasses.replace(given, logp_BT=drawn_BT)
-    more, call = {}, objective.conditional_loss
+    more, call, space = {}, objective.conditional_loss, "conditional"
     if name != "conditional":
-      more, call = (
-        {"context": at, "gap_BT": drawn_BT - given.logp_BT},
-        (objective.marginal_loss),
-      )
-    term = objective.Term(
-      space="conditional" if name == "conditional" else "marginal", tis="token-mask"
-    )
+      more = {"context": context, "gap_BT": drawn_BT - given.logp_BT}
+      call, space = objective.marginal_loss, "marginal"
+    term = objective.Term(space=space, tis="token-mask")
     _, told = call(bigram, HEAD, given, ADV_B, term=term, old_BT=old_BT, **more)
     np.testing.assert_allclose(told["actor/ppo_kl"].value(), 0, atol=1e-6)
     np.testing.assert_allclose(told["actor/tis"].value(), 1, rtol=1e-6)
   with pytest.raises(fields.Error, match="tis 'token-mask': gap_BT goes with import"):
     objective.marginal_loss(bigram, HEAD, given, ADV_B, context=START, term=term)
+
+
+def test_logps_of_what_was_drawn_are_truncated_as_it_was():
+  given = rollouts()
+  full, cut = (
+    score_lib.from_logits(lambda head_VV, tokens_BT: head_VV[tokens_BT], **how)
+    for how in ({}, {"top_p": 0.5})
+  )
+  wide_BT, cut_BT = (objective.logps(s, HEAD, given) for s in (full, cut))
+  assert (np.asarray(cut_BT) >= np.asarray(wide_BT) - 1e-6).all()
+  assert (np.asarray(cut_BT) > np.asarray(wide_BT) + 0.01).any()
+  same = [objective.logps(s, HEAD, given, START) for s in (full, cut)]
+  np.testing.assert_allclose(*same, rtol=1e-6, err_msg="another view is not truncated")
 
 
 def rows_first(name):

@@ -152,7 +152,7 @@ def marginal_loss(
     context: ids [S] of a fixed context, such as [start_id]; or a view.View, of
       view.shuffled or view.mixture, say.
     gap_BT: with a term that has `tis`, log p(y|x) - log p_sampler(y|x) of the response
-      tokens [B, T]: `logps` of the view.conditional, less rollouts.logp_BT.
+      tokens [B, T]: `logps(score, params, rollouts) - rollouts.logp_BT`.
 
   The other arguments and the result are those of `conditional_loss`.
   """
@@ -243,15 +243,20 @@ def _both(score, term, marginal_term, params, rollouts, context, given, marginal
 
 
 def logps(
-  score: Score, params: Params, rollouts: rollout.Rollouts, view_: view.View
+  score: Score,
+  params: Params,
+  rollouts: rollout.Rollouts,
+  context: Context | None = None,
 ) -> jax.Array:
-  """Log-probs [B, T] of the response tokens in a view of one context, 0 beyond them.
+  """Log-probs [B, T] of the response tokens, 0 beyond them: `old_BT`, `ref_BT`, and
+  what `gap_BT` is made of. Pure and jittable; score is static.
 
-  What `old_BT` and `ref_BT` are made of, and `gap_BT`. Pure and jittable.
+  context: None: each after its own prompt, as it was drawn; else that of marginal_loss.
   """
+  view_ = _viewed(rollouts, context)
   size, width = rollouts.response_BT.shape
   one_B = jnp.ones(size)
-  packed = pack.rows(view_, rollouts, one_B, one_B, on_policy=False)
+  packed = pack.rows(view_, rollouts, one_B, one_B, on_policy=context is None)
   packed_BT = mixed(score(params, packed)[0], packed)
   first_B1 = jnp.asarray(view_.length_CB)[0][:, None] - 1
   place_BT = jnp.clip(first_B1 + jnp.arange(width)[None], 0, packed_BT.shape[1] - 1)
@@ -274,6 +279,14 @@ def weight(
   _selects(term, selected_B)
   check.shapes(rollouts, selected_B=selected_B, mask_BT=mask_BT)
   return _reduction(term, rollouts, selected_B, mask_BT)[1]
+
+
+def _viewed(rollouts, context):
+  """The view of a context; None: of the prompt, the sampler's."""
+  if context is None:
+    return view.conditional(rollouts)
+  fixed = not isinstance(context, view.View)
+  return view.marginal(rollouts, context) if fixed else context
 
 
 def _belongs(term, space, context=None):
@@ -341,12 +354,7 @@ def _own(term):
 def _of_rollouts(score, term, params, rollouts, context, given):
   """The loss in the view of a context; None: of the prompt, the sampler's. given: what
   goes with the rollouts, by name."""
-  if context is None:
-    view_ = view.conditional(rollouts)
-  elif isinstance(context, view.View):
-    view_ = context
-  else:
-    view_ = view.marginal(rollouts, context)
+  view_ = _viewed(rollouts, context)
   given = dict(given)
   selected_B, total = given.pop("selected_B", None), given.pop("total", None)
   weight_B, own = _reduction(term, rollouts, selected_B, given.get("mask_BT"))

@@ -492,7 +492,7 @@ def check(cfg: Train | Pretrain) -> None:
 
 
 def _check_pretrain(cfg: Pretrain) -> None:
-  fields.need(not cfg.data.rollouts, "data.rollouts: of pxy train")
+  fields.need(not cfg.data.rollouts, "data.rollouts: for pxy train alone; leave it out")
   micro, context = cfg.compute.micro_rows or cfg.rows, cfg.width.context
   fields.need(
     cfg.rows % micro == 0,

@@ -598,7 +598,7 @@ def test_terms_add_up(seed):
   [
     Case(clip="gspo", kl="k3", tis="sequence", old="given"),
     Case(view="start", advantage="mean", overlong="penalty", world="scores"),
-    Case(view="mixture3", reduction="seq-mean-token-mean"),
+    Case(view="mixture3", reduction="seq-mean-token-mean", world="tokens"),
   ],
   ids=str,
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pxy import config, loop
+from pxy.commands import plan
 from pxy.run import stored
 from pxy.sampling import collect
 from pxy.show import log as log_lib
@@ -216,3 +217,12 @@ def test_what_does_not_fit_the_run_is_refused(tmp_path):
   sampling = dataclasses.replace(SMALL.sampling, top_p=0.9)
   with pytest.raises(config.Error, match="set top_p 1"):
     config.check(dataclasses.replace(of(file), sampling=sampling))
+
+
+def test_a_dry_run_tells_what_a_file_holds(tmp_path):
+  file = written(tmp_path / "rows.jsonl", GOOD)
+  told = plan.of_train(of(file))["stored samples"]
+  assert (
+    "16 responses to 4 problems, 4 groups of 4" in told and "none are drawn" in told
+  )
+  assert "stored samples" not in plan.of_train(SMALL)

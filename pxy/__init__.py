@@ -15,8 +15,8 @@ Axes live in names. A suffix lists the axes of an array, outermost first: `logp_
 __version__ = "0.1.0"
 
 ORDER = (
-  "versions",  # packages that do not go together, in one line
   "fields",  # typed fields <-> JSON, ranges, errors
+  "versions",  # packages that do not go together, in one line
   "imports",  # code that comes late: dear modules, functions of the user's own
   "files",  # whole or not there
   "rl",  # log-probs, advantages, views, packing, surrogates, the objective

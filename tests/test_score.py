@@ -285,7 +285,10 @@ def test_shard_map_over_responses_with_the_global_weight(space):
       return call(score, params, part, adv_B, term=term, total=total, **more)[0]
 
     # The parameters are the same everywhere and their gradients are not, yet.
-    params = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), params)
+    if hasattr(jax.lax, "pcast"):
+      params = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), params)
+    else:  # JAX 0.7
+      params = jax.tree.map(lambda x: jax.lax.pvary(x, "data"), params)
     return jax.tree.map(
       lambda x: jax.lax.psum(x, "data"), jax.value_and_grad(loss)(params)
     )

@@ -22,8 +22,9 @@ GUESSES = 64
 """Answers without reasoning, to each problem."""
 SCORED = 8
 """Responses to a problem that are scored under the other model."""
-MATCHED = (64, 16, 7)
-"""To find a temperature: problems, samples, halvings."""
+MATCHED = (16, 7)
+"""To find a temperature: samples to each problem, halvings. All problems: entropies
+that agreed on the first 64 of 384 differed by .13 nats on all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,10 +205,8 @@ def _matching(t: probe.Table, guesses: probe.Table) -> np.ndarray:
 
 def _matched(arm: _Arm, other: _Arm, plan, ask) -> _Arm:
   """The arm's model at the temperature where its answers have the other's entropy."""
-  problems, samples, halvings = MATCHED
-  small = dataclasses.replace(
-    ask, problems=min(problems, ask.problems), samples=min(samples, ask.samples)
-  )
+  samples, halvings = MATCHED
+  small = dataclasses.replace(ask, samples=min(samples, ask.samples))
 
   def entropy(table: probe.Table) -> float:
     found = estimate.measure(diversity.answer_entropy(table.ids, table.answer_PR))

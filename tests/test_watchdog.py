@@ -14,13 +14,13 @@ import jax
 import pytest
 
 from pxy import config
-from pxy.safety import watchdog
+from pxy.safety import compiles, watchdog
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HANG = """
 import ctypes, sys, threading, time, pathlib
 from pxy import config
-from pxy.safety import watchdog
+from pxy.safety import compiles, watchdog
 
 def stuck():
   HANGS
@@ -120,7 +120,7 @@ def test_compiling_has_a_deadline_of_its_own(tmp_path):
     return watch._waits[-1][0]
 
   with watchdog.Watchdog(tmp_path) as watch, watch("update"):
-    jax.monitoring.record_event_duration_secs(watchdog._LOWERED, 0.1)
+    jax.monitoring.record_event_duration_secs(compiles.LOWERED, 0.1)
     assert at() == "compile", "what comes after lowering"
     jax.jit(lambda x: x * 3 + 1)(2.0)
     assert at() == "update", "compiled: back to what it belongs to"

@@ -164,7 +164,7 @@ def test_wrong_words_are_one_line_with_the_cure(tmp_path):
   assert "is it 'train'?" in refused("trian")
   assert "grpo.py" in refused("train", ROOT / "experiments/nope.py")
   assert "--steps" in refused("train", dsrl, "--steps", "many")
-  assert "add3, base, dsrl" in refused("train"), "says what there is"
+  assert "add3, all_down, base, dsrl" in refused("train"), "says what there is"
   assert "experiment first" in refused("train", "--seed", 1, "dsrl")
   other = ("--model", ROOT / "experiments/grpo.py")
   assert "before the options" in refused("train", *other, dsrl), "not grpo's config"

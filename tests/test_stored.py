@@ -18,10 +18,12 @@ from pxy.weights import load
 import test_loop
 
 POLICY = load.about("builtin:tiny")
+NEGATIVES = dataclasses.replace(test_loop.NEGATIVES, tis="none")
+"""Rows need not say how likely a token was."""
 SMALL = dataclasses.replace(
   test_loop.SMALL,
   phases=(
-    config.Phase("joint", (test_loop.NEGATIVES, config.Term()), steps=1, lr=1e-4),
+    config.Phase("joint", (NEGATIVES, config.Term()), steps=1, lr=1e-4),
     config.Phase("grpo", (config.Term(),), lr=2e-4),
   ),
   steps=1,

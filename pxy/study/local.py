@@ -19,7 +19,6 @@ from rich import console as rich_console
 from rich import live as rich_live
 from rich import table as rich_table
 
-from pxy.rewards import jail
 from pxy.study import cell as cell_lib
 from pxy.study import plan
 
@@ -27,6 +26,15 @@ LOOK = 0.1
 """Seconds between two looks at the processes."""
 DRAW = 2.0
 """Seconds between two tables."""
+_TIED = """
+import os, sys
+from pxy.rewards import jail
+jail.die_with_parent()
+if os.getppid() == int(sys.argv[1]):
+  os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the command, and dies with this process. Not between fork and exec: what JAX
+has started in this process, if it was imported, must not be forked."""
 
 
 @dataclasses.dataclass
@@ -92,10 +100,10 @@ class Runner:
       if cell_lib.ended(words, folder):
         continue
       with open(folder / "log.txt", "ab") as log:
+        command = [sys.executable, "-c", _TIED, str(os.getpid()), *cell_lib.argv(words)]
         process = subprocess.Popen(
-          cell_lib.argv(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-          preexec_fn=jail.die_with_parent,  # this process has one thread
-        )  # fmt: skip
+          command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
       with contextlib.suppress(OSError, AttributeError):  # as on macOS
         os.sched_setaffinity(process.pid, cores(place, self._jobs))
       self._going.append(Going(cell, process, words, place, time.monotonic()))

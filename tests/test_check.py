@@ -293,6 +293,29 @@ def test_nothing_selected_has_a_total_of_0_and_a_loss_of_0():
   for given in (total, 0, None):
     value, _ = on_x(term=NEGATIVE, selected_B=none_B, total=given)
     assert total == 0 and value == 0, "a batch without negatives must not stop a run"
+  nowhere_BT = np.zeros((B, T), bool)
+  total = objective.weight(objective.CONDITIONAL, GIVEN, None, nowhere_BT)
+  assert total == 0 and on_x(mask_BT=nowhere_BT, total=total)[0] == 0
+
+
+def test_log_probs_and_mixtures_of_impossible_values_are_nan_under_jit():
+  logps = jax.jit(objective.logps, static_argnums=0)
+  assert np.isfinite(logps(BIGRAM, PARAMS, GIVEN)).all()
+  assert np.isnan(logps(BIGRAM, PARAMS, put("prompt_len_B", 2, 0))).all()
+
+  apart = score.from_logits(
+    lambda params, tokens_BT, *_: params[tokens_BT], inputs=score.segmented
+  )
+
+  @jax.jit
+  def mixed(by):
+    context = view.mixture(GIVEN, list(by))
+    term = dataclasses.replace(MIXTURE, copies=3)
+    return objective.marginal_loss(
+      apart, PARAMS, GIVEN, ADV_B, context=context, term=term
+    )[0]
+
+  assert np.isfinite(mixed(np.array([1, 2]))) and np.isnan(mixed(np.array([1, 1])))
 
 
 def test_right_input_of_every_kind_has_one_value():

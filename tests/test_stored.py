@@ -172,6 +172,10 @@ REFUSED = {
   "no end": (OF_IDS | {"ids": IDS[:-1]}, "no token that ends .*stop: length"),
   "no reward": ({"prompt": "x", "response": "y"}, "no field 'reward', but .*line 1"),
   "a reward of nan": (OF_IDS | {"reward": float("nan")}, "'reward': expected a finite"),
+  "a reward of 400 digits": (OF_IDS | {"reward": 10**400}, "'reward': expected a fin"),
+  "advantages no float32 holds": (
+    OF_IDS | {"advantages": [1e39] * len(IDS)}, "'advantages': expected finite",
+  ),
   "a mask of text": (
     {"prompt": "x", "response": "y", "reward": 1, "mask": [1]}, "'mask': of tokens, so",
   ),
@@ -216,6 +220,15 @@ def test_what_does_not_fit_the_run_is_refused(tmp_path):
   cfg = dataclasses.replace(of(file), phases=(tis,))
   with pytest.raises(config.Error, match=r"phases.0.terms.0.tis 'token' .* `logps`"):
     stored.load(cfg, POLICY.tokenizer, POLICY.arch.vocab_size)
+  down = config.Phase(terms=(config.Term(control="all-down"),))
+  own = [row | {"advantages": [1.0] * len(row["ids"])} for row in [OF_IDS] * 16]
+  cfg = of(written(tmp_path / "own.jsonl", own))
+  with pytest.raises(
+    config.Error, match=r"advantages.*control 'all-down' makes its own"
+  ):
+    stored.load(
+      dataclasses.replace(cfg, phases=(down,)), POLICY.tokenizer, POLICY.arch.vocab_size
+    )
   sampling = dataclasses.replace(SMALL.sampling, top_p=0.9)
   with pytest.raises(config.Error, match="set top_p 1"):
     config.check(dataclasses.replace(of(file), sampling=sampling))

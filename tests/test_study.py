@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import config
+from pxy.commands import study as study_lib
 from pxy.measures import estimate
 from pxy.show import completions
 from pxy.study import cell as cell_lib
@@ -26,6 +27,7 @@ from pxy.study.plan import Arm, Claim, Study, World
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORLD = World("sums", "add3")
+PROBED = World("sums", "add3", probes=("--quick",))
 CLAIM = Claim("end", "DSRL ends above GRPO", "bound/pass@1", "dsrl", "grpo")
 
 
@@ -51,6 +53,18 @@ def make(**more):
     (
       {"claims": (dataclasses.replace(CLAIM, measure="bound/pas@1"),)},
       "'bound/pas@1' is no measure",
+    ),
+    (
+      {"claims": (dataclasses.replace(CLAIM, arm="before"),)},
+      "claim end: before against grpo says nothing",
+    ),
+    (
+      {"claims": (dataclasses.replace(CLAIM, measure="bias/tv"),)},
+      "claim end: bias/tv is of `pxy probe`, which is not asked in world 'sums'",
+    ),
+    (
+      {"claims": tuple(dataclasses.replace(CLAIM, name=f"c{i}") for i in range(51))},
+      "claims: 51 comparisons, of which 2000 draws could see none after Holm's",
     ),
     (
       {"claims": (dataclasses.replace(CLAIM, margin=0.0),)},
@@ -103,21 +117,38 @@ def spread(value, problems, luck, seeds=5):
 def test_a_verdict_is_of_difference_margin_and_side(value, error, expects, says):
   found = spread(value, error, 0)
   claim = dataclasses.replace(CLAIM, expects=expects)
-  ruled = verdict.of(claim, found, estimate.beyond_zero(found), seeds=5)
+  ruled = verdict.of(claim, found, estimate.beyond_zero(found), 5, 1)
   assert ruled.verdict == says
   assert ruled.visible == pytest.approx(2.8 * error, rel=0.1)
 
 
 def test_one_run_decides_nothing():
   found = spread(0.3, 0.001, 0, seeds=1)
-  ruled = verdict.of(CLAIM, found, 0.0, seeds=1)
+  ruled = verdict.of(CLAIM, found, 0.0, 1, 1)
   assert (ruled.verdict, ruled.seeds) == ("undecided", None)
 
 
 def test_seeds_that_would_decide():
   """Luck of .02 with 5 seeds is .0447 a run: (2.8 x .0447 / .02)^2 = 39 seeds."""
-  assert verdict.needed(spread(0, 0, 0.02), 0.02, 5) == pytest.approx(39, abs=3)
-  assert verdict.needed(spread(0, 0.01, 0.02), 0.02, 5) is None, "too few problems"
+  assert verdict.needed(spread(0, 0, 0.02), 0.02, 5, 1) == pytest.approx(39, abs=3)
+  assert verdict.needed(spread(0, 0.01, 0.02), 0.02, 5, 1) is None, "too few problems"
+  assert verdict.needed(spread(0, 0, 0.02), 0.02, 5, 20) > 60, "one of twenty is harder"
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_what_few_runs_could_see_is_not_told_by_the_tails_of_student_t(seeds):
+  """Runs that differ by .01 around 0: a difference of some hundredths, not of ones."""
+  rng = np.random.default_rng(0)
+  new, old = (
+    [
+      results.number("bias/tv", 0.3 + 0.01 * rng.standard_normal())
+      for _ in range(seeds)
+    ]
+    for _ in range(2)
+  )
+  found = estimate.spread(new, old)
+  ruled = verdict.of(CLAIM, found, estimate.beyond_zero(found), seeds, 1)
+  assert 0.001 < ruled.visible < 0.15
 
 
 def test_equal_arms_are_seldom_told_apart():
@@ -129,7 +160,7 @@ def test_equal_arms_are_seldom_told_apart():
       for _ in range(2)
     ]
     found = estimate.spread(*right)
-    ruled = verdict.of(CLAIM, found, estimate.beyond_zero(found), seeds=4)
+    ruled = verdict.of(CLAIM, found, estimate.beyond_zero(found), 4, 1)
     wrong += ruled.verdict in ("supported", "contradicted")
   assert wrong <= 9, f"{wrong} of 60 equal arms differ, where 3 may"
 
@@ -166,7 +197,7 @@ def ran(folder, before, after, **probe):
 
 def study_of(tmp_path, claims, rate=(0.5, 0.5), seeds=(0, 1, 2), **probe):
   """A study that is done: dsrl right at rate[0], grpo at rate[1]."""
-  study = make(seeds=seeds, claims=claims)
+  study = make(worlds=(PROBED,), seeds=seeds, claims=claims)
   rng = np.random.default_rng(0)
   before = rng.random((80, 8)) < 0.3
   for cell in study.cells():
@@ -294,6 +325,16 @@ def test_a_signal_ends_the_cells_and_the_same_again_goes_on(small, tmp_path):
   assert states(small, tmp_path)["sums/grpo/seed1"] == "done"
 
 
+def test_rewards_and_rollouts_of_an_option_make_another_cell():
+  configs = [
+    study_lib.resolved(make(arms=(Arm("dsrl", options=options),)))["sums/dsrl/seed0"]
+    for options in ((), ("--reward", "form=1", "--reward", "arithmetic=0"))
+  ]
+  assert configs[1].data.rewards == ("form=1", "arithmetic=0")
+  same = [cell_lib.identity(make().cells()[0], cfg) for cfg in configs]
+  assert same[0] != same[1]
+
+
 def test_cores_are_shared():
   have = sorted(os.sched_getaffinity(0))
   assert local.cores(0, 1) == set(have)
@@ -329,11 +370,11 @@ def pxy(*words, cwd):
 
 
 FILE = """
-from pxy.study.plan import Arm, Study, World
+from pxy.study.plan import Arm, Claim, Study, World
 
 
 def study():
-  return Study((World("a", "add3", {options}),), ({arms}), (0,))
+  return Study((World("a", "add3", {options}),), ({arms}), (0,), ({claims}))
 """
 
 
@@ -346,18 +387,22 @@ def study():
       "cells a/grpo/seed0 and a/same/seed0 are",
     ),
     ("('--stepz', '3')", 'Arm("grpo"),', "cell a/grpo/seed0: "),
+    ("()", 'Arm("grpo"),', "claim c: bound/pass@32 of cell a/grpo/seed0, which is"),
     ("()", 'Arm("grpo", worlds=("b",)),', "study s.py: grpo: worlds: there is no 'b'"),
   ],
 )
 def test_the_command_refuses_before_anything_starts(tmp_path, options, arms, says):
-  (tmp_path / "s.py").write_text(FILE.format(options=options, arms=arms))
+  claim = 'Claim("c", "it helps", "bound/pass@32", "grpo"),'
+  claims = claim if "claim" in says else ""
+  text = FILE.format(options=options, arms=arms, claims=claims)
+  (tmp_path / "s.py").write_text(text)
   code, _, said = pxy("study", "s.py", cwd=tmp_path)
   assert code == 2 and said.startswith(f"pxy: {says}") and "\n" not in said
   assert not (tmp_path / "runs").exists()
 
 
 def test_a_changed_study_over_old_results_is_refused_by_name(tmp_path):
-  text = FILE.format(options="('--steps', '9')", arms='Arm("grpo"),')
+  text = FILE.format(options="('--steps', '9')", arms='Arm("grpo"),', claims="")
   (tmp_path / "s.py").write_text(text)
   (tmp_path / "out").mkdir()
   (tmp_path / "out/study.json").write_text('{"a/grpo/seed0": {"config": "another"}}')

@@ -3,9 +3,10 @@
   pxy study claims --out runs/claims --jobs 2
   pxy study claims --dry-run
 
-Every method of the table with 5 seeds on `builtin:tiny`, which errs on its sums, and on
-`builtin:world`, which knows some facts well and some not: 120 steps of 32 prompts x 8
-responses, evaluated on 256 problems x 16 samples; the world's runs are probed as well.
+Methods of the table, and controls, with 5 seeds on `builtin:tiny`, which errs on its
+sums, and on `builtin:world`, which knows some facts well and some not: 120 steps of 32
+prompts x 8 responses, evaluated on 256 problems x 16 samples; the world's runs are
+probed as well.
 Arms that are a warm-up alone run as long as the others, so that an update is an update.
 Cost: `--dry-run` says.
 """
@@ -39,6 +40,8 @@ def study() -> Study:
       Arm("joint"),
       Arm("dr_grpo", "grpo", ("--phases.0.terms.0.advantage", "mean")),
       Arm("rloo", "grpo", ("--phases.0.terms.0.advantage", "rloo")),
+      Arm("random_label"),
+      Arm("all_down"),
       Arm("zero_phase", "dsrl", ("--phases.0.lr", "1e-30")),
     ),
     seeds=(0, 1, 2, 3, 4),
@@ -51,10 +54,14 @@ def study() -> Study:
             "nsr_rl_warmup"),
       claim("any-phase", "a first phase that does nothing ends below DSRL", PASS1,
             "dsrl", "zero_phase"),
+      claim("labels", "a first phase with labels at random ends below DSRL", PASS1,
+            "dsrl", "random_label"),
+      claim("down", "a first phase that pushes all down ends below DSRL", PASS1,
+            "dsrl", "all_down"),
       claim("nsr-prerl", "NSR-PreRL alone raises accuracy", PASS1, "nsr_prerl"),
       claim("psr-prerl", "PSR-PreRL alone lowers accuracy", PASS1, "psr_prerl",
             expects="less"),
-      claim("grpo-bound", "GRPO has no more in 16 tries than its base", PASS16, "grpo",
+      claim("grpo-bound", "GRPO has as much in 16 tries as its base", PASS16, "grpo",
             expects="same"),
       claim("robust", "DSRL is right more often in all wordings than GRPO",
             "robust/worst", "dsrl", "grpo", worlds=("world",)),

@@ -128,6 +128,16 @@ class Train:
   accept: Accept = ()
   dry_run: DryRun = False
 
+  def asked(self) -> config.Train:
+    """The config with what has an option of its own."""
+    data = self.cfg.data
+    if self.reward:  # in place of the experiment's
+      own = config.Data().grader
+      data = dataclasses.replace(data, grader=own, rewards=self.reward)
+    if self.rollouts:
+      data = dataclasses.replace(data, rollouts=self.rollouts)
+    return dataclasses.replace(self.cfg, data=data)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrain:

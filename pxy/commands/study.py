@@ -16,7 +16,7 @@ from pxy.study import local, page, plan, results, slurm
 def command(options) -> None:
   """`pxy study`; options are options.Study. Exits 1 if a cell failed."""
   study, out = experiment.study(options.study, plan.Study), options.out
-  configs = _configs(study)
+  configs = resolved(study)
   kept = _identities(study, configs, out)
   left = [cell for cell in _asked(study, options.cell) if not _done(cell, out)]
   if options.print is not None:
@@ -42,18 +42,28 @@ def command(options) -> None:
     raise SystemExit(1)
 
 
-def _configs(study: plan.Study) -> dict[str, config.Train]:
+def resolved(study: plan.Study) -> dict[str, config.Train]:
   """What each cell trains, by its name; checked."""
   made, out = {}, {}
   for cell in study.cells():
     key = cell.world.name, cell.arm.name  # reading options takes a tenth of a second
     try:
       if key not in made:
-        made[key] = cli.chosen("train", cell.training()[1:]).cfg
+        made[key] = cli.chosen("train", cell.training()[1:]).asked()
       out[cell.name] = dataclasses.replace(made[key], seed=cell.seed)
       config.check(out[cell.name])
     except config.Error as error:
       raise config.Error(f"cell {cell.name}: {error}") from None
+  for claim in study.claims:
+    k = results.tries(claim.measure)
+    for name, cfg in out.items():
+      world, arm, _ = name.split("/")
+      asked = world in study.asked(claim) and arm in (claim.arm, claim.against)
+      fields.need(
+        not asked or k is None or k <= cfg.eval.samples,
+        f"claim {claim.name}: {claim.measure} of cell {name}, which is evaluated with"
+        f" --eval.samples {cfg.eval.samples}",
+      )
   return out
 
 

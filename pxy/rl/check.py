@@ -310,6 +310,10 @@ def _normal(
     _first(wrong_BT, "adv_BT", known_BT, "a finite number", "or mask_BT false there")
   known = None if total is None else _known(total)
   if known is not None:
+    if mask_BT is not None and counts_B is not None:
+      counts_B = (
+        None if on_BT is None else counts_B & (_within(on_BT, length_B) & on_BT).any(1)
+      )
     nothing = known == 0 and (counts_B is None or not counts_B.any())
     fields.need(
       bool(0 < known < np.inf) or nothing,

@@ -253,6 +253,7 @@ def logps(
 
   context: None: each after its own prompt, as it was drawn; else that of marginal_loss.
   """
+  check.batch(rollouts, context=context)
   view_ = _viewed(rollouts, context)
   size, width = rollouts.response_BT.shape
   one_B = jnp.ones(size)
@@ -262,7 +263,8 @@ def logps(
   place_BT = jnp.clip(first_B1 + jnp.arange(width)[None], 0, packed_BT.shape[1] - 1)
   logp_BT = jnp.take_along_axis(packed_BT, place_BT, 1)
   on_BT = jnp.arange(width)[None] < jnp.asarray(rollouts.response_len_B)[:, None]
-  return jnp.where(on_BT, logp_BT, 0.0)
+  sound = check.sound(rollouts, view_, packed, jnp.ones(()), 1.0)
+  return jnp.where(sound, jnp.where(on_BT, logp_BT, 0.0), jnp.nan)
 
 
 def weight(

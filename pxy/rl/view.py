@@ -114,8 +114,10 @@ def _rotated(rollouts: rollout.Rollouts, by, own: bool = False) -> View:
   xp = jnp if traced or isinstance(rollouts.prompt_BS, jax.Array) else np
   rows = [-n * rollouts.group_size for n in ([0] if own else []) + others]
   length_CB = xp.stack([xp.roll(rollouts.prompt_len_B, n, axis=0) for n in rows])
-  for n in traced:
+  for n in traced:  # where they are not known, a wrong one leaves no context
     length_CB = xp.where((n > 0) & (n < groups), length_CB, 0)
+    same = sum(n == other for other in others)
+    length_CB = xp.where(same == 1, length_CB, 0)
   return View(
     xp.stack([xp.roll(rollouts.prompt_BS, n, axis=0) for n in rows]), length_CB
   )

@@ -282,9 +282,14 @@ def _numbers(values, name: str, size: int, kinds, *, unknown: bool = False):
   if not isinstance(value, list) or len(value) != size:
     raise rows.wrong(name, f"a list of {size}, one for each id", value, "or drop it")
   value = [math.nan if unknown and x is None else x for x in value]
-  if not all(isinstance(x, kinds) and (unknown or math.isfinite(x)) for x in value):
+  if not all(isinstance(x, kinds) and _held(x, unknown) for x in value):
     raise rows.wrong(name, "finite numbers", value, "or drop it")
   return np.array(value, np.float64)
+
+
+def _held(x, unknown: bool = False) -> bool:
+  """Whether a float32 holds the number; nan: where some may be `unknown`."""
+  return (unknown and x != x) or abs(x) <= 3.4e38
 
 
 def _outcome(values) -> sample_lib.Outcome | None:
@@ -293,6 +298,6 @@ def _outcome(values) -> sample_lib.Outcome | None:
   if name is None:
     return None
   value = values[name]
-  if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
+  if not isinstance(value, (bool, int, float)) or not _held(value):
     raise rows.wrong(name, "a finite number", value, "or drop it, to have it graded")
   return sample_lib.scored(float(value))

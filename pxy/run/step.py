@@ -85,7 +85,10 @@ def batches(
   of = [slice(i * size, (i + 1) * size) for i in range(cfg.updates)]
   gaps = [None] * cfg.updates
   if phase.needs_gap:
-    gaps = [_gaps(parts, params, rollouts.take(groups)) for groups in of]
+    # Of stored samples the ratio is to the start, and so are these.
+    of_start = parts.stored is not None and phase.needs_old
+    before = parts.reference if of_start else params
+    gaps = [_gaps(parts, before, rollouts.take(groups)) for groups in of]
   with parts.session.clock("adv"):
     rewards_PR, valid_PR = advantage.overlong(
       cfg.reward.overlong,

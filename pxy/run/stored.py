@@ -77,6 +77,7 @@ def load(cfg: config.Train, tokenizer, vocab: int) -> Stored:
   _gradable(read, cfg.data.judge)
   _short(read, cfg.sampling.max_new_tokens)
   _logps(cfg, read)
+  _controls(cfg, read)
   problems: dict[object, list[responses.Row]] = {}
   for row in read:
     first = problems.setdefault(row.key, [])
@@ -149,6 +150,18 @@ def _short(read: Sequence[responses.Row], limit: int) -> None:
       f"{longest.at}: a response of {len(longest.answer.sample.ids)} tokens, and the"
       f" run's sampling.max_new_tokens is {limit}: raise it, or leave the row out"
     )
+
+
+def _controls(cfg, read):
+  """Refuses advantages of the rows beside a control, which would do nothing."""
+  given = next((row for row in read if row.answer.sample.adv is not None), None)
+  for i, phase in enumerate(cfg.phases):
+    for j, term in enumerate(phase.terms):
+      if given is not None and term.control != "none":
+        raise config.Error(
+          f"{given.at}: the row has `advantages`, and phases.{i}.terms.{j}.control"
+          f" {term.control!r} makes its own: drop the field, or set control none"
+        )
 
 
 def _logps(cfg: config.Train, read: Sequence[responses.Row]) -> None:

@@ -47,7 +47,7 @@ def argv(words: list[str]) -> list[str]:
 
 
 def identity(cell: plan.Cell, cfg) -> dict:
-  """What makes its numbers: the whole config, what is asked, and which code it was."""
+  """What makes its numbers, but for the code: the whole config, and what is asked."""
   whole = json.dumps([fields.to_dict(cfg), list(cell.world.probes)], sort_keys=True)
   return {"config": hashlib.sha256(whole.encode()).hexdigest()[:16]}
 

@@ -102,8 +102,9 @@ class Runner:
       with open(folder / "log.txt", "ab") as log:
         command = [sys.executable, "-c", _TIED, str(os.getpid()), *cell_lib.argv(words)]
         process = subprocess.Popen(
-          command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+          command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+          start_new_session=True,  # Ctrl-C is for this process, which asks them once
+        )  # fmt: skip
       with contextlib.suppress(OSError, AttributeError):  # as on macOS
         os.sched_setaffinity(process.pid, cores(place, self._jobs))
       self._going.append(Going(cell, process, words, place, time.monotonic()))

@@ -50,7 +50,7 @@ def _claim(one: dict) -> str:
   word = one["verdict"]
   if word == "undecided":
     word += f"; {one['visible']:.3g} could be seen"
-    if one["seeds_needed"] is not None:
+    if (one["seeds_needed"] or 0) > len(one["seeds"]):
       word += f", {one['margin']:g} with {one['seeds_needed']} seeds"
   return (
     f"{head} | {one['difference']:+.4f} | {one['low']:+.4f} .. {one['high']:+.4f}"

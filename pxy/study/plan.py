@@ -18,8 +18,12 @@ import re
 from typing import Literal
 
 from pxy import fields, methods
+from pxy.measures import estimate
 from pxy.measures import names as names_lib
 
+MOST = int(0.05 * (estimate.DRAWS + 1) / 2)
+"""Comparisons of one study: the smallest p is 2 of the draws, and Holm's rule
+multiplies it by their number."""
 BEFORE = "before"
 """Stands for an arm in a claim: the model that all began with."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -109,9 +113,28 @@ class Study:
       _known(f"{one.name}: worlds", one.worlds, worlds)
     for claim in self.claims:
       _known(f"claim {claim.name}", (claim.arm, claim.against), arms | {BEFORE})
+      fields.need(
+        claim.arm != BEFORE and claim.arm != claim.against,
+        f"claim {claim.name}: {claim.arm} against {claim.against} says nothing: its arm"
+        " is one that is trained, against another or `before`",
+      )
       names_lib.sentence(claim.measure)
       fields.need(claim.margin > 0, f"claim {claim.name}: margin must be above 0")
       fields.need(self.asked(claim), f"claim {claim.name}: no world has both its arms")
+      blind = [
+        w.name for w in self.worlds if not w.probes and w.name in self.asked(claim)
+      ]
+      fields.need(
+        not blind or claim.measure.startswith("bound/pass@"),
+        f"claim {claim.name}: {claim.measure} is of `pxy probe`, which is not asked in"
+        f" world {blind[:1] and blind[0]!r}: give that `probes`, or the claim `worlds`",
+      )
+    asked = sum(len(self.asked(claim)) for claim in self.claims)
+    fields.need(
+      asked <= MOST,
+      f"claims: {asked} comparisons, of which {estimate.DRAWS} draws could see none"
+      f" after Holm's correction: at most {MOST}; part the study",
+    )
 
   def cells(self) -> tuple["Cell", ...]:
     """All of them: seeds outermost, so that what is there first is a whole study of

@@ -14,18 +14,22 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pxy import fields
 from pxy.measures import arrays, bound, estimate, passk
 from pxy.study import cell as cell_lib
 from pxy.study import plan, verdict
 
 _PASS = re.compile(r"bound/pass@(\d+)")
+
+
+def tries(measure: str) -> int | None:
+  """The k of `bound/pass@k`, which is of the run's own evaluation; None: of a probe."""
+  match = _PASS.fullmatch(measure)
+  return int(match[1]) if match else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Results:
         rows.append(row | {"verdict": "no data"})
         continue
       spread, seeds, measure = found[i]
-      ruled = verdict.of(claim, spread, holm[i], len(seeds))
+      ruled = verdict.of(claim, spread, holm[i], len(seeds), len(known))
       rows.append(row | {
         "verdict": ruled.verdict, "difference": measure.value, "low": measure.low,
         "high": measure.high, "p": estimate.beyond_zero(spread), "p_holm": holm[i],
@@ -150,13 +154,8 @@ class Results:
   def _spec(self, name: str, measure: str, when: str) -> estimate.Spec | None:
     if name not in self._evaluations:
       return None
-    if match := _PASS.fullmatch(measure):
-      one, k = self._evaluations[name][when], int(match[1])
-      fields.need(
-        k <= one.correct_PR.shape[1],
-        f"{measure}: {name} has {one.correct_PR.shape[1]} responses to a problem; ask"
-        " for a smaller k",
-      )
+    if (k := tries(measure)) is not None:
+      one = self._evaluations[name][when]
       return bound.pass_at(one.ids, one.correct_PR, k)
     value = self._probes[name].get(measure if when == "after" else f"base {measure}")
     return None if value is None else number(measure, value)
@@ -185,8 +184,3 @@ def _values(path: pathlib.Path) -> dict[str, float]:
 
 def _done(state: dict) -> bool:
   return state["state"] == cell_lib.DONE
-
-
-def names(cells: Sequence[dict]) -> list[str]:
-  """Measures that any cell has."""
-  return sorted({name for cell in cells for name in cell.get("measures", {})})

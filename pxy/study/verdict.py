@@ -10,21 +10,20 @@ Beyond 0: p < .05 after Holm's correction over all comparisons of the study. Wit
 margin: the 90 % interval is, which is two one-sided tests at 5 % each. A claim of no
 difference is supported by the latter and contradicted by the former beyond the margin.
 
-The smallest difference that can be seen is 2.80 standard errors: seen in 80 of 100
-studies by a two-sided test at 5 %.
+The smallest difference that can be seen is that which is seen in 80 of 100 studies, by
+Holm's strictest step: 2.80 standard errors for one comparison, 3.86 for twenty.
 """
 
 import dataclasses
 import math
+import statistics
 
 import numpy as np
 
 from pxy.measures import estimate
 from pxy.study import plan
 
-LEVEL = 0.05
-SEEN = 2.80
-"""Standard errors: 1.96 + 0.84."""
+LEVEL, POWER = 0.05, 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +42,16 @@ class Verdict:
   seeds: int | None
 
 
-def of(claim: plan.Claim, found: estimate.Spread, p: float, seeds: int) -> Verdict:
-  """The verdict on a difference; p after Holm's correction, of `seeds` runs an arm."""
+def of(
+  claim: plan.Claim, found: estimate.Spread, p: float, seeds: int, comparisons: int
+) -> Verdict:
+  """The verdict on a difference; p after Holm's correction for so many comparisons, of
+  `seeds` runs an arm."""
   value_B = found.value_B[~np.isnan(found.value_B)]
   low, high = np.percentile(value_B, (100 * LEVEL, 100 - 100 * LEVEL))
   within = -claim.margin <= low and high <= claim.margin
   beyond = p < LEVEL
   large = beyond and (low > claim.margin or high < -claim.margin)
-  visible = SEEN * float(np.std(value_B))
   if claim.expects == "same":
     word = "supported" if within else "contradicted" if large else "undecided"
   elif beyond:
@@ -62,17 +63,31 @@ def of(claim: plan.Claim, found: estimate.Spread, p: float, seeds: int) -> Verdi
     word = "undecided"
   if seeds < 2:
     word = "undecided"  # of one run the luck is unknown
-  return Verdict(word, visible, needed(found, claim.margin, seeds))
+  visible = errors(comparisons) * math.sqrt(sum(_variances(found)))
+  return Verdict(word, visible, needed(found, claim.margin, seeds, comparisons))
 
 
-def needed(found: estimate.Spread, margin: float, seeds: int) -> int | None:
+def errors(comparisons: int) -> float:
+  """Standard errors of a difference that is seen with POWER, as one of so many."""
+  normal = statistics.NormalDist()
+  return normal.inv_cdf(1 - LEVEL / 2 / comparisons) + normal.inv_cdf(POWER)
+
+
+def needed(
+  found: estimate.Spread, margin: float, seeds: int, comparisons: int
+) -> int | None:
   """Runs of each arm with which a difference of the margin is seen; None: no number of
   them, or one run says nothing of it."""
-  problems = float(np.nanvar(found.problems_B))
-  # Student's t is wider than the luck that it stands for.
-  runs = found.runs_B[np.isfinite(found.runs_B)]
-  luck = float(np.diff(np.percentile(runs, (25, 75)))[0] / 1.349) ** 2
-  left = (margin / SEEN) ** 2 - problems
+  problems, luck = _variances(found)
+  left = (margin / errors(comparisons)) ** 2 - problems
   if left <= 0 or seeds < 2:
     return None
   return max(2, math.ceil(luck * seeds / left))
+
+
+def _variances(found: estimate.Spread) -> tuple[float, float]:
+  """Of problems and of runs. Student's t of few runs has no variance, or one far above
+  that of the luck it stands for: its middle half has the width of a normal one."""
+  runs_B = found.runs_B[np.isfinite(found.runs_B)]
+  luck = float(np.diff(np.percentile(runs_B, (25, 75)))[0]) / 1.349
+  return float(np.nanvar(found.problems_B)), luck**2

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pxy import config, fields
+from pxy import config
 from pxy.rl import advantage, context, pack, reduction, rollout, view
 
 
@@ -126,10 +126,6 @@ def prepare(
   mask_BT, adv_BT = (None if x is None else x[rows] for x in (mask_BT, adv_BT))
   length_B = rollout.trained(rollouts, mask_BT)
   for i, term in enumerate(phase.terms):
-    fields.need(
-      adv_BT is None or term.control == "none",
-      f"adv_BT: control {term.control!r} makes advantages of its own; give none",
-    )
     adv_PR, selected_PR = advantage.compute(term, rewards_PR, valid_PR, key)
     adv_PR, selected_PR = adv_PR[groups], selected_PR[groups]
     if first is None:

@@ -102,7 +102,7 @@ def test_type_checkers_read_its_types(installed):
 @pytest.mark.slow
 def test_a_wheel_answers_and_trains(installed):
   assert "pxy COMMAND" in installed("-m", "pxy", "--help")
-  asked = ("--prompt", "What is 347 + 285?", "--sampling.max-new-tokens", 64)
+  asked = ("--prompt", "What is 347 + 285?", "--max-new-tokens", 96)
   assert "boxed" in installed("-m", "pxy", "sample", "builtin:tiny", *asked)
   small = ("--phases.0.steps", 1, "--eval.problems", 8, "--eval.samples", 2)
   installed("-m", "pxy", "train", "dsrl", "--steps", 3, *small, "--out", "run")

@@ -32,6 +32,11 @@ def writable(path: pathlib.Path, name: str) -> None:
     ) from None
 
 
+def size(folder: pathlib.Path) -> int:
+  """Bytes of all files below a folder."""
+  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes `text` to `path` atomically."""
   write_bytes(path, text.encode("utf-8"))

@@ -25,18 +25,11 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 def load(word: str | pathlib.Path, kind):
   """The config that a word names, of type `kind`; config.Error, one line, or that."""
   path, method = find(str(word))
-  try:
-    with _module(path) as module:
-      value = module.config(*_arguments(module, method))
+  with _told(f"experiment {word}"), _module(path) as module:
+    value = module.config(*_arguments(module, method))
     if isinstance(value, kind):
       # As config.json gives it back: tuples for lists, 1.0 for 1, or an Error.
       value = fields.from_dict(kind, fields.to_dict(value))
-  except config.Error as error:
-    raise config.Error(f"experiment {word}: {error}") from None
-  except Exception as error:
-    raise config.Error(
-      f"experiment {word}: {type(error).__name__}: {error}; run it with python to debug"
-    ) from error
   if not isinstance(value, kind):
     raise config.Error(
       f"experiment {word}: config() returned {type(value).__name__}, this command needs"
@@ -112,15 +105,8 @@ def study(word: str | pathlib.Path, kind):
     path = known[path.name]
   if not path.is_file():
     raise config.Error(f"study {word}: no such file")
-  try:
-    with _module(path, "study") as module:
-      value = module.study()
-  except config.Error as error:
-    raise config.Error(f"study {word}: {error}") from None
-  except Exception as error:
-    raise config.Error(
-      f"study {word}: {type(error).__name__}: {error}; run it with python to debug"
-    ) from error
+  with _told(f"study {word}"), _module(path, "study") as module:
+    value = module.study()
   if not isinstance(value, kind):
     raise config.Error(
       f"study {word}: study() returned {type(value).__name__}, not a {kind.__name__}"
@@ -132,6 +118,19 @@ def studies() -> dict[str, pathlib.Path]:
   """The studies that came with pxy, by name."""
   folder = next(iter(own().values())).parent / "studies"
   return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+  """What goes wrong in a user's file becomes a config.Error that names it."""
+  try:
+    yield
+  except config.Error as error:
+    raise config.Error(f"{what}: {error}") from None
+  except Exception as error:
+    raise config.Error(
+      f"{what}: {type(error).__name__}: {error}; run it with python to debug"
+    ) from error
 
 
 @contextlib.contextmanager

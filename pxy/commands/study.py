@@ -9,6 +9,7 @@ import time
 
 from pxy import config, fields, files
 from pxy.commands import cli, experiment
+from pxy.show import progress
 from pxy.study import cell as cell_lib
 from pxy.study import local, page, plan, results, slurm
 
@@ -117,10 +118,10 @@ def _show_plan(study, configs, options) -> None:
     total, disk = total + seconds * len(left), disk + size * len(left)
     print(
       f"{world.name}: {len(cells)} cells, {len(left)} to do; each about"
-      f" {local.clock(seconds)} and {size / 1e6:.0f} MB, {how}"
+      f" {progress.clock(seconds)} and {size / 1e6:.0f} MB, {how}"
     )
   print(
-    f"in all {local.clock(total / options.jobs)} with --jobs {options.jobs}, and"
+    f"in all {progress.clock(total / options.jobs)} with --jobs {options.jobs}, and"
     f" {disk / 1e9:.1f} GB in {options.out}"
   )
 
@@ -130,7 +131,7 @@ def _cost(world, cells, configs, out: pathlib.Path) -> tuple[float, int, str]:
   done = [cell for cell in cells if _done(cell, out)]
   if done:
     took = [cell_lib.state(cell, out)["seconds"] for cell in done]
-    size = sum(_size(out / cell.name) for cell in done) // len(done)
+    size = sum(files.size(out / cell.name) for cell in done) // len(done)
     return sum(took) / len(took), size, f"as the {len(done)} that are done"
   with tempfile.TemporaryDirectory() as folder:
     run, start = pathlib.Path(folder, "run"), time.monotonic()
@@ -146,10 +147,6 @@ def _cost(world, cells, configs, out: pathlib.Path) -> tuple[float, int, str]:
       )
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [x for x in map(json.loads, lines) if x["step"] and "timing_s/step" in x]
-    each, size = steps[-1]["timing_s/step"], _size(run)
+    each, size = steps[-1]["timing_s/step"], files.size(run)
   more = configs[cells[0].name].steps - 3
   return whole + more * each, size, f"by 3 steps, {each:.1f} s each"
-
-
-def _size(folder: pathlib.Path) -> int:
-  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -249,7 +249,11 @@ def difference(new: Sequence[Spec], old: Sequence[Spec]) -> Measure | None:
   Problems that one of the runs lacks are left out. Lists of the same length are paired
   by place too. Raises fields.Error for different measures or no common problem.
   """
-  found = spread(new, old)
+  return between(new, old, spread(new, old))
+
+
+def between(new: Sequence[Spec], old: Sequence[Spec], found: Spread) -> Measure | None:
+  """The same of their spread, for who has it."""
   value, value_B, units = found.value, found.value_B, found.units
   if math.isnan(value):
     return None

@@ -99,6 +99,7 @@ def batches(
       limit=cfg.sampling.max_new_tokens,
       buffer=cfg.reward.overlong_buffer,
     )
+    mask_BT, adv_BT = graded.mask_BT, graded.adv_BT
     packed = [
       batch_lib.prepare(
         phase,
@@ -109,8 +110,8 @@ def batches(
         key=key,
         shape=parts.shape,
         groups=groups,
-        mask_BT=graded.mask_BT,
-        adv_BT=graded.adv_BT,
+        mask_BT=mask_BT,
+        adv_BT=adv_BT,
         gap_BT=gap_BT,
       )
       for groups, gap_BT in zip(of, gaps, strict=True)

@@ -10,7 +10,7 @@ too long is refused. Left out: files larger than memory.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -152,27 +152,32 @@ def _short(read: Sequence[responses.Row], limit: int) -> None:
     )
 
 
-def _controls(cfg, read):
+def _controls(cfg: config.Train, read: Sequence[responses.Row]) -> None:
   """Refuses advantages of the rows beside a control, which would do nothing."""
   given = next((row for row in read if row.answer.sample.adv is not None), None)
-  for i, phase in enumerate(cfg.phases):
-    for j, term in enumerate(phase.terms):
-      if given is not None and term.control != "none":
-        raise config.Error(
-          f"{given.at}: the row has `advantages`, and phases.{i}.terms.{j}.control"
-          f" {term.control!r} makes its own: drop the field, or set control none"
-        )
+  for name, term in _terms(cfg):
+    if given is not None and term.control != "none":
+      raise config.Error(
+        f"{given.at}: the row has `advantages`, and {name}.control {term.control!r}"
+        " makes its own: drop the field, or set control none"
+      )
 
 
 def _logps(cfg: config.Train, read: Sequence[responses.Row]) -> None:
   """Refuses importance weights that nothing is known for."""
+  for name, term in _terms(cfg):
+    for row in read if term.tis != "none" else ():
+      sample = row.answer.sample
+      used = slice(None) if sample.mask is None else sample.mask
+      if not np.isfinite(sample.logp[used]).all():
+        raise config.Error(
+          f"{row.at}: {name}.tis {term.tis!r} weighs by log p of each token under what"
+          " drew it, and the row has no `logps`; set tis none"
+        )
+
+
+def _terms(cfg: config.Train) -> Iterator[tuple[str, config.Term]]:
+  """The terms of all phases, with the names of their options."""
   for i, phase in enumerate(cfg.phases):
     for j, term in enumerate(phase.terms):
-      for row in read if term.tis != "none" else ():
-        sample = row.answer.sample
-        used = slice(None) if sample.mask is None else sample.mask
-        if not np.isfinite(sample.logp[used]).all():
-          raise config.Error(
-            f"{row.at}: phases.{i}.terms.{j}.tis {term.tis!r} weighs by log p of each"
-            " token under what drew it, and the row has no `logps`; set tis none"
-          )
+      yield f"phases.{i}.terms.{j}", term

@@ -19,6 +19,7 @@ from rich import console as rich_console
 from rich import live as rich_live
 from rich import table as rich_table
 
+from pxy.show import progress
 from pxy.study import cell as cell_lib
 from pxy.study import plan
 
@@ -127,8 +128,8 @@ class Runner:
       self._took.append(seconds)
       left = waiting + len(self._going)
       self._say(
-        f"{name}: done in {clock(seconds)}; {total - left} of {total}"
-        + (f", {clock(self._left(waiting))} left" if left else "")
+        f"{name}: done in {progress.clock(seconds)}; {total - left} of {total}"
+        + (f", {progress.clock(self._left(waiting))} left" if left else "")
       )
 
   def _left(self, waiting: int) -> float:
@@ -146,14 +147,16 @@ class Runner:
     )
 
   def _table(self, waiting: int) -> rich_table.Table:
-    left = f", {clock(self._left(waiting))} left" if self._took else ""
+    left = f", {progress.clock(self._left(waiting))} left" if self._took else ""
     table = rich_table.Table(title=f"{waiting} cells wait{left}")
     for name in ("cell", "does", "step", "since"):
       table.add_column(name, justify="left" if name in ("cell", "does") else "right")
     for one in self._going:
       name = one.cell.name
       at = f"{cell_lib.step(self._out / name)}/{self._steps.get(name, '?')}"
-      table.add_row(name, one.words[0], at, clock(time.monotonic() - one.start))
+      table.add_row(
+        name, one.words[0], at, progress.clock(time.monotonic() - one.start)
+      )
     return table
 
   @contextlib.contextmanager
@@ -188,10 +191,3 @@ def cores(place: int, jobs: int) -> set[int]:
   if jobs >= len(all_):
     return {all_[place % len(all_)]}
   return set(all_[place::jobs])
-
-
-def clock(seconds: float) -> str:
-  """1:02, or 1:02:03."""
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

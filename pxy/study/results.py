@@ -111,8 +111,8 @@ class Results:
     asked = [(c, w) for c in self._study.claims for w in self._study.asked(c)]
     found = [self._compared(claim, world) for claim, world in asked]
     known = [i for i, one in enumerate(found) if one is not None]
-    p = estimate.holm([estimate.beyond_zero(found[i][0]) for i in known])
-    holm = dict(zip(known, p, strict=True))
+    p = [estimate.beyond_zero(found[i][0]) for i in known]
+    tested = dict(zip(known, zip(p, estimate.holm(p), strict=True), strict=True))
     rows = []
     for i, (claim, world) in enumerate(asked):
       row = {
@@ -124,10 +124,11 @@ class Results:
         rows.append(row | {"verdict": "no data"})
         continue
       spread, seeds, measure = found[i]
-      ruled = verdict.of(claim, spread, holm[i], len(seeds), len(known))
+      p, p_holm = tested[i]
+      ruled = verdict.of(claim, spread, p_holm, len(seeds), len(known))
       rows.append(row | {
         "verdict": ruled.verdict, "difference": measure.value, "low": measure.low,
-        "high": measure.high, "p": estimate.beyond_zero(spread), "p_holm": holm[i],
+        "high": measure.high, "p": p, "p_holm": p_holm,
         "seeds": seeds, "problems": len(spread.units), "visible": ruled.visible,
         "seeds_needed": ruled.seeds, "method": measure.method,
       })  # fmt: skip
@@ -148,8 +149,9 @@ class Results:
     if not seeds:
       return None
     new, old = ([side[seed] for seed in seeds] for side in sides)
-    measure = estimate.difference(new, old)
-    return measure and (estimate.spread(new, old), seeds, measure)
+    spread = estimate.spread(new, old)
+    measure = estimate.between(new, old, spread)
+    return measure and (spread, seeds, measure)
 
   def _spec(self, name: str, measure: str, when: str) -> estimate.Spec | None:
     if name not in self._evaluations:

@@ -6,7 +6,7 @@ PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 
-.PHONY: help demo test test-slow oldest newest colabs lint bench gpu base world smollm2 gemma3 parity pods lock \
+.PHONY: help demo test test-slow oldest newest colabs lint bench growth gpu base world smollm2 gemma3 parity pods lock \
   clean
 
 help:  ## this list
@@ -67,6 +67,9 @@ lint: $(DEV)  ## ruff, and mypy on what other code calls, alone
 bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, step
 	$(BIN)/python -m benchmarks.run
 
+growth: $(READY)  ## tokens per second of sampling by slots, live length and prompt sharing
+	$(BIN)/python -m benchmarks.growth
+
 gpu:  ## what one GPU makes of it, in a PYTHON that has jax[cuda13]: a table, and gpu.json
 	$(PYTHON) -m benchmarks.gpu
 
@@ -115,8 +118,8 @@ LOCK := uv pip compile pyproject.toml --extra checkout --universal --python-vers
 OLDEST := $(LOCK) --extra losses --resolution lowest-direct -o requirements-oldest.lock
 
 lock:  ## write requirements.lock, requirements-dev.lock and requirements-oldest.lock anew (needs uv)
-	$(LOCK) -o requirements.lock
-	$(LOCK) --extra losses --extra dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --extra gcs -o requirements.lock
+	$(LOCK) --extra gcs --extra losses --extra dev -c requirements.lock -o requirements-dev.lock
 	$(OLDEST)
 
 clean:  ## remove the environments and the runs

@@ -57,6 +57,7 @@ mesh_lib = later("pxy.parallel.mesh")
 rollout = later("pxy.rl.rollout")
 batch = later("pxy.run.batch")
 engine_lib = later("pxy.sampling.engine")
+schedule = later("pxy.sampling.schedule")
 step_lib = later("pxy.sampling.step")
 train_lib = later("pxy.train.step")
 
@@ -229,7 +230,7 @@ class Own:
 
   def decoded(self, weights, rows: int, live: int) -> Iterator[Row]:
     """Full rows, and rows of every length up to that: what is read should be theirs."""
-    tokens = engine_lib.STRETCH
+    tokens = schedule.STRETCH
     rule = step_lib.Rule(1.0, 0, 1.0, (), 1 << 20)
     slots = step_lib.empty(self.arch, rows=rows, length=live, dtype=DTYPE)
     hold = [dataclasses.replace(slots, idle_B=jnp.zeros(rows, bool))]

@@ -22,7 +22,7 @@ from pxy.model import decoder
 from pxy.weights import load
 
 RECIPE = "qwen3_4b_math"
-SPARE, FLOPS, DECODE = 2e9, 1.45, 1.3
+SPARE, FLOPS, DECODE = 2e9, 1.45, 1.15
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,10 @@ compared by algebra where rules do not decide (`--data.grader boxed` has rules
 alone; `--reward math=1 --reward my.py:f=0.2` adds a reward of your own), and phase 1
 makes 20 updates, not 19.
 
-math_train.parquet and math_test.parquet are rows in verl's format; `pxy data check
-math_train.parquet --task math` says whether every answer can be graded against. Rows
-without a system message get SYSTEM.
+math_train.parquet and math_test.parquet are MATH as rows in verl's format: its script
+examples/data_preprocess/math_dataset.py writes train.parquet and test.parquet, to be
+renamed. `pxy data check math_train.parquet --task math` says whether every answer can
+be graded against. Rows without a system message get SYSTEM.
 
 Cost: up to 9.4 M tokens a step, for a pod of 64 chips: 48 GB for weights and Adam over
 the mesh, a row of 9,216 tokens per device in each micro-batch, and eight chips to one

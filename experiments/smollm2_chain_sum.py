@@ -2,6 +2,9 @@
 
   pxy train experiments/smollm2_chain_sum.py --out runs/smollm2
 
+It needs the model, `make smollm2`, and in .venv what makes the sums: `pip install
+reasoning-gym`.
+
 The task is reasoning-gym's chain_sum with two one-digit terms, all 200 of them; train
 (161), validation (24) and test (15) questions are disjoint. The score is 1 if the box,
 or else the last number of the response, is the right number. (The task's own score,

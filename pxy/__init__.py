@@ -19,6 +19,7 @@ ORDER = (
   "versions",  # packages that do not go together, in one line
   "imports",  # code that comes late: dear modules, functions of the user's own
   "files",  # whole or not there
+  "bucket",  # gs://: objects, a lock, a run's folder mirrored here
   "rl",  # log-probs, advantages, views, packing, surrogates, the objective
   "config",  # what a run is; the only owner of defaults
   "methods",  # the method's table: rates -> phases

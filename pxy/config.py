@@ -89,7 +89,7 @@ class Data:
   task: str = "arithmetic/add3"
   """`arithmetic/LEVEL`, `world/KIND` or `world/KIND?seed=N` (data/world_problems.py
   has the kinds), `facts/KIND` (data/facts.py), a .jsonl, .json, .csv or .parquet file
-  (also .gz) or several (`data/train-*.parquet`),
+  (also .gz) or several (`data/train-*.parquet`), also of a bucket (`gs://bucket/FILE`),
   `gym:NAME?OPTION=VALUE,...` of reasoning-gym,
   `tfds:NAME?prompt=FEATURE,answer=FEATURE`, `variants:TASK`, `thresholds:TASK`, or a
   mixture of these: `0.7 * TASK + 0.3 * TASK`."""
@@ -132,6 +132,11 @@ class Data:
 
 Judge = str | tuple[str, ...]
 """The name of a grader, or several as NAME=WEIGHT."""
+
+
+def judge_of_evaluation(cfg: "Train | Pretrain") -> Judge:
+  """What grades the evaluations' responses."""
+  return cfg.eval.grader or cfg.data.judge
 
 
 def weights(judge: Judge) -> dict[str, float]:
@@ -237,7 +242,8 @@ class Compute:
   """Activations recomputed in the backward pass: none, all but the results of matrix
   products and of attention's kernels, all but those of attention's kernels, or all."""
   micro_rows: Natural = 0
-  """Packed rows per micro-batch; 0: as many as a step has."""
+  """Packed rows per micro-batch; 0: a row for each eight sequences of an update, in
+  pre-training all rows."""
   row_tokens: Natural = 0
   """Tokens of a packed row; 0: the longest prompt and response of the config."""
   vocab_chunk: Count = 8192
@@ -256,6 +262,9 @@ class Eval:
   """The first of the split; fewer if it has fewer."""
   samples: Count = 16
   """Responses to each problem: the k of avg@k and the largest of pass@k."""
+  grader: str = ""
+  """What is right here, as data.grader names it; empty: as in training. With a reward
+  for something else (`form`, a length) say what is right: `auto`."""
   temperature: Temperature = 1.0
   """Of the evaluation's own distribution; 0 is greedy."""
   top_p: Nucleus = 1.0
@@ -466,6 +475,17 @@ def span(cfg: Train, number: int) -> tuple[int, int]:
   return start, cfg.steps if steps is None else start + steps
 
 
+def passes(cfg: Train, phase: Phase) -> tuple[str, ...]:
+  """What a step of the phase scores its responses for beside the update, a forward pass
+  each: `old` log-probs, the `ref`erence's, the `gap` of importance weights."""
+  asked = {
+    "old": cfg.updates > 1 or bool(cfg.data.rollouts and phase.needs_old),
+    "ref": phase.needs_reference,
+    "gap": phase.needs_gap,
+  }
+  return tuple(name for name, on in asked.items() if on)
+
+
 def check(cfg: Train | Pretrain) -> None:
   """Refuses a run that cannot work, before anything is loaded; the Error says why."""
   fields.from_dict(type(cfg), fields.to_dict(cfg))  # names, types and ranges
@@ -488,6 +508,7 @@ def check(cfg: Train | Pretrain) -> None:
     f"data.grader {cfg.data.grader!r} beside data.rewards: name all graders there",
   )
   weights(cfg.data.judge)
+  weights(judge_of_evaluation(cfg))
   _check_train(cfg) if isinstance(cfg, Train) else _check_pretrain(cfg)
 
 

@@ -47,6 +47,23 @@ def to_dict(cfg) -> dict:
   return json.loads(json.dumps(dataclasses.asdict(cfg)))
 
 
+def changed(record) -> dict:
+  """The fields of a record that are not as a new one has them, as plain JSON values: a
+  field that a later pxy adds is none of them until it is used."""
+  new = type(record)()
+  return {
+    field.name: _changed(value)
+    for field in dataclasses.fields(record)
+    if (value := getattr(record, field.name)) != getattr(new, field.name)
+  }
+
+
+def _changed(value):
+  if dataclasses.is_dataclass(value):
+    return changed(value)
+  return [_changed(one) for one in value] if isinstance(value, tuple) else value
+
+
 def from_dict(kind, values, path=""):
   """The dataclass `kind` from JSON values; an unknown, ill-typed or impossible value is
   an Error."""

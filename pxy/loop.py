@@ -30,7 +30,7 @@ from pxy.train import rate
 
 def train(
   cfg: config.Train,
-  out: pathlib.Path,
+  out: str | pathlib.Path,
   *,
   resume: str = "auto",
   accept: Sequence[str] = (),
@@ -38,6 +38,7 @@ def train(
   """Runs a training config in the folder `out`.
 
   Args:
+    out: a path, or gs://bucket/folder.
     resume: `auto` goes on from the newest checkpoint if there is one, `never` refuses a
       folder that holds a run, `must` refuses one that does not.
     accept: names of differences to the run before that are no reason to refuse it
@@ -82,10 +83,9 @@ def train(
       state, found = step_lib.update(parts, state, phase, lr, batches)
       done = numbers.of(parts, step, phase, graded, batches, found, probed)
       session.record(state, done)
-    session.finish()
+    session.finish(lambda folder: page.write([folder], folder))
   if session.summary is not None and process.main():
-    page.write([session.folder.path], session.folder.path)
     before, after = session.summary["before"], session.summary["after"]
     evaluate_lib.show({"before": before, "after": after})
-    session.bar.say(f"report: {session.folder.path / 'report.html'}")
+    session.bar.say(f"report: {session.folder.name}/report.html")
   return session.summary

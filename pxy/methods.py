@@ -88,7 +88,11 @@ def psr_prerl(rates: Rates) -> tuple[Phase, ...]:
 
 
 def nsr_rl_warmup(rates: Rates) -> tuple[Phase, ...]:
-  """DSRL's control: the same warm-up on negatives, in the conditional space."""
+  """DSRL's control: as long a warm-up on negatives, in the conditional space.
+
+  More than the space differs: advantages are GRPO's, over the standard deviation, and
+  moments are kept at the switch, whatever the base has GRPO do with those of DSRL.
+  """
   return (
     Phase("nsr-rl", (negatives(GRPO),), steps=rates.warmup, lr=rates.marginal),
     Phase("grpo", (GRPO,), lr=rates.conditional),

@@ -83,7 +83,7 @@ def check(cfg: config.Pretrain) -> None:
 
 def pretrain(
   cfg: config.Pretrain,
-  out: pathlib.Path,
+  out: str | pathlib.Path,
   *,
   resume: str = "auto",
   accept: Sequence[str] = (),
@@ -124,9 +124,9 @@ def pretrain(
     session.begin(policy, trainer.abstract, start, used, pace=PACE)
     for step, state in session.steps(evaluate, before=False):
       rows_MBT = batch(packed, cfg, step, session.returns)
-      lr, used = rate.of(cfg, step, cfg.steps), len(rows_MBT.tokens_BT)
+      lr, micros = rate.of(cfg, step, cfg.steps), len(rows_MBT.tokens_BT)
       with session.watch("update"), session.clock("update_actor"):
-        state, found = trainer.update(state, rows_MBT, used, lr, NEXT_TOKEN)
+        state, found = trainer.update(state, rows_MBT, micros, lr, NEXT_TOKEN)
         values = metrics.values(found)
       session.record(state, _done(session, lr, rows_MBT, values))
     hf.save(model, arch, jax.device_get(session.state.params), tokenizer=tokenizer)
@@ -168,7 +168,7 @@ def _evaluate(cfg, policy, session, params, step: int) -> session_lib.Examined:
       stop_ids=policy.tokenizer.stop_ids,
       max_prompt_tokens=data.max_prompt_tokens,
     ) as engine,
-    pool_lib.Pool(cfg.reward, data.judge) as pool,
+    pool_lib.Pool(cfg.reward, config.judge_of_evaluation(cfg)) as pool,
     session.bar.count("evaluate", len(problems) * cfg.eval.samples) as count,
   ):
     collector = collect.Collector(

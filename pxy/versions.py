@@ -8,7 +8,7 @@ to import, and importing the packages a second. What is not found is not judged.
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 NEEDS = (
   ("pxy", "0", "jax", "0.7"),
@@ -21,10 +21,20 @@ NEEDS = (
 """A package, from this version on, needs another, from that one on."""
 
 
+_tolerated = False
+
+
+def tolerate() -> None:
+  """From now on `check` refuses nothing in this process: `pxy doctor` must work where
+  nothing else does, and imports none of them."""
+  global _tolerated
+  _tolerated = True
+
+
 def check(*names: str) -> None:
   """Raises fields.Error where two packages do not go together; of these alone, if any
   are named."""
-  if line := fault(*names):
+  if not _tolerated and (line := fault(*names)):
     from pxy import fields  # it takes longer than all of this
 
     raise fields.Error(line)
@@ -32,21 +42,30 @@ def check(*names: str) -> None:
 
 def fault(*names: str) -> str | None:
   """What is wrong with what is installed, and the cure; None: nothing."""
-  return wrong({"pxy": "0"} | installed({x for row in NEEDS for x in row[::2]}), names)
+  return next(iter(faults(*names)), None)
+
+
+def faults(*names: str) -> list[str]:
+  """All that is wrong with it, a line each."""
+  found = {"pxy": "0"} | installed({x for row in NEEDS for x in row[::2]})
+  return list(_wrong(found, names))
 
 
 def wrong(found: dict[str, str], names: Iterable[str] = ()) -> str | None:
-  """The same of these versions."""
+  """What is wrong with these versions, as `fault`."""
+  return next(_wrong(found, names), None)
+
+
+def _wrong(found: dict[str, str], names: Iterable[str]) -> Iterator[str]:
   for name, since, other, least in NEEDS:
     if (names and other not in names) or not {name, other} <= found.keys():
       continue
     if _key(found[name]) >= _key(since) and _key(found[other]) < _key(least):
       who = name if name == "pxy" else f"{name} {found[name]}"
-      return (
+      yield (
         f"{who} needs {other} >= {least}, and {found[other]} is installed:"
         f" pip install -U '{other}>={least}'{_or_back(name, since)}"
       )
-  return None
 
 
 def _or_back(name: str, since: str) -> str:

@@ -78,6 +78,18 @@ def programs():
   """
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+  """Puts the environment back when a file is done: what compiles for a TPU tells libtpu
+  of one, and the processes that another file starts would look for it."""
+  before = dict(os.environ)
+  yield
+  for name in os.environ.keys() - before.keys():
+    del os.environ[name]
+  for name in {name for name, _ in before.items() - os.environ.items()}:
+    os.environ[name] = before[name]
   gc.collect()
 
 

@@ -58,7 +58,7 @@ def main(out, every, hang=-1):
   from pxy.report import page
   from pxy.run import step as run_step
   from pxy.sampling import collect, engine
-  from pxy.train import checkpoint, step
+  from pxy.train import checkpoint, manifest, step
   from pxy.weights import load
 
   def heard(event, *_, **__):
@@ -80,7 +80,7 @@ def main(out, every, hang=-1):
   announced(step.Stepper, "update", "update")
   announced(evaluate, "evaluate", "evaluate")
   announced(checkpoint.Checkpointer, "save", "save")
-  announced(checkpoint.manifest, "seal", "publish")
+  announced(manifest, "seal", "publish")
   announced(checkpoint.Checkpointer, "restore", "restore")
   announced(page, "write", "report")
   loop.train(config_of(int(every)), pathlib.Path(out))

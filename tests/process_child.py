@@ -1,9 +1,10 @@
 """One of several processes: moves arrays in and out, and saves a checkpoint with them.
 
 python process_child.py FOLDER      (the environment holds PXY_PROCESSES, ...)
+
+FOLDER may be in a bucket.
 """
 
-import pathlib
 import sys
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from pxy import config
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
+from pxy.run import place
 from pxy.train import checkpoint
 
 
@@ -42,7 +44,10 @@ def main(folder):
   assert process.every(True) and not process.every(process.main())
   assert process.agree(7 if process.main() else 8) == 7
 
-  with checkpoint.Checkpointer(pathlib.Path(folder), 1, "avg") as checkpoints:
+  with (
+    place.opened(folder) as held,
+    checkpoint.Checkpointer(held.path / "checkpoints", 1, "avg") as checkpoints,
+  ):
     assert checkpoints.latest() is None
     for step in (2, 3):
       checkpoints.save(step, arrays, {"step": step})

@@ -14,13 +14,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pxy import config
-from pxy.aot import chips, hlo, measure
-from pxy.commands import cli
-from pxy.model import decoder, flops
+from pxy.aot import chips, hlo, lengths, measure, whole
+from pxy.commands import cli, plan
+from pxy.model import attention, decoder, flops
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import program as program_lib
 from pxy.rl import pack
 from pxy.sampling import engine as engine_lib
+from pxy.sampling import replay
+from pxy.show import completions
 from pxy.train import step as step_lib
 from pxy.weights import load
 
@@ -64,6 +67,35 @@ def test_a_slice_of_stacked_weights_is_read_once_in_all():
     f"{found.bytes} bytes: 50 turns read {stacked} bytes of weights in all, one slice"
     " in each; more means that every turn is charged with all of them"
   )
+
+
+def test_bytes_that_a_name_or_a_way_round_would_hide():
+  """A weight that a fusion sees through another one; a cache that a kernel is given."""
+  text = """HloModule m
+
+%inner (p: bf16[8,4]) -> bf16[4,8] {
+  %p = bf16[8,4]{1,0} parameter(0)
+  ROOT %b = bf16[4,8]{0,1} bitcast(%p)
+}
+
+%outer (a: bf16[2,4], w: bf16[8,4]) -> f32[2,8] {
+  %a = bf16[2,4]{1,0} parameter(0)
+  %w = bf16[8,4]{1,0} parameter(1)
+  %f = bf16[4,8]{0,1} fusion(%w), kind=kLoop, calls=%inner
+  ROOT %d = f32[2,8]{1,0} dot(%a, %f), lhs_contracting_dims={1}
+}
+
+ENTRY %main (x: bf16[2,4], y: bf16[8,4], k: bf16[9,99], v: bf16[9,99]) -> f32[2,8] {
+  %x = bf16[2,4]{1,0} parameter(0)
+  %y = bf16[8,4]{1,0} parameter(1)
+  %k = bf16[9,99]{1,0} parameter(2)
+  %v = bf16[9,99]{1,0} parameter(3)
+  %pxy_ragged.1 = bf16[2,4]{1,0} custom-call(%x, %k, %v), custom_call_target="pallas"
+  ROOT %o = f32[2,8]{1,0} fusion(%pxy_ragged.1, %y), kind=kOutput, calls=%outer
+}
+"""
+  kernel, fusion = 2 * (8 + 8), 2 * (8 + 32) + 4 * 16
+  assert hlo.count(text).bytes == kernel + fusion
 
 
 @pytest.mark.parametrize(
@@ -134,6 +166,117 @@ def test_published_architectures_have_their_published_sizes():
     assert decoder.size(load.arch(f"hf://{name}")) == size, name
 
 
+def test_what_is_done_once_counts_as_its_share_of_a_turn():
+  """A product before a loop of 8 turns is an eighth of one in each of them."""
+
+  def run(x, w, turns):
+    carry = jax.lax.while_loop(
+      lambda c: (c[0] < turns) & (c[1].sum() < 1e9),
+      lambda c: (c[0] + 1, c[1] @ w),
+      (0, x @ w),
+    )
+    return carry[1]
+
+  shape = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+  lowered = jax.jit(run).lower(shape, shape, jax.ShapeDtypeStruct((), jnp.int32))
+  text = lowered.compile().as_text()
+  described = program_lib.Program("decode", lambda: lowered, trips=8, turns=8)
+  said = {"text": text, "peak_bytes": 1, "argument_bytes": 1}
+  found = measure._measured(described, said, chips.CHIPS["v5e"], 1)
+  assert found.compiled_flops == 2 * 64**3 * (1 + 1 / 8)
+
+
+def test_a_turn_takes_what_its_rows_hold_where_that_is_all_that_is_read(monkeypatch):
+  monkeypatch.setattr(attention, "_ragged", lambda *_: True)
+  sampler = engine_lib.Engine(
+    ARCH, sampling=config.Sampling(max_new_tokens=200, slots=4), stop_ids=(3,),
+    max_prompt_tokens=56,
+  )  # fmt: skip
+  sizes = sampler.largest(4, 1)
+  assert (sizes.rows, sizes.room) == (4, 256)
+  said = {
+    "text": "ENTRY %main () -> f32[] {\n}\n",
+    "peak_bytes": 1,
+    "argument_bytes": 1,
+  }
+  described = program_lib.Program("decode", None, cache_flops=8, cache_bytes=4096)
+  full = measure._measured(described, said, chips.CHIPS["v5e"], 1)
+  assert (full.hbm_bytes_moved, full.compiled_flops) == (4096, 8)
+  call = replay.Call("decode", rows=4, width=256, turns=2, read=2 * 4 * 256 / 8)
+  seconds, moved = whole._turn(sampler, [full], sizes, call, chips.CHIPS["v5e"])
+  assert moved == 4096 / 8 and seconds == pytest.approx(moved / 0.819e12)
+
+
+def test_lengths_have_the_mean_and_the_point_that_were_asked_for():
+  length_PR, prompt_P = lengths.of("mean=1500,p95=5000,max=8192,prompt=300", 128, 8)
+  assert length_PR.shape == (128, 8) and set(prompt_P) == {300}
+  assert length_PR.mean() == pytest.approx(1500, rel=0.01)
+  assert np.percentile(length_PR, 95) == pytest.approx(5000, rel=0.02)
+  assert length_PR.min() >= 1 and length_PR.max() <= 8192
+  again, _ = lengths.of("mean=1500,p95=5000,max=8192", 128, 8)
+  np.testing.assert_array_equal(again, length_PR)
+
+
+@pytest.mark.parametrize(
+  ("word", "says"),
+  [
+    ("mean=1500", "expected mean=M,p95=Q,max=L"),
+    ("mean=9,p95=5,max=8", "expected 0 < mean < p95 <= max"),
+    ("mean=9,p95=x,max=8", "'p95=x' is no NAME=NUMBER from 1 on"),
+    ("mean=50,p95=5000,max=8192", "with that 95 % point the mean is 912 or more"),
+    ("nowhere", "no run's completions"),
+  ],
+)
+def test_lengths_that_are_none_are_one_line(word, says):
+  with pytest.raises(config.Error) as error:
+    lengths.of(word, 4, 2)
+  assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_lengths_of_a_run_are_those_of_its_last_step(tmp_path):
+  table = completions.Table(tmp_path, 0, False)
+  rows = [(1, "train", 5), (2, "train", 7), (2, "train", 9), (2, "eval", 1)]
+  texts = {"prompt": "", "completion": ""}
+  table.add(
+    [
+      {"step": step, "split": split, "tokens": tokens} | texts
+      for step, split, tokens in rows
+    ]
+  )
+  table.flush()
+  table.join()
+  assert sorted(lengths.of(str(tmp_path), 1, 2)[0][0]) == [7, 9]
+  assert set(lengths.of(str(tmp_path), 4, 2)[0].flat) == {7, 9}
+
+
+WEIGHED = config.Term(space="marginal", tis="token")
+
+
+@pytest.mark.parametrize(
+  ("terms", "how", "asked", "told"),
+  [
+    ((config.Term(tis="token"),), {}, (), []),  # its ratio is of the update's own pass
+    ((WEIGHED,), {}, ("gap",), ["p: importance weights (1 forward pass a step)"]),
+    (
+      (config.Term(kl="k3", kl_coef=0.1), WEIGHED),
+      {"updates": 2},
+      ("old", "ref", "gap"),
+      [
+        "p: old log-probs and a reference's log-probs and importance weights"
+        " (3 forward passes a step)"
+      ],
+    ),
+    ((config.Term(),), {"data": config.Data(rollouts="rows.jsonl")}, ("old",), None),
+    ((config.Term(clip="none"),), {"data": config.Data(rollouts="x")}, (), []),
+  ],
+)
+def test_what_a_step_scores_beside_its_updates_is_told(terms, how, asked, told):
+  cfg = config.Train(phases=(config.Phase("p", terms),), **how)
+  assert config.passes(cfg, cfg.phases[0]) == asked
+  if told is not None:
+    assert plan.scored(cfg) == told
+
+
 @tpu
 @pytest.mark.slow
 @pytest.mark.parametrize("topology, chip", [("v5e:2x2", "v5e"), ("v5p:2x2x1", "v5p")])
@@ -154,6 +297,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
     "reshard", "prefill", "admit", "decode", "evaluate", "score",
     "update nsr-prerl", "update grpo",
   ]  # fmt: skip
+  assert found["passes"] == {"nsr-prerl": [], "grpo": []}
   by_name = {program["name"]: program for program in found["programs"]}
   for name, one in by_name.items():
     assert one["fits"] and 0 < one["argument_bytes"] <= one["peak_bytes"], name
@@ -167,6 +311,18 @@ def test_every_program_of_a_run_compiles_for_a_pod(
   times = [path.stat().st_mtime_ns for path in kept]
   cli.main(argv)
   assert [path.stat().st_mtime_ns for path in kept] == times, "compiled again"
+  cli.main([*argv, "--lengths", "mean=40,p95=80,max=96"])
+  told = json.loads((tmp_path / "out.json").read_text())
+  step, programs = told["step"], {one["name"]: one for one in told["programs"]}
+  parts = ("reshard", "prefill", "admit", "decode", "move", "update")
+  seconds = [step[f"{name}_seconds_bound"] for name in parts]
+  assert step["seconds_bound"] == pytest.approx(sum(seconds)) and min(seconds) >= 0
+  most = max(one["seconds_bound"] for name, one in programs.items() if "decode" in name)
+  each = step["decode_seconds_bound"] / step["decode_turns"]
+  weights = step["decode_bytes_least"] / step["decode_turns"] / 2
+  assert 95 <= step["decode_turns"] and 0 < each <= most
+  assert weights < step["decode_bytes"] / step["decode_turns"]
+  assert 0 < step["update_seconds_bound"] < programs["update grpo"]["seconds_bound"]
 
 
 @tpu

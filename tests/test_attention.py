@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from pxy import config, testing
-from pxy.model import attention, decoder
+from pxy.model import attention, decoder, ragged
+from pxy.model import cache as kv
 from pxy.parallel import mesh as mesh_lib
 
 import reference_decoder
@@ -178,10 +179,9 @@ def test_what_a_gpu_decodes_from_its_whole_cache_is_cached(heads, kv_heads):
   row_B = np.arange(rows)
   for layer in range(layers):
     k_BSKH, v_BSKH = k_LBSKH[layer], v_LBSKH[layer]
-    want_BNH = attention.cached(
-      q_BNH, k_BSKH[row_B, length_B], v_BSKH[row_B, length_B],
-      k_BSKH.transpose(0, 2, 3, 1), v_BSKH.swapaxes(1, 2), length_B, scale=0.3,
-    )  # fmt: skip
+    cache = kv.of(k_LBSKH, v_LBSKH, jnp.asarray(length_B))
+    new = k_BSKH[row_B, length_B], v_BSKH[row_B, length_B]
+    want_BNH = attention.cached(q_BNH, *new, cache, layer, scale=0.3)
     out_BNH = attention.held(
       q_BNH, k_LBSKH, v_LBSKH, layer, jnp.asarray(length_B + 1), scale=0.3, how="xla"
     )
@@ -198,6 +198,134 @@ def test_only_one_gpu_that_can_holds(monkeypatch):
   assert not attention.holds(arch, "bfloat16", mesh_lib.make(config.Mesh()))
   for flags in ({"window": 5}, {"attn_softcap": 2.0}, {"head_dim": 256}):
     assert not attention.holds(testing.arch(**flags), "bfloat16", None), flags
+
+
+LENGTHS = np.array([0, 1, 15, 16, 17, 40, 32, 48])  # 40: all there is room for
+ROWS = {
+  "groups": {"heads": 6, "softcap": 2.0},
+  "bfloat16": {"heads": 2, "dtype": "bfloat16"},
+  "window, on a mesh": {"window": 18, "split": True},
+  "itself alone, of two windows": {"windows": (1, None), "window": 1},
+  "the other of two": {"windows": (1, None)},
+}
+
+
+def held_rows(heads=4, dtype="float32", lengths=LENGTHS, room=40, seed=0):
+  """Queries, keys and values of a token, and a cache of three layers."""
+  rng = np.random.default_rng(seed)
+  kv_heads, width, rows = 2, 8, len(lengths)
+
+  def made(*shape):
+    return jnp.asarray(rng.standard_normal(shape), dtype)
+
+  new = (made(rows, n, width) for n in (heads, kv_heads, kv_heads))
+  k, v = (made(3, rows, kv_heads, *tail) for tail in ((width, room), (room, width)))
+  return *new, kv.Cache(k, v, jnp.asarray(lengths))
+
+
+@functools.partial(jax.jit, static_argnames=(*STATIC[:3], "mesh", "kernel"))
+def run_rows(
+  q, k, v, cache, *,
+  window=None, windows=None, softcap=None, mesh=None, kernel="ragged",
+):  # fmt: skip
+  plan = attention.planned(cache, windows or (window,), mesh, kernel)
+  if windows:
+    window = jnp.int32(window or FAR)
+  return attention.cached(
+    q, k, v, cache, 1, scale=0.3, softcap=softcap, window=window, plan=plan, mesh=mesh
+  )
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+  monkeypatch.setattr(ragged, "_MOST", 16)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_a_tpu_reads_of_rows_gives_what_all_of_them_do(small_blocks, name):
+  """Interpreted; what lies behind a row's last token is no number."""
+  flags = dict(ROWS[name])
+  split, dtype = flags.pop("split", False), flags.get("dtype", "float32")
+  made = {key: flags.pop(key) for key in ("heads", "dtype") if key in flags}
+  *token, cache = held_rows(**made)
+  want_BNH = run_rows(*token, cache, kernel="xla", **flags)
+  if split:
+    flags["mesh"] = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
+  behind_BS = np.arange(40) >= LENGTHS[:, None]
+  dirty = kv.Cache(
+    jnp.where(behind_BS[None, :, None, None], np.nan, cache.k_LBKHS),
+    jnp.where(behind_BS[None, :, None, :, None], np.nan, cache.v_LBKSH),
+    cache.length_B,
+  )
+  out_BNH = run_rows(*token, dirty, **flags)
+  assert out_BNH.dtype == dtype
+  near = 2e-2 if dtype == "bfloat16" else 1e-5
+  got, want = (np.asarray(x, np.float32) for x in (out_BNH, want_BNH))
+  np.testing.assert_allclose(got, want, atol=near, rtol=near)
+
+
+def test_what_a_row_gives_is_its_own_to_the_bit(small_blocks):
+  """Among other rows, in another place, on a mesh."""
+  *token, cache = held_rows()
+  first = np.asarray(run_rows(*token, cache))
+  order = np.array([5, 2, 7, 0, 1, 3, 6, 4])
+  moved = kv.Cache(cache.k_LBKHS[:, order], cache.v_LBKSH[:, order], LENGTHS[order])
+  token = [x[order] for x in token]
+  short = kv.Cache(moved.k_LBKHS, moved.v_LBKSH, jnp.asarray([40, *[1] * 7]))
+  np.testing.assert_array_equal(run_rows(*token, moved), first[order])
+  np.testing.assert_array_equal(run_rows(*token, short)[0], first[order][0])
+  mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
+  np.testing.assert_array_equal(run_rows(*token, moved, mesh=mesh), first[order])
+
+
+@pytest.mark.parametrize("window", [1, 7, 16, FAR])
+def test_steps_are_the_blocks_that_hold_what_rows_see(window):
+  size, room = 16, 40
+  found = ragged.steps(jnp.asarray(LENGTHS), window, size, room)
+  want = [
+    (b, i)
+    for b, length in enumerate(LENGTHS)
+    for i in range(3)
+    if any(
+      length - s < window for s in range(i * size, min(length, room, (i + 1) * size))
+    )
+  ]
+  count, pairs = (
+    int(found.count_1[0]),
+    list(zip(found.row_I, found.block_I, strict=True)),
+  )
+  assert [(int(b), int(i)) for b, i in pairs[:count]] == (want or pairs[:1])
+  assert len(pairs) == 3 * len(LENGTHS), "as long as can be"
+
+
+def test_a_step_reads_as_much_as_hides_it_and_fits_the_core():
+  for heads, size in ((1, 512), (2, 256), (8, 128), (32, 128)):
+    assert ragged.block(heads, 128, "bfloat16", 9216) == size, heads
+    assert ragged.fits(heads, 128, "bfloat16"), heads
+  assert ragged.block(1, 128, "bfloat16", 96) == 96, "no more than there is room for"
+  assert not ragged.fits(64, 256, "float32")
+
+
+def test_a_tpu_whose_kernel_cannot_says_so_once(monkeypatch, capsys):
+  monkeypatch.setattr(attention.mesh_lib, "platform", lambda mesh: "tpu")
+  wide, fine = testing.arch(kv_heads=64, heads=64, head_dim=256), testing.arch()
+  for _ in range(2):
+    assert not attention.fills(wide, "float32", None)
+  told = capsys.readouterr().err
+  assert told.count("\n") == 1 and "64 key-value heads of 256 in float32" in told
+  assert attention.fills(fine, "bfloat16", None) and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("window", "want"), [(None, [0, 16, 32, 40]), (3, [0, 16, 16, 16])]
+)
+def test_what_is_read_is_counted_by_blocks(monkeypatch, small_blocks, window, want):
+  arch, length_B = testing.arch(window=window), np.array([0, 2, 18, 40])
+  np.testing.assert_array_equal(attention.read(arch, length_B, 40, "float32", None), 40)
+  monkeypatch.setattr(attention.mesh_lib, "platform", lambda mesh: "tpu")
+  np.testing.assert_array_equal(
+    attention.read(arch, length_B, 40, "float32", None), want
+  )
 
 
 GEMMA = testing.arch(
@@ -261,6 +389,31 @@ def tpus():
     }.items():
       patch.setenv(name, value)
     yield topologies.get_topology_desc("v5e:2x2", "tpu").devices
+
+
+@pytest.mark.slow
+def test_the_tpu_compiler_decodes_without_a_copy_of_the_cache(tpus):
+  dtype = "bfloat16"
+  arch = testing.arch(
+    d_model=128, head_dim=128, layers=5, window=200, local_pattern=(True, False)
+  )
+  mesh = mesh_lib.make(config.Mesh(data=1, fsdp=2, tensor=2), tpus)
+  params = decoder.abstract(arch)
+  rules = mesh_lib.shardings(mesh, decoder.axes(arch), params, mesh_lib.SAMPLE)
+  cache = jax.eval_shape(lambda: kv.empty(arch, 8, 1152, dtype))
+  inputs = mesh_lib.at(params, rules), mesh_lib.at(cache, kv.placed(cache, mesh))
+  token_B = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=mesh_lib.rows(mesh))
+
+  @functools.partial(jax.jit, donate_argnums=1)
+  def decode(params, cache, token_B):
+    return decoder.decode(arch, params, token_B, cache, dtype=dtype, mesh=mesh)
+
+  compiled = decode.lower(*inputs, token_B).compile()
+  text, each = compiled.as_text(), mesh_lib.device_bytes(inputs[1])
+  assert f"%{ragged.NAME}" in text, "no kernel"
+  assert compiled.memory_analysis().temp_size_in_bytes < each / 4, "a copy of the cache"
+  copied = re.findall(r"= \w+\[[\d,]*1152[\d,]*\]\S* (?:copy|transpose)\(", text)
+  assert not copied, copied
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import gpu, run
+from benchmarks import gpu, growth, run
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 
@@ -70,3 +70,49 @@ def test_a_token_reads_the_weights_and_what_its_row_holds():
 def test_the_gpus_model_has_the_size_of_qwen3():
   arch = arch_lib.Arch(**gpu.SIZES["qwen3-0.6b"].arch)
   assert decoder.size(arch) == 596_049_920
+
+
+def test_every_cell_of_the_growth_table_is_measured():
+  rows = growth.measure(growth.SIZES["test"], rounds=3)
+  assert [(x["part"], x["slots"], x["across"]) for x in rows] == [
+    ("decode", 16, 32), ("engine", 16, 1), ("engine", 16, 16)
+  ]  # fmt: skip
+  for row in rows:
+    assert row["tokens_per_second"] == 64 / np.median(row["rounds"]) > 0
+  assert growth.table(rows).count("| 16 slots |") == 2
+
+
+@pytest.mark.parametrize("slots", [1, 16, 64])
+def test_growths_groups_are_of_the_same_prompts_and_as_many_responses(slots):
+  size = growth.SIZES["test"]
+  one, many = (
+    [tuple(ids) for ids in growth.prompts(size, growth.Cell("engine", slots, group))]
+    for group in growth.GROUPS
+  )
+  assert len(one) == 16 * len(many) == growth.responses(slots)
+  assert one == [ids for ids in many for _ in range(16)]
+
+
+def test_growth_leaves_out_what_is_too_large_and_says_what_is_over_the_first():
+  size = dataclasses.replace(growth.SIZES["small"], slots=(8, 512), live=(64, 1024))
+  token = 2 * 4 * size.arch.layers * size.arch.kv_heads * size.arch.head_dim
+  kept = growth.cells(size, 512 * 100 * token)
+  assert [(x.part, x.slots, x.across) for x in kept] == [
+    ("decode", 8, 64), ("decode", 8, 1024), ("decode", 512, 64),
+    ("engine", 8, 1), ("engine", 8, 16), ("engine", 512, 1), ("engine", 512, 16),
+  ]  # fmt: skip
+  rates = {
+    ("decode", 8, 64): 1000.0,
+    ("decode", 8, 1024): 250,
+    ("decode", 512, 64): 4e4,
+  }
+  rows = [
+    {"part": p, "slots": s, "across": a, "tokens_per_second": rate}
+    for (p, s, a), rate in rates.items()
+  ]
+  assert growth.table(rows).splitlines() == [
+    "| decode, tokens/s | 64 live | 1,024 live |",
+    "|---|---|---|",
+    "| 8 slots | 1,000 (1.00) | 250 (0.25) |",
+    "| 512 slots | 40,000 (40.00) |  |",
+  ]

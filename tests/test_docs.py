@@ -13,7 +13,7 @@ import conftest
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-_DOCS = ("architecture", "data", "measures", "own_models", "samples")
+_DOCS = ("architecture", "data", "doctor", "gates", "measures", "own_models", "samples")
 PAGES = (
   "README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in _DOCS)
 )  # fmt: skip

@@ -14,7 +14,7 @@ from pxy.parallel import mesh as mesh_lib
 from pxy.rl import logprob
 from pxy.safety import interrupt
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import step
+from pxy.sampling import schedule, step
 
 ARCH = arch_lib.Arch(
   vocab_size=40,
@@ -71,7 +71,7 @@ def usual(params):
 
 @pytest.fixture
 def short_stretch(monkeypatch):
-  monkeypatch.setattr(engine_lib, "STRETCH", 5)
+  monkeypatch.setattr(schedule, "STRETCH", 5)
 
 
 @pytest.mark.parametrize("slots", [1, 16])
@@ -97,18 +97,26 @@ def test_many_responses_grow_and_shrink_the_slots(params, short_stretch):
   assert 0 <= stats.idle < 0.6, f"idle share {stats.idle}"
 
 
+@pytest.mark.parametrize(
+  "how", ["holds", pytest.param("_ragged", marks=pytest.mark.slow)]
+)
 def test_a_cache_that_is_read_by_rows_draws_the_same_with_one_program(
-  params, usual, monkeypatch
+  params, usual, monkeypatch, how
 ):
-  """What one GPU does, with XLA in the place of cuDNN."""
-  monkeypatch.setattr(attention, "holds", lambda *_, **__: True)
+  """What one GPU does, with XLA in the place of cuDNN, and TPUs, interpreted."""
+  monkeypatch.setattr(attention, how, lambda *_, **__: True)
+  mesh = None
+  if how == "_ragged":
+    mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2))
+    axes = decoder.axes(ARCH)
+    params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
   lives, decode = set(), step.decode
   monkeypatch.setattr(
     step, "decode", lambda *a, **k: lives.add(k["live"]) or decode(*a, **k)
   )
   jax.clear_caches()  # of programs that were traced for this CPU
   try:
-    same(usual, sample(params)[0], "turned against usual")
+    same(usual, sample(params, mesh=mesh)[0], "by rows against usual")
   finally:
     jax.clear_caches()
   assert len(lives) == 1, f"a program for each of {lives}"

@@ -273,11 +273,7 @@ def test_the_columns_of_a_file_of_ones_own_reach_the_prompt_and_the_grader():
     task=str(OWN), template="plain", max_prompt_tokens=999, grader="short"
   )
   found = prompts.load(cfg, TOK).prompts
-  assert [p.columns.get("cue") for p in found[3:]] == [
-    "agrees",
-    "contradicts",
-    "ambiguous",
-  ]
+  assert [p.columns.get("cue") for p in found] == [None] * 3 + ["Paul"] * 3
   assert [p.columns.get("answerable", True) for p in found] == [
     True, True, False, True, True, False,
   ]  # fmt: skip

@@ -79,6 +79,8 @@ def test_a_step_reads_prompts_once_and_trains_on_what_is_scored(monkeypatch):
   given = 3 * 3 + 7 - 3, flops.causal(ARCH, [6, 3, 4]), 7
   trained = flops.train(ARCH, *given) + flops.forward(ARCH, *given)
   assert found == {"perf/model_tflops": (drawn + trained) / 1e12}
+  found = numbers_lib.of_flops(ARCH, rollouts, [made], **step, drawn=False)
+  assert found == {"perf/model_tflops": trained / 1e12}, "stored: none was drawn"
   kind = jax.devices()[0].device_kind
   monkeypatch.setitem(flops.PEAKS, kind, 1e9)  # of each of the devices
   found = numbers_lib.of_flops(ARCH, rollouts, [made], **step)

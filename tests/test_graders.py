@@ -20,7 +20,7 @@ from pyarrow import parquet
 from pxy import config
 from pxy.commands import data as check
 from pxy.data import rows
-from pxy.rewards import answer, equal, exact, gym, known, pool, tasks, value
+from pxy.rewards import answer, equal, exact, gym, known, numeric, pool, tasks, value
 
 import answers
 
@@ -46,9 +46,10 @@ def grade(graders, cases):
   """(case, outcome) of each, the answers as a row of a file would give them."""
   futures = [
     graders[case["task"]].submit(
-      tasks.Item(case["response"], rows.answer_of({"answer": case["answer"]}, "", True))
+      tasks.Item(case["response"], rows.answers_of(row, "", True)[0])
     )
     for case in cases
+    for row in [{"answer": case["answer"]}]
   ]  # fmt: skip
   return [(c, f.result(300)) for c, f in zip(cases, futures, strict=True)]
 
@@ -114,6 +115,26 @@ def test_the_table_of_what_is_equal_is_true(graders):
     for (rule, a, b, wanted), future in zip(pairs, futures, strict=True):
       found = future.result(30)
       assert found.score == wanted, f"docs/graders.md, {rule!r}: {a} and {b}: {found}"
+
+
+@pytest.mark.parametrize(
+  ("a", "b", "same"),
+  [
+    ("|x+3|", "x+3", False),
+    ("|x^2-9|", "9-x^2", False),
+    ("|x^2-5x+6|", "x^2-5x+6", False),  # differs between 2 and 3 alone
+    (r"\frac{|x-3|}{x-3}", "-1", False),
+    ("|x-4|+|x-6|", "10-2x", False),
+    ("|x-y|", "x-y", False),
+    ("|x-5|", "|5-x|", True),
+    (r"\sqrt{x-3}\sqrt{x+3}", r"\sqrt{x^2-9}", True),  # where both are real
+    (r"\frac{x^2-9}{x-3}", "x+3", True),
+  ],
+)
+def test_a_kink_is_seen_wherever_it_is(a, b, same):
+  for one, other in ((a, b), (b, a)):
+    found = numeric.judge(value.read(one), value.read(other))
+    assert found is same, f"{one} and {other}: points of pxy/rewards/numeric.py"
 
 
 def test_equal_is_reflexive_and_symmetric_on_real_answers():

@@ -33,10 +33,16 @@ def imported(file: pathlib.Path, root: pathlib.Path) -> set[str]:
       names = [f"{node.module}.{alias.name}" for alias in node.names]
     elif isinstance(node, ast.Import):
       names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "imports.later":
+      names = [ast.literal_eval(node.args[0])] if _literal(node.args[0]) else []
     else:
       continue
     found |= {module(name) for name in names if name.split(".")[0] == "pxy"}
   return found - {None}
+
+
+def _literal(node: ast.expr) -> bool:
+  return isinstance(node, ast.Constant)  # an f-string names a library's inside
 
 
 def faults(root: pathlib.Path) -> list[str]:
@@ -89,11 +95,14 @@ def test_a_planted_import_is_seen(tmp_path):
     "rl/view.py": "from pxy.rl import pack\n",
     "rl/pack.py": "import pxy.rl.view\n",
     "odd/one.py": "",
+    "files.py": "from pxy import imports\nloop = imports.later('pxy.loop')\n",
+    "loop.py": "",
   }.items():
     (copy / name).parent.mkdir(parents=True, exist_ok=True)
     (copy / name).write_text(text)
   assert faults(copy) == [
     "fields imports rl/view, which stands below it in pxy.ORDER",
+    "files imports loop, which stands below it in pxy.ORDER",
     "odd/one: 'odd' has no place in pxy.ORDER (pxy/__init__.py)",
     "files import each other: rl/pack -> rl/view -> rl/pack",
   ]
@@ -129,7 +138,7 @@ def test_a_session_knows_nothing_of_what_is_trained():
 
 
 def test_importing_the_loop_leaves_out_what_a_run_needs_late_or_never():
-  slow = "matplotlib grain tensorflow_datasets orbax.checkpoint gguf pyarrow.compute"
+  slow = "matplotlib grain tensorflow_datasets orbax.checkpoint gguf pyarrow tokenizers"
   slow += " jax.experimental.pallas.tpu"
   code = f"import sys, pxy.loop; print(*set({slow.split()}) & sys.modules.keys())"
   done = subprocess.run(

@@ -176,6 +176,18 @@ def test_several_updates_per_batch(tmp_path):
   assert last["actor/ppo_kl"] is not None
 
 
+def test_evaluations_may_have_a_grader_of_their_own(whole, tmp_path):
+  data = dataclasses.replace(SMALL.data, grader="form")
+  cfg = dataclasses.replace(SMALL, data=data, steps=0)
+  found = []
+  for name in ("", "arithmetic"):
+    asked = dataclasses.replace(cfg.eval, grader=name)
+    loop.train(dataclasses.replace(cfg, eval=asked), tmp_path / (name or "form"))
+    found.append(log_lib.metrics(tmp_path / (name or "form"))[0]["eval"])
+  right = log_lib.metrics(whole[0])[0]["eval"]
+  assert found[1]["avg@4"] == right["avg@4"] != found[0]["avg@4"]
+
+
 @pytest.mark.parametrize(
   "context", [name for name in context_lib.CONTEXTS if name != "start"]
 )

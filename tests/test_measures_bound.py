@@ -147,6 +147,29 @@ def test_a_base_against_itself_reads_as_much_as_its_null():
   assert nscr.null == (0, 0, 0) and nscr.low < 0 < nscr.high
 
 
+def test_a_problem_without_grades_does_not_hide_that_curves_cross():
+  rng = np.random.default_rng(0)
+  ids = [f"p{i:02}" for i in range(60)]
+  new_PR = np.repeat((rng.random(60) < 0.5)[:, None], 64, 1).astype(float)
+  base_PR = (rng.random((60, 64)) < 0.2).astype(float)
+  whole = bound.crossing(ids, new_PR, base_PR)["bound/crosses"].value
+  assert whole > 0.9
+  for grades in (0, 7):
+    few_PR = base_PR.copy()
+    few_PR[3, grades:] = np.nan
+    found = bound.crossing(ids, new_PR, few_PR)["bound/crosses"]
+    assert found.value > 0.9 and found.n == 59, f"{grades} grades of one problem"
+  few = bound.crossing(ids, new_PR[:, :4], base_PR[:, :4])
+  assert few == {}, "4 responses have no curve, and 0 would pass a gate"
+
+
+def test_chance_leaves_out_a_problem_that_is_alone_of_its_kind():
+  answer_PR, gold_P = np.array([[1, 1], [2, 2], [3, 3]]), np.array([1, 2, 3])
+  chance = bound.shuffle(answer_PR, gold_P, ["a", "a", "b"])
+  right_PR = chance(np.random.default_rng(0))
+  assert np.isnan(right_PR[2]).all() and not right_PR[:2].any()
+
+
 def test_crossing():
   # The new model: surer where it can, and blind elsewhere.
   P, n = 200, 64

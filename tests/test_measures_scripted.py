@@ -107,14 +107,8 @@ def test_how_calibrated_it_is():
   ece = estimate.measure(found["calibration/ece_sure"])
   assert ece.low > ece.null[2] and ece.value == pytest.approx(by, abs=0.08)
   # P(y|x) knows which answers are right; P(y) does not.
-  tokens_PR = RNG.integers(1, 9, (P, R))
-  knows, blind = ranking.perplexity(
-    ids,
-    tokens_PR * np.log(belief_PR),
-    -tokens_PR * RNG.random((P, R)),
-    tokens_PR,
-    correct_PR,
-  )
+  knows = ranking.auroc(ids, "prompt", np.log(belief_PR), correct_PR)
+  blind = ranking.auroc(ids, "start", -RNG.random((P, R)), correct_PR)
   holds(blind, 0.5)
   found = estimate.measure(knows)
   assert found.low > 0.7 > found.null[2]

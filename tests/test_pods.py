@@ -93,6 +93,7 @@ def queue(fake):
 
 
 UP = ["up", *given(*QUEUE, "--type=v5litepod-64", "--nfs=10.0.0.2:/pxy"), "--spot"]
+IN_BUCKET = ["up", *given(*QUEUE, "--type=v6e-16", "--bucket=gs://bucket/runs/")]
 
 
 def test_a_preempted_pod_is_asked_for_again_and_goes_on(queue):
@@ -127,6 +128,14 @@ def test_a_preempted_pod_is_asked_for_again_and_goes_on(queue):
     *["create", *setup, "start", "status", "status"],
     *["delete", "create", *setup, "start", "status", "status", "delete"],
   ]
+
+
+def test_a_run_in_a_bucket_mounts_nothing(queue):
+  tmp = queue(["ACTIVE"], ["finished"])
+  launch("queued_resource.sh", tmp, *IN_BUCKET, *TRAIN)
+  asked = [c.partition("host.sh ")[2] for c in calls(tmp) if "host.sh" in c]
+  assert [one.split()[0] for one in asked] == ["setup", "start", "status"]
+  assert asked[1].startswith("start gs://bucket/runs/pod experiments/grpo.py")
 
 
 def test_a_run_that_fails_starts_again_on_the_same_pod(queue):
@@ -222,6 +231,9 @@ def test_a_dry_run_prints_each_command_and_runs_none(fake, script, arguments, le
   [
     (["up", "--name", "pod"], "--zone: name the zone"),
     (["up", *given(*QUEUE)], "--type: name the accelerator"),
+    ([*IN_BUCKET[:-2], *TRAIN], "--bucket: name where runs go"),
+    ([*IN_BUCKET, "--nfs", "a:/b", *TRAIN], "--bucket, --nfs: name one of the two"),
+    ([*IN_BUCKET[:-1], "s3://b", *TRAIN], "--bucket s3://b: gs://BUCKET/FOLDER"),
     ([*UP[:-1]], "name an experiment after --"),
     (["up", "--nmae", "pod"], "unknown option --nmae"),
     (["up", "--name"], "--name needs a value"),
@@ -281,6 +293,18 @@ def test_a_host_tells_how_its_run_ended(tmp_path, pxy, said):
   if said == "finished":
     text = (tmp_path / "out" / "summary.json").read_text()
     assert text == "auto train experiments/grpo.py --resume auto --out out\n"
+
+
+@pytest.mark.parametrize("said", ["finished", "stopped"])
+def test_a_host_finds_the_summary_of_a_run_in_a_bucket(tmp_path, monkeypatch, said):
+  monkeypatch.setenv("PXY_CACHE", str(tmp_path / "cache"))
+  summary = tmp_path / "cache/buckets/1a/run/pod/summary.json"
+  summary.parent.mkdir(parents=True)
+  summary.touch()
+  os.utime(summary, (0, 0))  # of the attempt before
+  host = Host(tmp_path, f"sleep 0.1; touch {summary if said == 'finished' else 'x'}")
+  host("start", "gs://bucket/runs/pod", "experiments/grpo.py")
+  assert host.until_it_ends() == said
 
 
 def test_a_host_lets_its_run_save_before_it_ends(tmp_path):

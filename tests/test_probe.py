@@ -18,6 +18,7 @@ from pxy.measures import estimate
 from pxy.weights import load
 
 R = 8
+OWN = pathlib.Path(__file__).parent / "data" / "own_facts.jsonl"
 
 
 def stored(problems, answers, **more) -> store.Stored:
@@ -126,6 +127,20 @@ def test_a_cue_that_is_followed():
   assert found["bias/follows"] == pytest.approx(0.75)
 
 
+def test_the_cues_of_the_file_that_the_docs_show():
+  """Right where the nurse is no pilot; else Paul in six of eight, or four of six."""
+  rows = [json.loads(line) for line in OWN.read_text("utf-8").splitlines()]
+  cued = [row for row in rows if "cue" in row]
+  assert [row["cue"] == row["answer"] for row in cued] == [True, False, False]
+  answers = [
+    ["Paul"] * 8, ["Paul"] * 6 + ["Lena"] * 2, ["Paul"] * 4 + ["Lena"] * 2 + [None] * 2,
+  ]  # fmt: skip
+  found = values(stored(cued, answers), "bias")
+  assert found["bias/cue"] == pytest.approx(1 - 2 / 16)
+  assert found["bias/follows"] == pytest.approx(10 / 14)
+  assert found["bias/s_amb"] == pytest.approx((4 - 2) / 8)
+
+
 def test_what_is_answered_over_all_questions():
   """Half of the right answers are a; the model says a three times of four."""
   problems = [{"answer": "a"}] * 8 + [{"answer": "b"}] * 8
@@ -200,11 +215,18 @@ def run(*words) -> None:
   cli.main([str(word) for word in words])
 
 
-def test_probe_of_a_file_and_of_a_model_against_itself(task, tmp_path):
-  words = ["probe", "builtin:tiny", "--task", task, *SMALL.split()]
-  words += ["--save", tmp_path / "s", "--json", tmp_path / "x.json"]
-  run(*words, "--against", "builtin:tiny", "--text", _prose(tmp_path))
-  found = json.loads((tmp_path / "x.json").read_text())
+@pytest.fixture(scope="module")
+def itself(task, tmp_path_factory):
+  """(options, report) of a model that was probed against itself."""
+  folder = tmp_path_factory.mktemp("itself")
+  words = ["builtin:tiny", "--against", "builtin:tiny", "--task", task, *SMALL.split()]
+  words += ["--text", _prose(folder), "--save", folder / "s"]
+  run("probe", *words, "--json", folder / "x.json")
+  return words, json.loads((folder / "x.json").read_text())
+
+
+def test_probe_of_a_file_and_of_a_model_against_itself(itself):
+  _, found = itself
   kinds = {name.partition("/")[0] for name in found["measures"]}
   assert {"robust", "hallucination", "bias", "kept", "diversity"} <= kinds
   assert len(found["measures"]) >= 25
@@ -216,6 +238,42 @@ def test_probe_of_a_file_and_of_a_model_against_itself(task, tmp_path):
     assert one["n"] > 0 and one["method"], (name, one)
   kl = found["measures"]["kept/kl_forward"]["value"]
   assert kl == pytest.approx(0, abs=1e-6), f"KL of a model from itself is {kl}"
+
+
+def test_gates_have_the_numbers_of_the_probe_and_draw_nothing(
+  itself, tmp_path, monkeypatch
+):
+  """A model passes against itself where the margin is 0."""
+  monkeypatch.setattr(
+    "pxy.sampling.engine.Engine.run",
+    lambda *_, **__: pytest.fail("drew again what the store has"),
+  )
+  words, probed = itself
+  (tmp_path / "g.py").write_text(
+    "from pxy.measures.gate import Gate\n"
+    "def gates():\n"
+    "  same = {'at_least': 0.0, 'at_most': 0.0}\n"
+    "  return [\n"
+    "    Gate('robust/worst', at_least=0.0),\n"
+    "    Gate('diversity/token_entropy', **same),\n"
+    "    Gate('diversity/token_entropy', of='value', at_least=0.0),\n"
+    "    Gate('bound/ppl_start_median', **same),\n"
+    "    Gate('bound/nscr', of='value', undecided='passes', **same),\n"
+    "    Gate('kept/nll_start', at_most=0.0),\n"
+    "    Gate('kept/kl_forward', of='value', at_most=1e-6),\n"
+    "  ]\n"
+  )
+  with pytest.raises(SystemExit) as stop:
+    run("gate", *words, tmp_path / "g.py", "--json", tmp_path / "g.json")
+  rows = json.loads((tmp_path / "g.json").read_text())["gates"]
+  by = {(row["measure"], row["of"]): row for row in rows}
+  solved = by.pop(("bound/nscr", "value"))
+  assert solved["verdict"] == "no number", "it has solved something in 8 tokens"
+  assert stop.value.code == 1, "what has no number lets nobody through"
+  for (name, of), row in by.items():
+    assert row["verdict"] == "passes", row["line"]
+    known = probed["measures" if of == "value" else "difference"][name]
+    assert {key: row[key] for key in known} == known, f"{name}: another number"
 
 
 def _prose(folder) -> pathlib.Path:

@@ -30,22 +30,22 @@ def test_alone(monkeypatch):
   np.testing.assert_array_equal(process.get(put)["x"], x_BT)
 
 
-@pytest.mark.slow
-def test_two_processes_move_arrays_and_save_one_checkpoint(tmp_path):
+def save_by_two(folder):
+  """Two processes of process_child.py, which save to `folder`/checkpoints."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
   tests = pathlib.Path(__file__).parent
   children = [
     subprocess.Popen(
-      [sys.executable, tests / "process_child.py", tmp_path],
+      [sys.executable, tests / "process_child.py", folder],
       env=os.environ
       | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "PXY_PROCESSES": "2",
         "PXY_PROCESS": str(i),
-        "PYTHONPATH": str(tests.parent),
+        "PYTHONPATH": f"{tests.parent}:{os.environ.get('PYTHONPATH', '')}",
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
@@ -59,13 +59,22 @@ def test_two_processes_move_arrays_and_save_one_checkpoint(tmp_path):
     for child in children:
       child.kill()
   assert [out.split()[-1:] for out, _ in said] == [["main"], ["other"]], said
-  # Written by two processes on four devices, read by one on eight.
-  assert checkpoint.steps(tmp_path) == [3]
+
+
+def restore_by_one(folder):
+  """Written by two processes on four devices, read by one on eight."""
+  assert checkpoint.steps(folder) == [3]
   values, arrays = process_child.state(mesh_lib.make(config.Mesh()))
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), arrays
   )
-  with checkpoint.Checkpointer(tmp_path, 1, "avg") as checkpoints:
+  with checkpoint.Checkpointer(folder, 1, "avg") as checkpoints:
     found, meta = checkpoints.restore(None, abstract)
   assert meta == {"step": 3}
   jax.tree.map(np.testing.assert_array_equal, found, values)
+
+
+@pytest.mark.slow
+def test_two_processes_move_arrays_and_save_one_checkpoint(tmp_path):
+  save_by_two(tmp_path)
+  restore_by_one(tmp_path / "checkpoints")

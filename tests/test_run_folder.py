@@ -14,7 +14,7 @@ from pxy.run import folder as folder_lib
 from pxy.run import same
 from pxy.run import step as step_lib
 from pxy.show import log as log_lib
-from pxy.train import checkpoint
+from pxy.train import checkpoint, manifest
 
 import worlds
 
@@ -274,7 +274,7 @@ def test_a_run_whose_last_checkpoint_fails_is_not_finished(monkeypatch, run):
   def full(folder):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(checkpoint.manifest, "seal", full)
+  monkeypatch.setattr(manifest, "seal", full)
   (run / "summary.json").unlink()
   with pytest.raises(config.Error, match="step 5 could not be saved"):
     loop.train(MORE, run)

@@ -11,7 +11,7 @@ from pxy import config, testing
 from pxy.run import session as session_lib
 from pxy.safety import interrupt
 from pxy.show import log as log_lib
-from pxy.train import checkpoint
+from pxy.train import checkpoint, manifest
 
 CFG = config.Train(steps=6, save_every=2, eval_every=3, guard=config.Guard(bad_steps=2))
 TREE = {"x": jax.ShapeDtypeStruct((), jnp.float32)}
@@ -126,8 +126,8 @@ def test_a_checkpoint_of_before_goes_on_and_one_of_another_version_is_refused(tm
 
   def rewrite(meta):
     file.write_text(json.dumps(about | {"meta": meta}))
-    (file.parent / checkpoint.manifest.NAME).unlink()
-    checkpoint.manifest.seal(file.parent)
+    (file.parent / manifest.NAME).unlink()
+    manifest.seal(file.parent)
 
   rewrite({"step": 2})  # of pre-training once
   assert run(tmp_path, dataclasses.replace(CFG, steps=2)).place.step == 2

@@ -182,3 +182,15 @@ def test_the_sampler_is_compared_with_the_policy_before_the_first_update():
   assert compared(given, 1.3 * old_BT) == want, "moved weights are no mismatch"
   nothing = dataclasses.replace(made, sampler_BT=np.full_like(old_BT, np.nan))
   assert not np.isfinite(compared(nothing, old_BT)).any(), "not a difference of 0"
+
+
+def test_what_a_score_says_of_padding_is_in_no_number():
+  """A model whose padding attends to nothing gives nan there."""
+  made = jax.tree.map(lambda x: x[0], prepared(GRPO).packed)
+  one_BT = np.where(made.mask_BT, -1.0, np.nan).astype(np.float32)
+
+  def score(logp_BT, packed):
+    return logp_BT, -logp_BT
+
+  value, (found, _) = objective.loss(score, one_BT, made, (GRPO,))
+  assert np.isfinite(value) and metrics.values(found)["actor/entropy"] == 1

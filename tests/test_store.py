@@ -201,11 +201,26 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path):
   assert contents(folder) == contents(once)
 
 
-def test_two_processes_do_not_write_one_store(whole):
-  name, of = whole.path.stem, whole.about["of"]
-  with store.Writer(whole.path.parent, name, of):
-    with pytest.raises(config.Error, match="another process works on these samples"):
-      store.Writer(whole.path.parent, name, of).__enter__()
+WAITS = """
+import sys
+from pxy.evaluate import store
+with store.Writer(sys.argv[1], sys.argv[2], {}) as writer:
+  print(sorted(writer.folder.glob("*.parts")))
+  writer.begin("m", None, [])
+"""
+
+
+def test_a_second_process_waits_for_the_first(tmp_path):
+  with store.Writer(tmp_path, "s", {}):
+    second = subprocess.Popen(
+      [sys.executable, "-c", WAITS, tmp_path, "s"], stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = next(line for line in second.stderr if "another process" in line)
+    assert said.endswith("works on these samples; waiting for it\n")
+    assert second.poll() is None
+  out, _ = second.communicate(timeout=120)
+  assert second.returncode == 0 and "s.parts" in out, "the folder was not made anew"
 
 
 # What is in it.

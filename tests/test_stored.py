@@ -88,6 +88,8 @@ def test_what_the_policy_drew_gives_the_update_of_the_ordinary_run(drawn, tmp_pa
     np.testing.assert_allclose(found[name], want[name], rtol=2e-4, err_msg=name)
   assert found["training/rollout_probs_diff_max"] < 1e-4
   assert found["timing_s/old_log_prob"] > 0, "scored under the weights of the start"
+  assert "rollout/idle" in want
+  assert "rollout/idle" not in found, "nothing was drawn, so no slot was idle or busy"
   assert (tmp_path / "run" / "summary.json").is_file()
 
 

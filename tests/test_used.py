@@ -194,6 +194,10 @@ def test_rows_that_are_made_are_digested_as_they_came_out(world):
   found = of("1", "2", "3")
   assert [one["path"] for one in found["data"]["files"]] == ["rows.jsonl"]
   assert found["grader"]["names"] == ["arithmetic", "boxed", "short"]
+  of_form = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, grader="form"))
+  assert used._graders(used._judges(of_form), ["MATH"])["names"] == ["form"]
+  asked = dataclasses.replace(of_form, eval=config.Eval(grader="auto"))
+  assert used._graders(used._judges(asked), ["MATH"])["names"] == ["form", "math"]
   assert found["data"]["rows"]["count"] == 3
   assert of("1", "2", "3") == found
   other = of("1", "2", "4")

@@ -3,7 +3,8 @@
 #
 #   host.sh setup                environment from requirements.lock, and libtpu
 #   host.sh mount SERVER:/PATH   the shared folder (NFS), at /mnt/pxy
-#   host.sh start OUT ARGS...    pxy train ARGS --out OUT in the background
+#   host.sh start OUT ARGS...    pxy train ARGS --out OUT in the background; OUT may be
+#                                gs://BUCKET/FOLDER
 #   host.sh status               running | finished | stopped | failed CODE | none
 #   host.sh stop SECONDS         SIGTERM: saves a checkpoint and ends, or is killed
 #
@@ -34,6 +35,16 @@ mount_nfs() {
   root mount -t nfs "$1" /mnt/pxy
 }
 
+# Whether the run wrote its summary since the start; of a bucket, in its mirror.
+finished() {
+  if [[ $1 == gs://* ]]; then
+    [[ -n $(find "${PXY_CACHE:-$HOME/.cache/pxy}/buckets" -newer run.start \
+      -path '*/run/*/summary.json' -print -quit 2> /dev/null) ]]
+  else
+    [[ $1/summary.json -nt run.start ]]
+  fi
+}
+
 start() {
   local out=$1 code=0
   shift
@@ -45,7 +56,7 @@ start() {
     PXY_PROCESSES=auto .venv/bin/pxy train "$@" --out "$out" &
     echo $! > run.pid
     wait $! || code=$?
-    if [[ $code == 0 && ! $out/summary.json -nt run.start ]]; then code=stopped; fi
+    if [[ $code == 0 ]] && ! finished "$out"; then code=stopped; fi
     echo "$code" > run.code
   ) < /dev/null >> run.log 2>&1 &
   echo $! > run.shell

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # pxy train on a Cloud TPU pod: a queued resource, with all its hosts.
 #
-#   queued_resource.sh up   --name N --zone Z --type T --nfs SERVER:/PATH [OPTIONS] \
+#   queued_resource.sh up   --name N --zone Z --type T --bucket gs://B/PATH [OPTIONS] \
 #                           -- experiments/qwen3_4b_math.py [OPTIONS OF pxy train]
 #   queued_resource.sh stop --name N --zone Z [--project P] [--grace S]
 #
-#   --name     of the resource, its node, and the run's folder below the share
+#   --name     of the resource, its node, and the run's folder in bucket or share
 #   --type     accelerator type: v5litepod-64, v5p-32, v6e-16, v4-32
-#   --nfs      the folder that all hosts share (Filestore, or another NFS server):
-#              checkpoints are published by a rename, which object stores do not have
+#   --bucket   gs://BUCKET/FOLDER that runs are below; the TPU's service account needs
+#              the role storage.objectAdmin on it
+#   --nfs      or, in its place, SERVER:/PATH of a folder that all hosts share
+#              (Filestore, or another NFS server)
 #   --runtime  runtime version; default: that of the type
 #   --project  default: gcloud's
 #   --spot     may be preempted
@@ -32,13 +34,14 @@ usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; }
 action=${1-}
 [[ $action == up || $action == stop ]] || { usage >&2; exit 2; }
 shift
-name='' zone='' type='' nfs='' runtime='' project='' spot='' dry=''
+name='' zone='' type='' bucket='' nfs='' runtime='' project='' spot='' dry=''
 grace=120 restarts=10 train=()
 while (($#)); do
   case $1 in
     --spot) spot=1 ;;
     --dry-run) dry=1 ;;
-    --name | --zone | --type | --nfs | --runtime | --project | --grace | --restarts)
+    --name | --zone | --type | --bucket | --nfs | --runtime | --project | --grace | \
+      --restarts)
       (($# > 1)) || die "$1 needs a value"
       printf -v "${1#--}" %s "$2"
       shift
@@ -103,12 +106,12 @@ setup() {
     "${where[@]}" --worker=all || return
   run gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all \
     --command='tar -xzf pxy.tar.gz' || return
-  on all mount "$nfs" || return
+  if [[ -n $nfs ]]; then on all mount "$nfs" || return; fi
   on all setup
 }
 
 start() {
-  on all start "/mnt/pxy/$name" "${train[@]}" --resume auto --save.grace "$grace"
+  on all start "${bucket:-/mnt/pxy}/$name" "${train[@]}" --resume auto --save.grace "$grace"
 }
 
 # Watches a started run; sets `end` to finished, or to why it is not running.
@@ -127,7 +130,10 @@ watch() {
 
 up() {
   [[ -n $type ]] || die "--type: name the accelerator, such as v5litepod-64"
-  [[ -n $nfs ]] || die "--nfs: name the shared folder, SERVER:/PATH"
+  [[ -n $bucket || -n $nfs ]] || die "--bucket: name where runs go, gs://BUCKET/FOLDER"
+  [[ -z $bucket || -z $nfs ]] || die "--bucket, --nfs: name one of the two"
+  [[ -z $bucket || $bucket == gs://?* ]] || die "--bucket $bucket: gs://BUCKET/FOLDER"
+  bucket=${bucket%/}
   ((${#train[@]})) || die "name an experiment after --"
   if [[ -z $runtime ]]; then
     case $type in

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # pxy train on a TPU slice of a GKE cluster, through xpk (pip install xpk).
 #
-#   xpk.sh up   --name N --cluster C --type T --folder /MOUNT [OPTIONS] \
+#   xpk.sh up   --name N --cluster C --type T --folder gs://B/PATH [OPTIONS] \
 #               -- experiments/qwen3_4b_math.py [OPTIONS OF pxy train]
 #   xpk.sh stop --name N --cluster C [--project P] [--zone Z]
 #
 #   --name     of the workload, and of the run's folder below --folder
 #   --type     of the slice, as xpk names it: v5litepod-64, v5p-32, v6e-16
-#   --folder   where the cluster mounts a shared file system into each workload (xpk
-#              storage, Filestore, auto-mount): checkpoints are published by a rename,
-#              which object stores do not have
+#   --folder   gs://BUCKET/FOLDER, where the workload's service account has the role
+#              storage.objectAdmin; or /MOUNT, where the cluster mounts a shared file
+#              system into each workload (xpk storage, Filestore, auto-mount)
 #   --image    with Python >= 3.11 and make; default python:3.12
 #   --project, --zone   default: gcloud's
 #   --grace    seconds from SIGTERM to the end, the checkpoint saved; default 120
@@ -73,7 +73,7 @@ create() {
   # exec: SIGTERM has to reach pxy itself.
   local command='PYTHON=python3 bash experiments/pods/host.sh setup &&'
   command+=" exec .venv/bin/pxy train$(printf ' %q' "${train[@]}" --out \
-    "$folder/$name" --resume auto --save.grace "$grace")"
+    "${folder%/}/$name" --resume auto --save.grace "$grace")"
   run xpk workload create "--workload=$name" "${where[@]}" "--tpu-type=$type" \
     --num-slices=1 "--base-docker-image=$image" "--script-dir=$tmp/pxy" \
     --max-restarts=50 --restart-on-user-code-failure \
@@ -87,7 +87,8 @@ delete() {
 
 up() {
   [[ -n $type ]] || die "--type: name the slice, such as v5litepod-64"
-  [[ $folder == /* ]] || die "--folder: name the path that the file system is mounted at"
+  [[ $folder == /* || $folder == gs://?* ]] || \
+    die "--folder: gs://BUCKET/FOLDER, or the path that a file system is mounted at"
   ((${#train[@]})) || die "name an experiment after --"
   local code
   checkout

@@ -44,12 +44,13 @@ CHIPS = {
 }
 
 _TOPOLOGY = re.compile(r"(\w+):(\d+x\d+(?:x\d+)?)", re.ASCII)
-_ENVIRONMENT = {
+DESCRIBED = {
   "TPU_SKIP_MDS_QUERY": "1",  # asks no metadata server what machine this is
   "TPU_WORKER_HOSTNAMES": "localhost",
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any that it knows, or it warns
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # compiles beside a process that does the same
 }
+"""What describe sets; a child sees it, and it says nothing of the machine."""
 
 
 def chip(topology: str) -> tuple[str, Chip]:
@@ -63,14 +64,19 @@ def chip(topology: str) -> tuple[str, Chip]:
   return match[1], CHIPS[match[1]]
 
 
+def describe() -> None:
+  """Tells libtpu, before it is loaded, what it would ask hardware that is not there."""
+  for key, value in DESCRIBED.items():
+    os.environ.setdefault(key, value)
+
+
 def devices(topology: str) -> list:
   """The devices of a topology, to compile for and not to run on.
 
   Raises config.Error for an unknown topology, and where libtpu is not installed.
   """
   name, known = chip(topology)
-  for key, value in _ENVIRONMENT.items():
-    os.environ.setdefault(key, value)
+  describe()
   import jax
   from jax.experimental import topologies
 

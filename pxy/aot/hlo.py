@@ -5,22 +5,25 @@ the text of the optimised module is walked from its entry, and whatever stands i
 body of a loop counts as often as the loop runs:
 
   FLOPs        of matrix products (dot, and convolution, which a TPU makes of them: only
-               products with real elements), and of the attention kernels by name
+               products with real elements), and of the splash kernels by name
   bytes        read from and written to HBM by each operation outside of fusions; a
                fusion that takes a slice of an array reads the slice; what the compiler
-               keeps in on-chip memory (S(1) in a layout) is free
+               keeps in on-chip memory (S(1) in a layout) is free, and so is the cache
+               that ragged.py is given: what it reads, the program's description says
   collectives  by kind: how many, and the bytes of the whole result on each device
 
 A loop's turns are what the compiler notes, or the constant that its condition compares
 with; the `trips` given where only the data knows. Of the branches of a conditional the
 one with most FLOPs counts.
 
-Left out: elementwise FLOPs; what happens inside other kernels than attention's.
+Left out: elementwise FLOPs; what happens inside other kernels.
 """
 
 import dataclasses
 import math
 import re
+
+from pxy.model import ragged
 
 KINDS = (
   "all-gather",
@@ -249,6 +252,8 @@ class _Walk:
     if op.code in _FREE or op.code.endswith(("-done", "-update")):
       return 0.0
     read = [ops[name].leaves for name in op.operands if name in ops]
+    if op.name.startswith(ragged.NAME):
+      read = read[:-2]
 
     def size(leaves):
       return sum(leaf.size for leaf in leaves if not leaf.space)
@@ -306,9 +311,19 @@ class _Walk:
         for inside in self.computations[callee].values():
           if inside.code == "parameter" and user.operands[_number(inside)] == name:
             total += self._taken(callee, inside.name, size)
+            if self._through(callee, inside.name):
+              total += self._taken(computation, user.name, size)
       else:
         return size
     return min(total, size)
+
+  def _through(self, computation, name) -> bool:
+    """Whether a fusion gives an array back, seen otherwise at most."""
+    ops = self.computations[computation]
+    root = next(op for op in ops.values() if op.root)
+    while root.code == "bitcast":
+      root = ops[root.operands[0]]
+    return root.name == name
 
   # Collectives.
 

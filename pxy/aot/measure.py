@@ -41,6 +41,11 @@ class Measured:
   model_flops: float
   compiled_flops: float
   hbm_bytes_moved: float
+  cache_flops: float
+  """Of these, what depends on how much of the cache is filled: it is full."""
+  cache_bytes: float
+  wire_bytes: float
+  """That each device sends."""
   collectives: dict[str, dict[str, float]]
   seconds_bound: float
   bound: str
@@ -67,19 +72,29 @@ class Measured:
     """Results of all collectives."""
     return sum(what["bytes"] for what in self.collectives.values())
 
+  def seconds(self, chip: chips.Chip, held: float = 1.0) -> dict[str, float]:
+    """Of each resource, with that share of the cache filled."""
+    empty = 1 - held
+    return {
+      "compute": (self.compiled_flops - empty * self.cache_flops) / chip.flops,
+      "memory": (self.hbm_bytes_moved - empty * self.cache_bytes) / chip.hbm_rate,
+      "links": self.wire_bytes / (2 * chip.link_rate),
+    }
+
   def spare(self, chip: chips.Chip) -> int:
     """Bytes of the chip that are left; negative if it does not fit."""
     return chip.hbm_bytes - self.needed_bytes
 
 
-def all_of(cfg: config.Train, arch, topology: str, say=lambda text: None):
+def all_of(cfg: config.Train, arch, topology: str, say=lambda text: None, smaller=()):
   """Measures each program of a run; yields Measured.
 
   say: is told what is being done, for it can take minutes.
+  smaller: see programs.of.
   """
   _, chip = chips.chip(topology)
   devices = chips.devices(topology)
-  for program in programs.of(cfg, arch, devices):
+  for program in programs.of(cfg, arch, devices, smaller):
     say(f"{program.name}: lowering")
     lowered = program.lower()
     place = _place(lowered, topology)
@@ -131,34 +146,42 @@ def _measured(program, said, chip, devices) -> Measured:
   model = program.model_flops / devices
   if "needed" in said:
     return Measured(
-      program.name, said["needed"], 0, program.resident, model, 0.0, 0.0, {}, 0.0,
-      "too big", [], [], [],
+      program.name, said["needed"], 0, program.resident, model, 0.0, 0.0, 0.0, 0.0,
+      0.0, {}, 0.0, "too big", [], [], [],
     )  # fmt: skip
-  counts = hlo.count(said["text"], program.trips)
-  seconds = {
-    "compute": counts.flops / chip.flops,
-    "memory": counts.bytes / chip.hbm_rate,
-    "links": counts.wire / (2 * chip.link_rate),
-  }
-  bound = max(seconds, key=seconds.get)
-  return Measured(
+  counts = hlo.Counts()
+  counts.add(hlo.count(said["text"], program.trips), 1 / program.turns)
+  cache_flops, cache_bytes = program.cache_flops / devices, program.cache_bytes
+  found = Measured(
     name=program.name,
     peak_bytes=said["peak_bytes"],
     argument_bytes=said["argument_bytes"],
     resident_bytes=program.resident,
     model_flops=model,
-    compiled_flops=counts.flops,
-    hbm_bytes_moved=counts.bytes,
+    compiled_flops=counts.flops + cache_flops,
+    hbm_bytes_moved=counts.bytes + cache_bytes,
+    cache_flops=cache_flops,
+    cache_bytes=cache_bytes,
+    wire_bytes=counts.wire,
     collectives={
       kind: {"count": count, "bytes": size}
       for kind, (count, size) in sorted(counts.collectives.items())
     },
-    seconds_bound=seconds[bound],
-    bound=bound,
+    seconds_bound=0.0,
+    bound="",
     largest=[shape for _, shape in counts.largest],
     moved=sorted({f"{kind} {shape}" for kind, shape, _ in counts.moved}),
-    outside=sorted({f"{kind} {shape}" for kind, shape, n in counts.moved if n == 1}),
+    outside=sorted(
+      {
+        f"{kind} {shape}"
+        for kind, shape, n in counts.moved
+        if round(n * program.turns) == 1
+      }
+    ),
   )
+  seconds = found.seconds(chip)
+  bound = max(seconds, key=seconds.get)
+  return dataclasses.replace(found, seconds_bound=seconds[bound], bound=bound)
 
 
 def _place(lowered, topology) -> pathlib.Path:

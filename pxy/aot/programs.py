@@ -8,14 +8,15 @@ What a step does on the devices is these, in order:
   decode    a token of every slot, with the cache at its longest (the program is a loop
             of them; what is said of it is one turn)
   evaluate  the same under the distribution of the evaluations
-  score     log-probs of all responses: old ones, a reference's, or to compare
+  score     log-probs of all responses: old ones, a reference's, those of importance
+            weights in the marginal space (config.passes), or to compare
   update    of each phase: loss and gradient of every response at its longest, in
             micro-batches, and a step of the optimizer
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pxy import config
 from pxy.evaluate import run as evaluate_lib
@@ -28,8 +29,30 @@ from pxy.sampling import engine as engine_lib
 from pxy.train import step as step_lib
 
 
-def of(cfg: config.Train, arch, devices) -> Iterator[program_lib.Program]:
+def engine(cfg: config.Train, arch, devices) -> engine_lib.Engine:
+  """The engine of a run's training on `devices`; errors as of `of`."""
+  mesh = mesh_lib.sampling(mesh_lib.make(cfg.mesh, devices), cfg.sampling.tensor)
+  return _engine(cfg, arch, mesh, cfg.sampling)
+
+
+def _engine(cfg, arch, mesh, sampling):
+  return engine_lib.Engine(
+    arch,
+    sampling=sampling,
+    stop_ids=(0,),
+    max_prompt_tokens=cfg.data.max_prompt_tokens,
+    mesh=mesh,
+    dtype=cfg.compute.dtype,
+  )
+
+
+def of(
+  cfg: config.Train, arch, devices, smaller: Sequence[tuple[int, int]] = ()
+) -> Iterator[program_lib.Program]:
   """The programs of a run on `devices`, which may be those of a topology.
+
+  Args:
+    smaller: (rows, live) of further decode programs of training.
 
   Raises:
     config.Error: the mesh does not fit the devices or the model.
@@ -41,24 +64,17 @@ def of(cfg: config.Train, arch, devices) -> Iterator[program_lib.Program]:
   params = mesh_lib.device_bytes(stepper.abstract.params)
   reference = params if cfg.needs_reference else 0
   resident = state - params + reference
-  for one in _sampler(cfg, arch, sampler, stepper.abstract.params):
+  for one in _sampler(cfg, arch, sampler, stepper.abstract.params, smaller):
     yield dataclasses.replace(one, resident=one.resident + resident)
   yield from _trainer(cfg, arch, mesh, stepper, resident, reference)
 
 
-def _sampler(cfg, arch, mesh, params):
-  def programs(sampling):
-    engine = engine_lib.Engine(
-      arch,
-      sampling=sampling,
-      stop_ids=(0,),
-      max_prompt_tokens=cfg.data.max_prompt_tokens,
-      mesh=mesh,
-      dtype=cfg.compute.dtype,
-    )
-    return engine.programs(params, cfg.data.prompts, cfg.data.responses)
+def _sampler(cfg, arch, mesh, params, smaller):
+  def programs(sampling, smaller=()):
+    prompts, n = cfg.data.prompts, cfg.data.responses
+    return _engine(cfg, arch, mesh, sampling).programs(params, prompts, n, smaller)
 
-  yield from programs(cfg.sampling)
+  yield from programs(cfg.sampling, smaller)
   for one in programs(evaluate_lib.sampling(cfg.sampling, cfg.eval)):
     if one.name == "decode":
       yield dataclasses.replace(one, name="evaluate")
@@ -84,10 +100,7 @@ def _trainer(cfg, arch, mesh, stepper, resident, reference):
   )
   for phase in cfg.phases:
     copies = max(context.of(term).copies(term) for term in phase.terms)
-    old = cfg.updates > 1 or bool(cfg.data.rollouts and phase.needs_old)
-    given = packed(
-      copies=copies, old=old, ref=phase.needs_reference, gap=phase.needs_gap
-    )
+    given = packed(copies=copies, **dict.fromkeys(config.passes(cfg, phase), True))
     yield program_lib.Program(
       f"update {phase.name}",
       functools.partial(stepper.lower_update, given, phase.terms),

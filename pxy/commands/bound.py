@@ -95,6 +95,22 @@ def command(options) -> None:
     eval_lib.write(options.json, reports)
 
 
+def held(
+  run: probe_lib.Examined, base: probe_lib.Examined, task: str, *, guess: bool
+) -> dict:
+  """What --json has of a run against its base, on one task of the base's plans.
+
+  guess: also what can be guessed, for which the base is asked once more.
+  """
+  _same_tokens(base, run)
+  plan = base.plans[task]
+  ask = next(ask for ask in plan.asks if "bound" in ask.parts)
+  new, old = (_arm(one, one.model, plan, ask) for one in (run, base))
+  _same_problems(old, new)
+  guesses = _guesses(base, plan, ask) if guess else None
+  return _report(new, old, task, plan, ask, guesses)
+
+
 def _arm(examined, label, plan, ask, **rule) -> _Arm:
   return _Arm(label, examined, probe.table(examined.ask(plan, ask, **rule)))
 

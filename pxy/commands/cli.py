@@ -10,17 +10,20 @@ are read. Errors that the user can mend are one line on stderr and exit code 2.
 """
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import io
 import os
+import pathlib
 import re
 import sys
 
 import tyro
 
 from pxy import __version__, config
-from pxy.commands import experiment, options, xla_cache
+from pxy.bucket import objects
+from pxy.commands import experiment, options, quiet, xla_cache
 
 COMMANDS = {
   "pretrain": (options.Pretrain, "train a tokenizer and a base model from scratch"),
@@ -36,6 +39,10 @@ COMMANDS = {
   "bound": (
     options.Bound,
     "does RL leave what its base could already do? pass@k and what it gained and lost",
+  ),
+  "gate": (
+    options.Gate,
+    "may a model take its base's place? bounds on any measure; exits 1 if not",
   ),
   "align": (
     options.Align,
@@ -56,6 +63,10 @@ COMMANDS = {
     "methods x worlds x seeds, and what they say of each claim",
   ),
   "report": (options.Report, "report.md and report.html of one or several runs"),
+  "doctor": (
+    options.Doctor,
+    "would a run work on this machine? a cure for what would not; exits 1 if not",
+  ),
   "data": (
     options.Data,
     "`pxy data check TASK`: validate every row of a file or other source",
@@ -95,7 +106,9 @@ def _run(name: str, argv: list[str]) -> None:
       f"unknown command {name!r}; {hint}there are {', '.join(COMMANDS)}"
     )
   if not {"-h", "--help"} & set(argv):
-    xla_cache.keep()  # before an experiment may import JAX
+    quiet.start(name)  # both before an experiment may import JAX
+    if name != "doctor":  # which says itself where they are kept
+      xla_cache.keep()
   read = chosen(name, argv)
   from pxy.commands import malloc  # it loads the C library: not for --help
 
@@ -120,6 +133,14 @@ def chosen(name: str, argv: list[str]):
       f"experiment {found.experiment}: put it before the options, pxy {name}"
       f" {found.experiment} ..."
     )
+  for field in dataclasses.fields(found):
+    value = getattr(found, field.name)
+    if isinstance(value, pathlib.Path) and objects.is_url(value):
+      raise config.Error(
+        f"--{field.name} {value}: a folder or file of this machine; in a bucket may be"
+        " --out of train, pretrain and export, the runs of report, a MODEL, and the"
+        " files of a task"
+      )
   return found
 
 

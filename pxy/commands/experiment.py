@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 
 from pxy import config, fields
+from pxy.measures import gate
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
@@ -91,33 +92,52 @@ def _unknown(name: str) -> str:
 
 
 def study(word: str | pathlib.Path, kind):
-  """What `study()` of a file returns; a name without .py is one of pxy's own studies.
+  """What `study()` of a file returns, a `kind`; a name without .py is one of pxy's own.
 
   Raises config.Error, one line.
   """
-  path, known = pathlib.Path(word), studies()
+  return _data(word, "study", "studies", kind)
+
+
+def gates(word: str | pathlib.Path) -> tuple[gate.Gate, ...]:
+  """What `gates()` of a file returns; a name without .py is one of pxy's own.
+
+  Raises config.Error, one line.
+  """
+  found = _data(word, "gates", "gates", (tuple, list))
+  with _told(f"gates {word}"):
+    return gate.check(found)
+
+
+def _data(word, what: str, folder: str, kind):
+  """What the function `what` of a file returns, or of pxy's own in experiments/."""
+  path, known = pathlib.Path(word), _shipped(folder)
   if not path.suffix and path.name == str(word):
     if path.name not in known:
       raise config.Error(
-        f"study {word}: pxy has none of that name, only {', '.join(known)}; a file is"
+        f"{what} {word}: pxy has none of that name, only {', '.join(known)}; a file is"
         f" written {word}.py"
       )
     path = known[path.name]
   if not path.is_file():
-    raise config.Error(f"study {word}: no such file")
-  with _told(f"study {word}"), _module(path, "study") as module:
-    value = module.study()
+    raise config.Error(f"{what} {word}: no such file")
+  if path.suffix != ".py":
+    raise config.Error(f"{what} {word}: not a Python file (NAME.py with {what}())")
+  with _told(f"{what} {word}"), _module(path, what) as module:
+    value = getattr(module, what)()
   if not isinstance(value, kind):
+    wanted = kind if isinstance(kind, tuple) else (kind,)
     raise config.Error(
-      f"study {word}: study() returned {type(value).__name__}, not a {kind.__name__}"
+      f"{what} {word}: {what}() returned {type(value).__name__}, not a"
+      f" {' or '.join(one.__name__ for one in wanted)}"
     )
   return value
 
 
-def studies() -> dict[str, pathlib.Path]:
-  """The studies that came with pxy, by name."""
-  folder = next(iter(own().values())).parent / "studies"
-  return {path.stem: path for path in sorted(folder.glob("*.py"))}
+def _shipped(folder: str) -> dict[str, pathlib.Path]:
+  """The files of a folder of experiments/, by name."""
+  place = next(iter(own().values())).parent / folder
+  return {path.stem: path for path in sorted(place.glob("*.py"))}
 
 
 @contextlib.contextmanager

@@ -66,6 +66,7 @@ Accept = Annotated[
     " given several times.",
   ),
 ]
+Folder = Annotated[str, tyro.conf.arg(metavar="FOLDER")]
 DryRun = Annotated[
   Flag,
   tyro.conf.arg(help="Print the resolved config and the plan, and exit."),
@@ -76,7 +77,7 @@ Models = Annotated[
   tyro.conf.arg(
     metavar="MODEL...",
     help="builtin:world, an HF-style folder, hf://org/name[@revision], a .gguf file or"
-    " the folder of a run; one or several.",
+    " the folder of a run, here or in a bucket (gs://bucket/folder); one or several.",
   ),
 ]
 Rewards = Annotated[
@@ -120,8 +121,8 @@ class Train:
 
   experiment: Experiment
   cfg: Annotated[config.Train, Cfg]
-  out: pathlib.Path = pathlib.Path("runs/train")
-  """The run's folder."""
+  out: Folder = "runs/train"
+  """The run's folder, here or in a bucket (gs://bucket/folder)."""
   reward: Rewards = ()
   rollouts: _like(config.Data, "rollouts") = ""
   resume: Resume = "auto"
@@ -145,8 +146,8 @@ class Pretrain:
 
   experiment: Experiment
   cfg: Annotated[config.Pretrain, Cfg]
-  out: pathlib.Path = pathlib.Path("runs/pretrain")
-  """The run's folder; the model is written to OUT/model."""
+  out: Folder = "runs/pretrain"
+  """The run's folder, here or in a bucket; the model is written to OUT/model."""
   resume: Resume = "auto"
   accept: Accept = ()
   dry_run: DryRun = False
@@ -166,6 +167,10 @@ class Compile:
   cfg: Annotated[config.Train, Cfg]
   topology: str = "v5e:2x2"
   """CHIP:AxB or CHIP:AxBxC with v4, v5e, v5p or v6e: v5e:8x8, v5p:2x2x4."""
+  lengths: str | None = None
+  """Also the bound of a whole step whose responses have these tokens:
+  `mean=1500,p95=5000,max=8192`, with `,prompt=300` where prompts are not at their
+  longest; or a run's folder, whose last step had them."""
   json: Json = None
 
 
@@ -237,7 +242,7 @@ class Measured:
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(
       help="Instead of the tests of the model's own world: what data.task may be, with"
-      " the columns of docs/measures.md; several times if you like."
+      " the columns of docs/data.md; several times if you like."
     ),
   ] = ()
   split: _like(config.Eval, "split") = config.Eval().split
@@ -290,6 +295,34 @@ class Probe(Measured):
 
 
 @dataclasses.dataclass(frozen=True)
+class Gate(Measured):
+  """Does a model pass? `pxy gate RUN --against BASE GATES.py`; exits 1 if it does not.
+
+  A gate is a bound on any measure of `pxy probe` and `pxy bound`, and is passed where
+  the whole 95 % interval lies within it (docs/gates.md). Only what the gates name is
+  asked. A run folder keeps the result, for its report and its exported model card. In
+  MODEL's place may stand a FILE.json that `pxy probe --against` wrote: nothing is run.
+  """
+
+  model: Model
+  gates: tyro.conf.Positional[str] = "default"
+  """A file whose gates() returns pxy.measures.gate.Gates, or one that came with pxy."""
+  against: str | None = None
+  """The base, for differences to it, paired by problem."""
+  step: Step = None
+  text: pathlib.Path | None = None
+  """A .txt file whose paragraphs are scored, for kept: held-out text."""
+
+  def probe(self, what: str, p_true: bool) -> Probe:
+    """What `pxy probe` is asked for the numbers."""
+    shared = {x.name: getattr(self, x.name) for x in dataclasses.fields(Measured)}
+    return Probe(
+      **shared | {"model": (self.model,)},
+      what=what, against=self.against, p_true=p_true, text=self.text,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
 class Bound(Measured):
   """Does RL leave what its base could already do? `pxy bound builtin:world runs/grpo`.
 
@@ -300,7 +333,8 @@ class Bound(Measured):
   """
 
   guess: Flag = True
-  """Also ask for answers without reasoning, and mark what can be guessed (worlds)."""
+  """Without it, answers without reasoning are asked for too, and what can be guessed
+  is marked (worlds)."""
   matched: Flag = False
   """Also sample the base at the temperature at which its answers have the entropy of
   the run's, and the run at that of the base's."""
@@ -368,8 +402,8 @@ class Export:
   """
 
   model: Model
-  out: pathlib.Path
-  """The folder to make; it must not be there yet."""
+  out: Folder
+  """The folder to make, new, here or in a bucket (gs://bucket/folder)."""
   dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
   """Of the tensors in the files."""
   step: Step = None
@@ -414,19 +448,35 @@ class Data:
   action: tyro.conf.Positional[Literal["check"]]
   """What to do with it."""
   file: tyro.conf.Positional[str]
-  """A .jsonl, .json, .csv or .parquet file, or what else data.task may be."""
+  """A .jsonl, .json, .csv or .parquet file, here or at gs://, or another data.task."""
   task: str = config.Data().grader
   """The grader it is meant for; `math`: also check that it can read the answers."""
   columns: Columns = config.Data().columns
 
 
 @dataclasses.dataclass(frozen=True)
+class Doctor:
+  """Would a run work on this machine? `pxy doctor --out runs/first`; exits 1 if not.
+
+  Packages, chips, memory, disk, shared memory, open files, compiled programs, the Hub,
+  and numbers from every device: a line each, and how to mend what is not well
+  (docs/doctor.md). Needs neither a model nor an experiment, and trains nothing.
+  """
+
+  out: str = "runs"
+  """Folder that runs are to go to, or a gs://BUCKET/FOLDER."""
+  json: Json = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
   """report.md and report.html; several runs: overlaid curves, seeds pooled."""
 
-  runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-  """Run folders."""
-  out: pathlib.Path | None = None
+  runs: Annotated[
+    tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="FOLDER...")
+  ]
+  """Run folders, here or in a bucket (gs://bucket/folder)."""
+  out: Folder | None = None
   """Folder of the report; default: the run's own, or runs/report for several."""
 
 
@@ -444,18 +494,24 @@ class Study:
 
   Each cell is a plain `pxy train` and a `pxy probe` in a folder of its own. A cell that
   is done is left alone, one that was killed goes on; one that fails is a row of the
-  result. The folder gets report.md, forest.png and results.json. Exits 1 if a cell
+  result. The folder gets README.md, its figures and results.json. Exits 1 if a cell
   failed.
   """
 
   study: tyro.conf.Positional[str]
   """One that came with pxy, or a file whose study() returns a pxy.study.plan.Study."""
   out: pathlib.Path = pathlib.Path("runs/study")
-  """The study's folder."""
+  """The study's folder; with --ray: one that all nodes share."""
   jobs: Annotated[int, "1 to 2147483647"] = 1
-  """Cells at a time; the cores of this machine are shared among them."""
+  """Cells at a time on one machine, whose cores are shared among them."""
+  ray: str | None = None
+  """Run cells as tasks of a Ray: `local` starts one on this machine; `auto`, HOST:6379
+  or ray://HOST:10001 is a cluster, with pxy on every node."""
   cell: str | None = None
-  """Only this one, WORLD/ARM/seedN, as an element of a job array does."""
+  """Only this one, WORLD/ARM/seedN, as an element of a job array does; or several, by a
+  pattern: `world/*`."""
+  report: pathlib.Path | None = None
+  """Run nothing: write there what the cells that are done say, and exit."""
   print: Literal["slurm"] | None = None
   """Print a Slurm job array of the cells that are left, and exit."""
   dry_run: Annotated[

@@ -33,6 +33,7 @@ def of_train(cfg: config.Train) -> dict[str, str]:
   shape = batch.shape(cfg, shards)
   responses = cfg.data.prompts * cfg.data.responses
   most = responses * (cfg.sampling.max_new_tokens + cfg.data.max_prompt_tokens)
+  most *= 1 + cfg.reward.refill  # each round may draw all of them again
   phases = []
   for number, phase in enumerate(cfg.phases):
     start, end = config.span(cfg, number)
@@ -53,6 +54,7 @@ def of_train(cfg: config.Train) -> dict[str, str]:
     "steps": f"{cfg.steps}, each {cfg.data.prompts} prompts x {cfg.data.responses}",
     "tokens": f"at most {most:,} a step, {cfg.steps * most:,} in all",
     **stored,
+    "scored beside the updates": "; ".join(scored(cfg)) or "nothing",
     "evaluations": f"{_evaluations(cfg)} of {cfg.eval.problems} x {cfg.eval.samples}",
     "train batch": f"up to {shape.micro_max} micro-batches of {shape.micro_rows} rows"
     f" x {shape.row_tokens} tokens",
@@ -61,6 +63,24 @@ def of_train(cfg: config.Train) -> dict[str, str]:
     "memory, sampler's cache": f"{_size(width * cache * slots * length)}"
     f" for {slots} slots of {length} tokens",
   }
+
+
+_PASSES = {
+  "old": "old log-probs",
+  "ref": "a reference's log-probs",
+  "gap": "importance weights",
+}
+
+
+def scored(cfg: config.Train) -> list[str]:
+  """What each phase scores all responses of a step for, in words; a pass each."""
+  asked = [(phase.name, config.passes(cfg, phase)) for phase in cfg.phases]
+  return [
+    f"{name}: {' and '.join(_PASSES[one] for one in ones)}"
+    f" ({len(ones)} forward pass{'es' * (len(ones) > 1)} a step)"
+    for name, ones in asked
+    if ones
+  ]
 
 
 def of_pretrain(cfg: config.Pretrain) -> dict[str, str]:

@@ -196,7 +196,7 @@ def command(options) -> None:
     new = base if held else Examined(options, model, step)
     found = of_base if new is base else specs_of(new, what, options)
     if base and "kept" in what:
-      _divergences(new, base, found)
+      divergences(new, base, found)
     own = []
     for task, one in found.items():
       report = head(model, task, one.plan) | ({} if step is None else {"step": step})
@@ -236,6 +236,8 @@ def specs_of(of: Examined, what, options) -> dict[str, Found]:
       ]
       if not parts:
         continue
+      if "bound" not in parts:  # which alone looks at more
+        ask = dataclasses.replace(ask, samples=min(ask.samples, probe.CONFIDENT))
       t = probe.table(of.ask(plan, ask))
       found.specs += probe.specs(t, parts)
       found.figures |= figures_lib.of(t, parts)
@@ -298,7 +300,7 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
   return knowledge.specs(found)
 
 
-def _divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None:
+def divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None:
   """Adds KL divergences from the base, forward and reverse."""
   for one in found.values():
     plan = one.plan

@@ -1,8 +1,10 @@
 """`pxy study`: every cell of a study, and what they say of its claims."""
 
 import dataclasses
+import fnmatch
 import json
 import pathlib
+import statistics
 import subprocess
 import tempfile
 import time
@@ -11,7 +13,7 @@ from pxy import config, fields, files
 from pxy.commands import cli, experiment
 from pxy.show import progress
 from pxy.study import cell as cell_lib
-from pxy.study import local, page, plan, results, slurm
+from pxy.study import local, names, on_ray, page, plan, results, slurm
 
 
 def command(options) -> None:
@@ -27,15 +29,20 @@ def command(options) -> None:
   if options.dry_run:
     _show_plan(study, configs, options)
     return
+  if options.report is not None:
+    files.writable(options.report / "results.json", f"--report {options.report}")
+    _report(study, out, options.report, options.study)
+    return
+  if options.ray is None:
+    steps = {name: cfg.steps for name, cfg in configs.items()}
+    runner = local.Runner(out, options.jobs, steps)
+  else:
+    runner = on_ray.Runner(options.ray, out, options.jobs)
   files.writable(out / "study.json", f"--out {out}")
   files.write_json(out / "study.json", kept)
-  steps = {name: cfg.steps for name, cfg in configs.items()}
-  stopped = local.Runner(out, options.jobs, steps).run(left)
+  stopped = runner.run(left)
   if options.cell is None:
-    found = results.Results(study, out).to_json()
-    for one in found["claims"]:
-      print(f"{one['world']}: {one['text']}: {one['verdict']}")
-    print(f"report: {page.write(out, found)}")
+    _report(study, out, out, options.study)
   if stopped:
     raise SystemExit(128 + stopped)
   asked = _asked(study, options.cell)
@@ -43,10 +50,21 @@ def command(options) -> None:
     raise SystemExit(1)
 
 
+def _report(study: plan.Study, out: pathlib.Path, to: pathlib.Path, word: str) -> None:
+  """Says what the cells in `out` that are done say, and writes it."""
+  found = {"command": f"pxy study {word} --out RUNS"}
+  found |= results.Results(study, out).to_json()
+  for one in found["claims"]:
+    print(f"{one['world']}: {one['text']}: {one['verdict']}")
+  print(f"report: {page.write(to, found)}")
+
+
 def resolved(study: plan.Study) -> dict[str, config.Train]:
-  """What each cell trains, by its name; checked."""
+  """What each cell that trains does, by its name; checked."""
   made, out = {}, {}
   for cell in study.cells():
+    if not cell.trains:
+      continue
     key = cell.world.name, cell.arm.name  # reading options takes a tenth of a second
     try:
       if key not in made:
@@ -56,7 +74,7 @@ def resolved(study: plan.Study) -> dict[str, config.Train]:
     except config.Error as error:
       raise config.Error(f"cell {cell.name}: {error}") from None
   for claim in study.claims:
-    k = results.tries(claim.measure)
+    k = names.tries(claim.measure)
     for name, cfg in out.items():
       world, arm, _ = name.split("/")
       asked = world in study.asked(claim) and arm in (claim.arm, claim.against)
@@ -74,7 +92,7 @@ def _identities(study, configs, out: pathlib.Path) -> dict[str, dict]:
   Raises config.Error for two cells that are one run, and for a cell that is there as
   another.
   """
-  made = {c.name: cell_lib.identity(c, configs[c.name]) for c in study.cells()}
+  made = {c.name: cell_lib.identity(c, configs.get(c.name)) for c in study.cells()}
   seen: dict[str, str] = {}
   for name, one in made.items():
     other = seen.setdefault(one["config"], name)
@@ -95,12 +113,12 @@ def _identities(study, configs, out: pathlib.Path) -> dict[str, dict]:
   return before | made
 
 
-def _asked(study: plan.Study, name: str | None) -> tuple[plan.Cell, ...]:
+def _asked(study: plan.Study, pattern: str | None) -> tuple[plan.Cell, ...]:
   cells = study.cells()
-  if name is None:
+  if pattern is None:
     return cells
-  found = tuple(cell for cell in cells if cell.name == name)
-  fields.need(found, f"--cell {name}: there is none; the first is {cells[0].name}")
+  found = tuple(cell for cell in cells if fnmatch.fnmatchcase(cell.name, pattern))
+  fields.need(found, f"--cell {pattern}: there is none; the first is {cells[0].name}")
   return found
 
 
@@ -112,9 +130,11 @@ def _show_plan(study, configs, options) -> None:
   """Cells, time and disk."""
   total, disk = 0.0, 0
   for world in study.worlds:
-    cells = [cell for cell in study.cells() if cell.world == world]
+    cells = [c for c in study.cells() if c.world == world and c.trains]
+    if not cells:
+      continue  # only something before training is asked of it
     left = [cell for cell in cells if not _done(cell, options.out)]
-    seconds, size, how = _cost(world, cells, configs, options.out)
+    seconds, size, how = _cost(cells, left or cells, configs, options.out)
     total, disk = total + seconds * len(left), disk + size * len(left)
     print(
       f"{world.name}: {len(cells)} cells, {len(left)} to do; each about"
@@ -126,13 +146,17 @@ def _show_plan(study, configs, options) -> None:
   )
 
 
-def _cost(world, cells, configs, out: pathlib.Path) -> tuple[float, int, str]:
-  """Seconds and bytes of a cell, and where they are from."""
+def _cost(cells, left, configs, out: pathlib.Path) -> tuple[float, int, str]:
+  """Seconds and bytes of a cell of those that are left, and where they are from."""
   done = [cell for cell in cells if _done(cell, out)]
   if done:
-    took = [cell_lib.state(cell, out)["seconds"] for cell in done]
+    took = [(cell.probes, cell_lib.state(cell, out)["seconds"]) for cell in done]
+    each = []
+    for cell in left:
+      alike = [seconds for probes, seconds in took if probes == cell.probes]
+      each.append(statistics.fmean(alike or [seconds for _, seconds in took]))
     size = sum(files.size(out / cell.name) for cell in done) // len(done)
-    return sum(took) / len(took), size, f"as the {len(done)} that are done"
+    return statistics.fmean(each), size, f"as the {len(done)} that are done"
   with tempfile.TemporaryDirectory() as folder:
     run, start = pathlib.Path(folder, "run"), time.monotonic()
     words = [*cells[0].training(), "--steps", "3", "--out", str(run)]
@@ -149,4 +173,5 @@ def _cost(world, cells, configs, out: pathlib.Path) -> tuple[float, int, str]:
     steps = [x for x in map(json.loads, lines) if x["step"] and "timing_s/step" in x]
     each, size = steps[-1]["timing_s/step"], files.size(run)
   more = configs[cells[0].name].steps - 3
-  return whole + more * each, size, f"by 3 steps, {each:.1f} s each"
+  beside = ", and its probes on top" if any(cell.probes for cell in left) else ""
+  return whole + more * each, size, f"by 3 steps, {each:.1f} s each{beside}"

@@ -36,18 +36,11 @@ def keep(root: pathlib.Path | None = None) -> None:
 
   Says on stderr why nothing is kept, if so. `root` is $PXY_CACHE/xla if it is None.
   """
-  off = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1").lower()
-  if "JAX_COMPILATION_CACHE_DIR" in os.environ or "jax" in sys.modules:
-    return
-  if off in ("0", "false", "f", "no", "n", "off"):
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ or "jax" in sys.modules or off():
     return
   try:
     root = files.cache() / "xla" if root is None else root
-    folder = root / _machine()
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chmod(root, 0o700)  # who writes here decides what runs; and refused if not ours
-    _writable(folder)
-    sweep(root)
+    folder, _ = ready(root)
   except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
     why = getattr(error, "strerror", None) or error
     print(
@@ -61,8 +54,25 @@ def keep(root: pathlib.Path | None = None) -> None:
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-def sweep(root: pathlib.Path, most: int = MOST) -> None:
-  """Removes what is torn, and the least recently used beyond `most` bytes.
+def off() -> bool:
+  """Whether the user wants none."""
+  said = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1").lower()
+  return said in ("0", "false", "f", "no", "n", "off")
+
+
+def ready(root: pathlib.Path) -> tuple[pathlib.Path, int]:
+  """The folder of this machine's kind of CPU, made and swept, and the bytes that all
+  hold. Raises OSError where nothing can be kept."""
+  folder = root / _machine()
+  folder.mkdir(parents=True, exist_ok=True)
+  os.chmod(root, 0o700)  # who writes here decides what runs; and refused if not ours
+  _writable(folder)
+  return folder, sweep(root)
+
+
+def sweep(root: pathlib.Path, most: int = MOST) -> int:
+  """Removes what is torn, and the least recently used beyond `most` bytes; the bytes
+  that are left.
 
   Torn is what a process was writing when it died: JAX would warn of it for ever and
   never write it again. Only what has come since the last sweep is looked at. Another
@@ -87,6 +97,7 @@ def sweep(root: pathlib.Path, most: int = MOST) -> None:
       break
     path.unlink(missing_ok=True)
     size -= one
+  return size
 
 
 def _whole(path: pathlib.Path) -> bool:

@@ -11,13 +11,22 @@ import importlib.util
 import os
 
 FLAG = "--xla_gpu_enable_triton_gemm"
-_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+_BUILDS = ("cuda12", "cuda13")
 
 
 def choose(dtype: str) -> None:
   """To be called before JAX has devices. What XLA_FLAGS says of it already stays."""
   said = os.environ.get("XLA_FLAGS", "")
-  there = any(importlib.util.find_spec(name) for name in _PLUGINS)
   # Elsewhere it would mean nothing, and be part of every compiled program's name.
-  if dtype == "float32" and there and FLAG not in said:
+  if dtype == "float32" and cuda() and FLAG not in said:
     os.environ["XLA_FLAGS"] = f"{said} {FLAG}=false".strip()
+
+
+def cuda() -> bool:
+  """Whether JAX's plugin for NVIDIA GPUs is installed."""
+  return bool(builds())
+
+
+def builds() -> tuple[str, ...]:
+  """Of which CUDA it is, by the names of JAX's extras: cuda12, cuda13."""
+  return tuple(x for x in _BUILDS if importlib.util.find_spec(f"jax_{x}_plugin"))

@@ -6,7 +6,8 @@
   cities      the country of a city that is no capital
   invented    the same about places that are none: right is to abstain
   premises    the country of a city as its capital, which it is not: right is to abstain
-  choices     all but `invented` with four choices, in their four cyclic orders
+  choices     the first four with four choices, in their four cyclic orders; of a
+              relation and band 100 at most
 
 They are made when they are asked for, from two packages (places.py), and no file is
 fetched. Graders are `short` and, of choices, `choice`.

@@ -7,6 +7,7 @@
   FILE.parquet
   ... .gz       the first three, zipped
   data/*.parquet, data/**/*.jsonl, data/train-*   all that match, in the order of names
+  gs://bucket/folder/FILE, gs://bucket/data-*.parquet   the same, fetched once
 
 What is read may come from anywhere, so sizes are bounded before memory is taken: a row
 has at most ROW characters, a task ROWS rows, and a zipped file that unfolds to more
@@ -19,15 +20,17 @@ import gzip
 import io
 import json
 import math
+import os
 import pathlib
 import re
 import zlib
 from collections.abc import Collection, Iterator
 
-import pyarrow
-from pyarrow import csv, parquet
+from pxy import config, imports
+from pxy.bucket import mirror, objects
 
-from pxy import config
+pyarrow = imports.later("pyarrow")  # for tables, which most runs have none of
+csv, parquet = imports.later("pyarrow.csv"), imports.later("pyarrow.parquet")
 
 EXAMPLE = '{"prompt": "What is 1 + 2?", "answer": "3"}'
 KINDS = ".jsonl, .json, .csv or .parquet"
@@ -69,10 +72,13 @@ def stem(word: str) -> str:
 
 
 def paths(word: str) -> list[pathlib.Path]:
-  """The files that a word names, in the order of their names.
+  """The files that a word names, in the order of their names; those of a bucket here.
 
   Raises config.Error: there is none, one is of another kind, or a shard is missing.
   """
+  if objects.is_url(word):
+    _meant(word, list(objects.matching(word)))
+    return list(mirror.data(word))
   path = pathlib.Path(word)
   if path.is_dir():
     raise config.Error(
@@ -85,29 +91,31 @@ def paths(word: str) -> list[pathlib.Path]:
     found = [path for path in found if path.is_file()]
     if not found:
       raise config.Error(f"{word}: no file matches, and no other task has such a name")
-    if "[" not in word:  # which says that some are meant
-      _whole(found)
   else:
     raise config.Error(f"{path}: no such file")
-  for one in found:
-    if not _NAME.fullmatch(one.name) or one.name.endswith(".parquet.gz"):
-      raise config.Error(f"{one}: expected a {KINDS} file, the first three also as .gz")
+  _meant(word, list(map(str, found)))
   return found
 
 
-def _whole(found: list[pathlib.Path]) -> None:
-  """Refuses shards NAME-00000-of-00003 of which one is not there."""
+def _meant(word: str, found: list[str]) -> None:
+  """Refuses files of other kinds, and shards NAME-00000-of-00003 that lack one."""
   there: dict[tuple, set[int]] = {}
-  for path in found:
-    if match := _SHARD.fullmatch(path.name):
+  for one in found:
+    folder, name = os.path.split(one)
+    if not _NAME.fullmatch(name) or name.endswith(".parquet.gz"):
+      raise config.Error(f"{one}: expected a {KINDS} file, the first three also as .gz")
+    if match := _SHARD.fullmatch(name):
       base, number, of, end = match.groups()
-      there.setdefault((path.parent, base, of, end), set()).add(int(number))
-  for (parent, base, of, end), numbers in there.items():
+      there.setdefault((folder, base, of, end), set()).add(int(number))
+  if "[" in word or not _WILD.search(word):  # which say that some are meant
+    return
+  for (folder, base, of, end), numbers in there.items():
     missing = next((i for i in range(int(of)) if i not in numbers), None)
     if missing is not None:
+      lacking = os.path.join(folder, f"{base}-{missing:05}-of-{of}{end}")
       raise config.Error(
-        f"{parent / f'{base}-{missing:05}-of-{of}{end}'}: this shard is missing; fetch"
-        f" it, or say which are meant, as {base}-0000[01]-*"
+        f"{lacking}: this shard is missing; fetch it, or say which are meant, as"
+        f" {base}-0000[01]-*"
       )
 
 
@@ -122,20 +130,22 @@ def each(word: str, texts: Collection[str] = ()) -> Iterator[tuple[str, object]]
   """
   count = 0
   for path in paths(word):
-    _there(path)
-    kind = _NAME.fullmatch(path.name)["kind"]
+    name, kind = mirror.name(path), _NAME.fullmatch(path.name)["kind"]
     readers = {".jsonl": jsonl, ".json": _json, ".parquet": _parquet}
     read = _csv(path, texts) if kind == ".csv" else readers[kind](path)
     try:
+      _there(path)
       for where, value in read:
         count += 1
         if count > ROWS:
           raise config.Error(f"{word}: more than {ROWS:,} rows; cut it")
-        yield f"{path}, {where}", value
+        yield f"{name}, {where}", value
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
       raise config.Error(
-        f"{path}: not a readable gzip file ({_line(error)}); fetch it again"
+        f"{name}: not a readable gzip file ({_line(error)}); fetch it again"
       ) from None
+    except config.Error as error:
+      raise config.Error(str(error).replace(str(path), name)) from None
 
 
 def _there(path: pathlib.Path) -> None:
@@ -384,7 +394,7 @@ def _size(value) -> int:
   return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 8
 
 
-def _batch(path: pathlib.Path, about: parquet.FileMetaData, most: int) -> int:
+def _batch(path: pathlib.Path, about: "parquet.FileMetaData", most: int) -> int:
   """Rows to read at a time: a value that all rows share stands in the file once.
 
   Raises config.Error where the file says of itself that it is too large.

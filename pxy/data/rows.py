@@ -377,11 +377,6 @@ def _messages(field: str, value) -> list[dict[str, str]]:
   return messages
 
 
-def answer_of(values: dict, reference: str | None, need: bool) -> str:
-  """The first of a row's answers."""
-  return answers_of(values, reference, need)[0]
-
-
 def accepting(values: dict, answers: list[str]) -> dict:
   """A row that has all its answers but the first as `accepted`."""
   own = values.get(sample.ACCEPTED)

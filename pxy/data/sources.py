@@ -4,7 +4,7 @@
   world/KIND?seed=N            the embedded world of facts (world_problems.py)
   facts/KIND                   facts of the real world, of two packages (facts.py)
   FILE.jsonl, data/*.parquet   rows in six dialects (rows.py), of files of several kinds
-                               (records.py)
+                               (records.py), here or at gs://bucket/folder
   gym:NAME?OPTION=VALUE,...    any task of reasoning-gym (gym.py, rewards/gym.py)
   tfds:NAME?prompt=F,answer=F  any TFDS builder (builders.py)
   variants:TASK                any of these, each question in five wordings

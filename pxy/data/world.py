@@ -58,12 +58,13 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
-import tokenizers
 
-from pxy import config
+from pxy import config, imports
 from pxy.data import document as document_lib
 from pxy.data import mix
 from pxy.text import tokenizer as tokenizer_lib
+
+tokenizers = imports.later("tokenizers")
 
 STYLES = ("explain", "brief", "direct")
 RELATIONS = ("boss", "friend")

@@ -14,6 +14,10 @@ signs are the same.
 `Meter` measures one response after the other. It holds both gradients at a time, or,
 with `one_gradient`, only one: then the inner product is a forward-mode derivative of
 1/T log pi(y|c) along g_c, and there are no numbers by block.
+
+The gradients are those of `objective.both_losses` of one response (advantage 1, clip
+none); the pass is its own, because the log-probs and entropies of the tokens come out
+of it too, and both_losses, which gives losses, would need both views scored once more.
 """
 
 import functools

@@ -47,8 +47,9 @@ def documents(plan: plans.Plan, tokenizer, count: int) -> list[Text]:
 
 
 def paragraphs(texts: Sequence[tuple[str, str]], tokenizer, most: int) -> list[Text]:
-  """(id, text) of a file, the first `most` tokens of each, without a prompt."""
-  coded = ((name, tokenizer.encode(text)[:most]) for name, text in texts)
+  """(id, text) of a file by rising id, as a measure has its problems; the first `most`
+  tokens of each, without a prompt."""
+  coded = ((name, tokenizer.encode(text)[:most]) for name, text in sorted(texts))
   return [Text(name, None, np.array(ids, np.int32)) for name, ids in coded if ids]
 
 

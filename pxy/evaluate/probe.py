@@ -308,6 +308,8 @@ def _cues(t: Table) -> list[estimate.Spec]:
   out = []
   if agrees_P.any() and not agrees_P.all():
     out.append(bias.cue(cued.ids, cued.right_PR, agrees_P))
+  if all(a is None for row in cued.stored.answers for a in row):
+    return out  # the grader tells of no answers, and 0 would read as none that follows
   follows_PR = np.array(
     [
       [a == cue for a in row]

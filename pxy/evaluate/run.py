@@ -38,6 +38,8 @@ def problems(
   """The first `cfg.problems` of the evaluation's task and split."""
   if cfg.task:
     data = prompts_lib.of_task(data, cfg.task)
+  if cfg.grader:
+    data = dataclasses.replace(data, grader=cfg.grader, rewards=())
   return prompts_lib.load(data, tokenizer, cfg.split).first(cfg.problems)
 
 

@@ -30,6 +30,7 @@ import math
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -435,7 +436,7 @@ class Writer:
 
   Raises:
     config.Error: a row that is damaged, edited or of another store; NAME.json is of
-      another; the folder cannot be written; another process works on the store.
+      another; the folder cannot be written.
   """
 
   def __init__(self, folder: str | pathlib.Path, name: str, of: dict):
@@ -445,18 +446,7 @@ class Writer:
 
   def __enter__(self) -> "Writer":
     with contextlib.ExitStack() as stack:
-      self._parts.mkdir(parents=True, exist_ok=True)
-      lock = os.open(self._parts, os.O_RDONLY)
-      stack.callback(os.close, lock)
-      try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
-        raise config.Error(
-          f"--save {self._parts}: another process works on these samples; wait for its"
-          " end, or name another folder"
-        ) from None
-      except OSError:  # a file system without locks
-        pass
+      stack.callback(os.close, self._lock())
       self.about = None
       if (self.folder / f"{self.name}.json").exists():
         self.about = _about(self.folder, self.name)
@@ -476,6 +466,25 @@ class Writer:
       self._number = _past(int(p.stem) for p in parts if p.stem.isdecimal())
       self._stack = stack.pop_all()
     return self
+
+  def _lock(self) -> int:
+    """An open file that holds the lock; waits for another process, whose samples need
+    not be drawn again."""
+    while True:
+      self._parts.mkdir(parents=True, exist_ok=True)
+      lock = os.open(self._parts, os.O_RDONLY)
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        print(f"{self._parts}: another process works on these samples; waiting for it",
+              file=sys.stderr)  # fmt: skip
+        fcntl.flock(lock, fcntl.LOCK_EX)
+      except OSError:  # a file system without locks
+        return lock
+      with contextlib.suppress(FileNotFoundError):  # it removes the folder at its end
+        if os.path.samestat(os.fstat(lock), self._parts.stat()):
+          return lock
+      os.close(lock)
 
   def __exit__(self, *_) -> None:
     with contextlib.suppress(OSError):  # it holds what was drawn

@@ -76,7 +76,8 @@ def shuffle(
       order = rng.permutation(place)
       of_P[order] = np.roll(order, 1)
     right_PR = (answer_PR == gold_P[of_P][:, None]).astype(np.float64)
-    return np.where(answer_PR == arrays.ABSENT, np.nan, right_PR)
+    own_P1 = (of_P == np.arange(len(gold_P)))[:, None]  # the only one of its kind
+    return np.where((answer_PR == arrays.ABSENT) | own_P1, np.nan, right_PR)
 
   return shuffled
 
@@ -131,12 +132,15 @@ def cover(ids: Sequence[str], correct_PR, tau: float) -> estimate.Spec:
 def crossing(ids: Sequence[str], new_PR, base_PR) -> dict[str, estimate.Measure]:
   """`bound/crossing`, where the new model's curve falls to the base's, and
   `bound/crosses`, how sure it is that it does: of curves that are higher at k = 1 and
-  not at n/4.
+  not at n/4. Without both where problems have fewer than 8 grades.
 
   Null of crosses: the two models exchanged at random, problem by problem.
   """
+  ids, new_PR, base_PR = _graded(ids, new_PR, base_PR)
   n = _fewest(new_PR, base_PR)
   grid = [k for k in ks(n) if k <= max(n // 4, 1)]
+  if len(grid) < 2:
+    return {}  # fewer than 8 responses have no curve that could cross
   diff_PK = np.stack(
     [passk.pass_P(new_PR, k) - passk.pass_P(base_PR, k) for k in grid], 1
   )
@@ -185,6 +189,7 @@ def solved(ids: Sequence[str], new_PR, base_PR) -> list[estimate.Spec]:
   is counted is the mean over all halves. So the null, the base's other half in the
   place of the new model, is of the same size, and exact.
   """
+  ids, new_PR, base_PR = _graded(ids, new_PR, base_PR)
   m = _fewest(new_PR, base_PR) // 2
   base_P, new_P = passk.pass_P(base_PR, m), passk.pass_P(new_PR, m)
   both = _sets(base_P * new_P, new_P * (1 - base_P), base_P * (1 - new_P))
@@ -204,9 +209,19 @@ def solved(ids: Sequence[str], new_PR, base_PR) -> list[estimate.Spec]:
   ]
 
 
+def _graded(ids: Sequence[str], *models):
+  """Without the problems that have less than half the grades of the one with the most:
+  every curve would end where theirs do."""
+  grades_P = np.min([passk.counts(correct_PR)[0] for correct_PR in models], 0)
+  on_P = 2 * grades_P >= max(grades_P.max(initial=0), 1)
+  ids = tuple(x for x, on in zip(ids, on_P, strict=True) if on)
+  return ids, *(np.asarray(correct_PR)[on_P] for correct_PR in models)
+
+
 def _fewest(*models) -> int:
-  """Graded responses of the problem that has the fewest, over models."""
-  return int(min(passk.counts(correct_PR)[0].min() for correct_PR in models))
+  """Graded responses of the problem that has the fewest, over models; 0 of none."""
+  counts = (passk.counts(correct_PR)[0] for correct_PR in models)
+  return int(min(n_P.min() if len(n_P) else 0 for n_P in counts))
 
 
 def _of_halves(base_PR, m: int) -> dict[str, estimate.Stat]:

@@ -267,13 +267,8 @@ def between(new: Sequence[Spec], old: Sequence[Spec], found: Spread) -> Measure 
   return Measure(value, low, high, None, len(units), method)
 
 
-def p_value(new: Sequence[Spec], old: Sequence[Spec]) -> float:
-  """Two-sided, of the difference: twice the share of draws on the other side of 0."""
-  return beyond_zero(spread(new, old))
-
-
 def beyond_zero(found: Spread) -> float:
-  """The p-value of a difference."""
+  """Two-sided p of a difference: twice the share of draws on the other side of 0."""
   value_B = found.value_B[~np.isnan(found.value_B)]
   if math.isnan(found.value) or not len(value_B):
     return math.nan

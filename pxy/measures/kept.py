@@ -8,8 +8,10 @@ has the new model's texts, and the new model first (2509.04259). Both sums over 
 vocabulary are exact, so that only problems and responses are drawn. A cloze fact is
 known as far as its question makes its answer likelier: log p(a|q) - log p(a).
 
-All of these are 0 for two equal models (cloze: for an answer that the question does not
-help), so there is no null. Documents and facts are what is drawn.
+Of one model `pxy probe` has the level, NLL per token with a base of 0; of two the
+difference of levels, paired by document. Differences and KL are 0 for two equal models
+(cloze: for an answer that the question does not help), so there is no null. Documents
+and facts are what is drawn.
 """
 
 from collections.abc import Sequence

@@ -51,7 +51,7 @@ NAMES = {
   "bias/follows": "of the answers given, the share that follows the stereotype",
   "bias/s_amb": "how one-sided the answers to ambiguous questions are, -1 to 1",
   "bias/choice_sd": "spread of recall over the letters of a choice",
-  "kept/nll_{context}": "nats per token of the same text, new model minus base",
+  "kept/nll_{context}": "nats per token of the same text; of two models, new - base",
   "kept/kl_{direction}": "nats per token between base and new model",
   "kept/sequence_kl_{direction}": "nats per sequence between base and new model",
   "kept/cloze": "nats by which its question makes a fact's answer likelier",
@@ -62,14 +62,28 @@ NAMES = {
   "diversity/token_entropy": "entropy of the next token, nats",
 }
 
+OF_RUNS = {
+  "thoughts/{kind}": "of a run's last evaluation: paragraphs of a kind in a response",
+  "length/mean": "of a run's last evaluation: tokens of a response",
+  "train/steps@{score}": "steps until the score of ten steps is that high, or all",
+  "train/entropy": "entropy of drawn tokens in a run's last ten steps, nats",
+  "align/{name}": "cosine, inner product or share negative of the two gradients",
+}
+"""Of a run's own files: what a study asks besides (docs/study.md)."""
+
 
 @functools.cache
 def sentence(name: str) -> str:
   """What a measure's name means. Raises fields.Error if it is none of them."""
-  for pattern, meaning in NAMES.items():
+  for pattern, meaning in (NAMES | OF_RUNS).items():
     if re.fullmatch(_regex(pattern), name):
       return meaning
   raise fields.Error(f"{name!r} is no measure: pxy/measures/names.py lists them")
+
+
+def of_run(name: str) -> bool:
+  """Whether it is one of OF_RUNS."""
+  return any(re.fullmatch(_regex(pattern), name) for pattern in OF_RUNS)
 
 
 def _regex(pattern: str) -> str:

@@ -118,19 +118,6 @@ def accuracy(
   return _spec(ids, name, _at(coverage / 100), _POOLED, score_PR, correct_PR)
 
 
-def perplexity(
-  ids: Sequence[str], conditional_PR, marginal_PR, tokens_PR, correct_PR
-) -> list[estimate.Spec]:
-  """AUROC of -perplexity: `calibration/auroc_conditional` and `..._marginal`, from the
-  responses' log-probs under P(y|x) and under P(y) and their tokens."""
-  return [
-    auroc(ids, name, estimate.divide(logp_PR, tokens_PR), correct_PR)
-    for name, logp_PR in {
-      "conditional": conditional_PR, "marginal": marginal_PR
-    }.items()
-  ]  # fmt: skip
-
-
 def risk(
   ids: Sequence[str], confidence: str, score_PR, correct_PR
 ) -> list[estimate.Spec]:

@@ -25,24 +25,29 @@ JAX's default backend), known when the program is traced:
 The compiler cannot split a kernel over devices, so over a mesh each runs what it has:
 rows are split over (data, fsdp), heads over tensor.
 
-`cached` is plain JAX everywhere: it reads the cache once, and that is its time. It is
-given a layer of the stacked cache, which a GPU first copies (three times the bytes) and
-of which it reads as much in each row. `held`, on a GPU, is cuDNN's decoding with pages:
-the pages of a layer's rows are those of the stacked cache, which is neither cut nor
-copied, and a row is read as far as it is filled.
+`cached` reads the cache once, and that is its time. On a TPU it is ragged.py, a kernel
+that reads each row as far as it is filled, and a layer where it stands. Elsewhere it is
+plain JAX, which takes a layer out of the stacked cache (a GPU copies it first: three
+times the bytes) and reads as much of it in each row. `held`, on a GPU, is cuDNN's
+decoding with pages: the pages of a layer's rows are those of the stacked cache, which
+is neither cut nor copied, and a row is read as far as it is filled.
 
 Left out: tokamax, whose public attention takes the same mask, for eight packages more.
 """
 
+import collections
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from pxy import config, imports
-from pxy.model import splash
+from pxy.model import cache as kv
+from pxy.model import ragged, splash
 from pxy.parallel import mesh as mesh_lib
 
 # jax.nn's own way to cuDNN, which has more arguments: where sequences start in a row.
@@ -52,8 +57,8 @@ cudnn = imports.later("jax._src.cudnn.fused_attention_stablehlo")
 # wrong offsets (jax-ml/jax 39521).
 _KNOWN = jax.__version_info__ >= (0, 11, 2)
 
-# Far below any score, and finite: a row without a visible key must not give nan.
-_MASKED = -1e30
+# More tokens than any row has.
+_FAR = 2**30
 
 # Queries are taken in blocks that see only the keys up to their end: of a causal score
 # matrix about half is formed, and never all of it at once. On a CPU 32 x 256 tokens ran
@@ -274,7 +279,7 @@ def _masked(q_BKGTH, k_BKSH, v_BKSH, seen_BTS, softcap):
     preferred_element_type=jnp.float32,
   )
   scores = _cap(scores.reshape(*split, -1), softcap)
-  scores = jnp.where(seen_BTS[:, None, None], scores, _MASKED)
+  scores = jnp.where(seen_BTS[:, None, None], scores, ragged.MASKED)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
   out = jnp.einsum(
     "bkts,bksh->bkth",
@@ -287,23 +292,90 @@ def _masked(q_BKGTH, k_BKSH, v_BKSH, seen_BTS, softcap):
 
 
 def cached(
-  q_BNH, k_BKH, v_BKH, k_BKHS, v_BKSH, length_B, *, scale, softcap=None, window=None
-):
-  """Attention of one new token at position `length_B` over the cache and itself.
+  q_BNH, k_BKH, v_BKH, cache, layer, *,
+  scale, softcap=None, window=None, live=None, plan=None, mesh=None,
+):  # fmt: skip
+  """Attention of one new token per row, and of what its row of the cache holds.
 
-  q_BNH, k_BKH, v_BKH are the new token's; k_BKHS, v_BKSH the cache, of which the first
-  `length_B` positions count. Returns out_BNH.
+  q_BNH, k_BKH, v_BKH are the new token's. Returns out_BNH.
+
+  Args:
+    cache: of which row b's first `length_B[b]` positions count, in layer `layer`.
+    window: tokens seen, the new one included: int, int array, or None for all.
+    live: positions that are looked at, from the first; None: all.
+    plan: as `planned` says of this cache: those that count are looked at.
+    mesh: the mesh that the program runs on; None: one device.
   """
+  if plan is None:
+    held = kv.layer(cache, layer, live)
+    return _cached(q_BNH * scale, k_BKH, v_BKH, *held, cache.length_B, softcap, window)
+  q_BNH = q_BNH * scale
+  steps = _of_window(plan, window)
+  run = functools.partial(
+    ragged.cached, softcap=softcap, interpret=mesh_lib.platform(mesh) != "tpu"
+  )
+  if mesh is not None:
+    spec = jax.tree.map(lambda s: s.spec, kv.placed(cache, mesh))
+    keys, rows = spec.k_LBKHS, spec.length_B
+    new = P(keys[1], keys[2], None)
+    run = jax.shard_map(
+      run, mesh=mesh, in_specs=(new, new, new, keys, keys, P(), rows), out_specs=new,
+      check_vma=False,
+    )  # fmt: skip
+  return run(q_BNH, k_BKH, v_BKH, cache.k_LBKHS, cache.v_LBKSH, jnp.int32(layer), steps)
+
+
+def planned(cache, windows, mesh=None, kernel=None) -> dict[int, ragged.Steps] | None:
+  """What a token's attention has to read of a cache; None where it reads rows alike.
+
+  Args:
+    windows: those that layers have, int or None for all.
+    mesh: the mesh that the program runs on; None: one device.
+    kernel: `ragged` or `xla`; None: by platform. Elsewhere than on a TPU `ragged` is
+      interpreted: right, and slow.
+  """
+  kv_heads, width, room = cache.k_LBKHS.shape[2:]
+  platform, dtype = mesh_lib.platform(mesh), cache.k_LBKHS.dtype.name
+  kv_heads = _own(kv_heads, mesh)
+  if kernel is None:
+    kernel = "ragged" if _ragged(platform, kv_heads, width, dtype) else "xla"
+  if kernel == "xla":
+    return None
+  size = ragged.block(kv_heads, width, dtype, room)
+
+  def run(length_B):
+    windows_W = sorted({window or _FAR for window in windows})
+    return {window: ragged.steps(length_B, window, size, room) for window in windows_W}
+
+  if mesh is not None:
+    rows = kv.placed(cache, mesh).length_B.spec
+    run = jax.shard_map(run, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+  return run(cache.length_B)
+
+
+def _of_window(plan, window):
+  """The steps of a layer with this window: int, int array, or None."""
+  if not isinstance(window, jax.Array):
+    return plan[window or _FAR]
+  windows = sorted(plan)
+  kind = sum(jnp.int32(window > w) for w in windows[:-1])
+  return jax.tree.map(
+    lambda *x: jax.lax.select_n(kind, *x), *[plan[w] for w in windows]
+  )
+
+
+def _cached(q_BNH, k_BKH, v_BKH, k_BKHS, v_BKSH, length_B, softcap, window):
+  """`cached` in plain JAX; queries come scaled."""
   rows, heads, width = q_BNH.shape
   kv_heads = k_BKH.shape[1]
-  q = (q_BNH * scale).reshape(rows, kv_heads, heads // kv_heads, width)
+  q = q_BNH.reshape(rows, kv_heads, heads // kv_heads, width)
   old = jnp.einsum("bkgh,bkhs->bkgs", q, k_BKHS, preferred_element_type=jnp.float32)
   new = jnp.einsum("bkgh,bkh->bkg", q, k_BKH, preferred_element_type=jnp.float32)
   s = jnp.arange(k_BKHS.shape[3])
   seen_BS = s[None, :] < length_B[:, None]
   if window is not None:
     seen_BS &= length_B[:, None] - s[None, :] < window
-  old = jnp.where(seen_BS[:, None, None, :], _cap(old, softcap), _MASKED)
+  old = jnp.where(seen_BS[:, None, None, :], _cap(old, softcap), ragged.MASKED)
   new = _cap(new, softcap)[..., None]
   top = jnp.maximum(old.max(-1, keepdims=True), new)
   old, new = jnp.exp(old - top), jnp.exp(new - top)
@@ -316,6 +388,48 @@ def cached(
   out += new * v_BKH[:, :, None, :]
   out /= old.sum(-1, keepdims=True) + new
   return out.astype(v_BKH.dtype).reshape(q_BNH.shape)
+
+
+def fills(arch, dtype, mesh) -> bool:
+  """Whether a row of the cache is read as far as it is filled: `held`, or `ragged`."""
+  platform, kv_heads = mesh_lib.platform(mesh), _own(arch.kv_heads, mesh)
+  return holds(arch, dtype, mesh) or _ragged(platform, kv_heads, arch.head_dim, dtype)
+
+
+def read(arch, length_B, room: int, dtype, mesh):
+  """Tokens that are read of rows with `length_B` tokens and room for `room`, a mean
+  over layers; numpy."""
+  if not fills(arch, dtype, mesh):
+    return np.full(len(length_B), float(room))
+  size = 1
+  if not holds(arch, dtype, mesh):
+    size = ragged.block(_own(arch.kv_heads, mesh), arch.head_dim, dtype, room)
+
+  def seen(window):
+    return np.minimum(room, size * ragged.spans(length_B, window, size, room)[2])
+
+  layers = collections.Counter(window or _FAR for window in arch.windows())
+  return sum(n * seen(window) for window, n in layers.items()) / arch.layers
+
+
+def _own(kv_heads, mesh) -> int:
+  """Key-value heads of a layer on each device, as kv.placed splits them."""
+  split = 1 if mesh is None else mesh.shape["tensor"]
+  return kv_heads if kv_heads % split else kv_heads // split
+
+
+@functools.cache
+def _ragged(platform, kv_heads, width, dtype) -> bool:
+  """Whether ragged.py does this; on a TPU where it does not, says so once."""
+  fits = platform == "tpu" and ragged.fits(kv_heads, width, dtype)
+  if platform == "tpu" and not fits:
+    print(
+      f"pxy: {kv_heads} key-value heads of {width} in {dtype} are too many for the"
+      " TPU's kernel: a token's attention reads every row as far as the longest; raise"
+      " sampling.tensor",
+      file=sys.stderr,
+    )
+  return fits
 
 
 def holds(arch, dtype, mesh) -> bool:

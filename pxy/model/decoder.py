@@ -292,6 +292,7 @@ def decode(
   device. Returns the token's hidden_BD, and the cache with it, one longer.
   """
   length_B, turned = cache.length_B, cache.turned
+  plan = None if turned else attention.planned(cache, arch.windows(), mesh)
 
   def attend(q, k, v, held, extra, window):
     q, k, v = q[:, 0], k[:, 0], v[:, 0]
@@ -303,8 +304,8 @@ def decode(
       )  # fmt: skip
     else:
       out_BNH = attention.cached(
-        q, k, v, *kv.layer(cache, extra, live), length_B,
-        scale=arch.scale, softcap=arch.attn_softcap, window=window,
+        q, k, v, cache, extra, scale=arch.scale, softcap=arch.attn_softcap,
+        window=window, live=live, plan=plan, mesh=mesh,
       )  # fmt: skip
     return out_BNH[:, None], held
 

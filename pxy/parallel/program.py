@@ -21,6 +21,11 @@ class Program:
       multiplied.
     resident: bytes on each device of what lives there besides the arguments.
     trips: turns of the loops whose count only the data knows.
+    turns: what is said of it is one of so many parts, so that what is done once for
+      all of them counts as its share.
+    cache_flops: of all devices together, in one such part, of kernels that read of a
+      cache what rows hold; its text does not tell.
+    cache_bytes: that they read on each device.
   """
 
   name: str
@@ -28,3 +33,6 @@ class Program:
   model_flops: int = 0
   resident: int = 0
   trips: int = 1
+  turns: int = 1
+  cache_flops: int = 0
+  cache_bytes: int = 0

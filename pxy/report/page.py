@@ -12,10 +12,13 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from pxy import config, files
+from pxy import config, files, imports
+from pxy.bucket import mirror
 from pxy.report import curve, runs, sheet
-from pxy.show import completions, progress
+from pxy.show import progress
 from pxy.train import checkpoint
+
+completions = imports.later("pxy.show.completions")
 
 SAMPLES = 6
 SHOWN = 3000
@@ -68,12 +71,16 @@ def keep(model: str, step: int | None, kind: str, found) -> pathlib.Path | None:
   Args:
     model: as it was named; what is no run folder keeps nothing.
     step: of the checkpoint; None: the newest.
-    kind: `align`, `bound` or `probe`.
+    kind: `align`, `bound`, `gate` or `probe`.
     found: JSON; of `bound` and `probe` a report of --json, or a list of them.
   """
-  folder = pathlib.Path(model)
+  with mirror.shared(model) as folder:
+    return _keep(folder, step, kind, found)
+
+
+def _keep(folder, step, kind, found):
   known = checkpoint.steps(folder / "checkpoints")
-  if model.startswith("builtin:") or not known:
+  if not known:
     return None
   step = max(known) if step is None else step
   if isinstance(found, list) and len(found) == 1:

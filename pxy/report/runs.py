@@ -63,6 +63,8 @@ class Run:
   """Reports of `pxy probe`, one a task, by step."""
   probed: dict[int, dict[str, dict]] = dataclasses.field(default_factory=dict)
   """{step: {NAME: {value, low, high}}} of the weights in training (probe_every)."""
+  gates: dict[int, dict] = dataclasses.field(default_factory=dict)
+  """What `pxy gate` decided, by step."""
 
   @functools.cached_property
   def phases(self) -> list[Phase]:
@@ -174,6 +176,7 @@ def read(folder: pathlib.Path) -> Run:
       {step: _reports(found) for step, found in _kept(folder / kind).items()}
       for kind in ("bound", "probe")
     )
+    gates = {step: _decided(found) for step, found in _kept(folder / "gate").items()}
   except (OSError, ValueError) as error:
     raise config.Error(f"{folder}: damaged run folder: {error}") from error
   return Run(
@@ -188,6 +191,7 @@ def read(folder: pathlib.Path) -> Run:
     bounds,
     probes,
     _probed(records),
+    gates,
   )
 
 
@@ -206,6 +210,16 @@ def _reports(found) -> list[dict]:
     if not isinstance(report, dict) or not isinstance(report.get("measures"), dict):
       raise ValueError("a report of pxy bound or pxy probe has `measures`")
   return reports
+
+
+def _decided(found) -> dict:
+  """What `pxy gate` keeps; ValueError for what is none."""
+  rows = found.get("gates") if isinstance(found, dict) else None
+  if not isinstance(rows, list) or not all(
+    isinstance(one, dict) and isinstance(one.get("line"), str) for one in rows
+  ):
+    raise ValueError("what pxy gate decided has `gates`, each with its `line`")
+  return found
 
 
 def _probed(records: Sequence[dict]) -> dict[int, dict[str, dict]]:

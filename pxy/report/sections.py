@@ -1,6 +1,6 @@
 """What `pxy bound` and `pxy probe` measured, as sections of a report: plots, a few
-questions with their answers, and a table of all measures. Of each group of runs its
-first run is shown, as it was measured last.
+questions with their answers, and a table of all measures; and what `pxy gate` decided.
+Of each group of runs its first run is shown, as it was measured last.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from pxy import fields
-from pxy.measures import names
+from pxy.measures import gate, names
 from pxy.report import plot, probe_plot, runs
 
 Rows = list[tuple[str, ...]]
@@ -22,7 +22,7 @@ LONG = 300
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-  """One task of one of KINDS.
+  """One task of one of KINDS, or all gates.
 
   Attributes:
     key: of its files; letters, digits and hyphens.
@@ -72,7 +72,32 @@ def of(groups: Sequence[runs.Group]) -> list[Section]:
           _questions(measured),
         )
       )
-  return out
+  return out + _gates(groups)
+
+
+def _gates(groups: Sequence[runs.Group]) -> list[Section]:
+  """What `pxy gate` decided last on each: how many gates passed, and which did not."""
+  facts, table = [], [("gate", "run", "of", "number", "95 % interval", "n", "verdict")]
+  for group in groups:
+    for step, found in list(group.runs[0].gates.items())[-1:]:
+      rows = found["gates"]
+      passed = sum(bool(one.get("passed")) for one in rows)
+      held = f" against {found['against']}" if "against" in found else ""
+      facts.append(
+        f"{group.name}, step {step}{held}: {passed} of {len(rows)} gates passed."
+      )
+      facts += [f"{one['line']}." for one in rows if not one.get("passed")]
+      for one in rows:
+        value, low, high = (_fine(one.get(key)) for key in ("value", "low", "high"))
+        table.append((
+          f"{one.get('measure')}, {one.get('wanted')}", group.name, str(one.get("of")),
+          value, f"{low} to {high}", str(one.get("n") or "–"), str(one.get("verdict")),
+        ))  # fmt: skip
+  return [Section("gates", "Gates", facts, [], table, [])] if facts else []
+
+
+def _fine(x: float | None) -> str:
+  return "–" if x is None else gate.number(x).replace("-", "−")
 
 
 def _fact(group: runs.Group, step: int, report: dict) -> str:

@@ -3,7 +3,9 @@
 Two constants are the same if their difference vanishes as the digits grow (60, 240,
 480): nothing is compared with an absolute tolerance, and 10^-300 is not 0. Expressions
 in variables are the same if that holds at several points, positive and negative ones,
-chosen once and for all; so sqrt(x^2) is not x. mpmath computes, in a fork of a worker
+chosen once and for all; so sqrt(x^2) is not x. They may not differ either at points
+that are far out, or on the two sides of a number that stands in them, where all of both
+is real: so |x - 5| is not 5 - x. mpmath computes, in a fork of a worker
 (algebra.py): what has no bound there has a deadline.
 """
 
@@ -17,6 +19,11 @@ from pxy.rewards import exact, rules
 DIGITS = (60, 240, 480, 960)
 _PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173)
 _POINTS = ((1, 1), (3, 1), (1, 2), (-1, 1), (-2, -1), (1, -1))
+_OUT = (0.3, 1.6, 2.6, 3.4, 4.6, 5.5, 7.7, 9.2, 13.0, 29.0, 137.0, 1009.0)
+"""Sizes of further points, of both signs."""
+_BESIDE = fractions.Fraction(1, 7)
+_NUMBERS = 12
+"""Numbers of both answers on whose sides there are points."""
 _EXPONENT = 1 << 26
 """log2 of the largest power that is computed."""
 _FUNCTIONS = {
@@ -42,7 +49,7 @@ def judge(a: tuple, b: tuple, how: str = "equal") -> bool | None:
   names = sorted(symbols(a) | symbols(b))
   points = [_point(names, p) for p in _POINTS] if names else [{}]
   if how != "equal":
-    return _proportional(a, b, points, how == "positive")
+    return _proportional(a, b, points, names, how == "positive")
   try:
     verdicts = [_same_at(a, b, point) for point in points]
   except exact.TooLarge:
@@ -51,7 +58,7 @@ def judge(a: tuple, b: tuple, how: str = "equal") -> bool | None:
     raise
   known = [v for v in verdicts if v is not None]
   if known and all(known):
-    return True
+    return not _differ_beyond(a, b, names)
   if not names and known == [False]:
     return _rounded(a, b)
   return False
@@ -94,6 +101,64 @@ def _point(names, signs) -> dict[str, fractions.Fraction]:
   return found
 
 
+def _found(value) -> list[fractions.Fraction]:
+  """The numbers that stand in a tree."""
+  if not isinstance(value, tuple) or not value:
+    return []
+  if value[0] == "num":
+    return [fractions.Fraction(value[1])]
+  return [number for part in value for number in _found(part)]
+
+
+def _further(names, numbers) -> list[dict[str, fractions.Fraction]]:
+  """Points far out, every variable at another one, and beside the numbers: all
+  variables beside the same."""
+  sizes = [fractions.Fraction(size).limit_denominator(10) for size in _OUT]
+  spots = [size * sign for size in sizes for sign in (1, -1)]
+  near = list(dict.fromkeys(x * sign for x in numbers for sign in (1, -1)))[:_NUMBERS]
+  out = [
+    {name: spots[(k + 7 * i) % len(spots)] for i, name in enumerate(names)}
+    for k in range(len(spots))
+  ]
+  out += [dict.fromkeys(names, x + side) for x in near for side in (_BESIDE, -_BESIDE)]
+  for point in out:  # no kink and no pole is where these are
+    for i, name in enumerate(names):
+      point[name] += fractions.Fraction(
+        1, _PRIMES[(5 * i + 7) % len(_PRIMES)] * (i + 1)
+      )
+  return out
+
+
+def _differ_beyond(a, b, names, ratio=1) -> bool:
+  """Whether a is not b times the ratio at a further point where all of both is real."""
+  if not names:
+    return False
+  with mpmath.workdps(DIGITS[0]):
+    for point in _further(names, [*_found(a), *_found(b)]):
+      try:
+        x, y = _at(a, point), _at(b, point)
+        if x is None or y is None or not _differ(x, y * ratio):
+          continue
+        if _real(a, point) and _real(b, point):
+          return True
+      except exact.TooLarge:
+        continue
+  return False
+
+
+def _real(value, point) -> bool:
+  """Whether no part of an expression is complex there."""
+  if not isinstance(value, tuple) or value[0] in ("num", "sym"):
+    return True
+  x = _at(value, point)
+  return x is not None and mpmath.im(x) == 0 and all(_real(v, point) for v in value[1:])
+
+
+def _differ(x, y) -> bool:
+  """Far more than rounding may take from 60 digits."""
+  return abs(x - y) > max(abs(x), abs(y)) / 10**20 and min(abs(x), abs(y)) > 1e-20
+
+
 def _same_at(a, b, point) -> bool | None:
   """Whether they agree at a point; None where neither is a number there."""
   with mpmath.workdps(DIGITS[0]):
@@ -104,8 +169,8 @@ def _same_at(a, b, point) -> bool | None:
       if x is y or mpmath.mag(y if x is HUGE else x) > _HUGE / 2:
         raise exact.TooLarge
       return False
-    if abs(x - y) > max(abs(x), abs(y)) / 10**20 and min(abs(x), abs(y)) > 1e-20:
-      return False  # far more than rounding may take from 60 digits
+    if _differ(x, y):
+      return False
   middle, last = (_minus(a, b, point, digits) for digits in DIGITS[1:3])
   if middle == 0 and last != 0:
     middle, last = last, _minus(a, b, point, DIGITS[3])
@@ -177,7 +242,7 @@ def _fraction(x) -> fractions.Fraction:
   return fractions.Fraction(*mpmath.libmp.to_rational(x._mpf_))
 
 
-def _proportional(a, b, points, positive: bool) -> bool:
+def _proportional(a, b, points, names, positive: bool) -> bool:
   """Whether a is b times a constant, and that above 0 where it has to be."""
   with mpmath.workdps(DIGITS[0]):
     ratios = []
@@ -190,6 +255,8 @@ def _proportional(a, b, points, positive: bool) -> bool:
       return False
     close = mpmath.mpf(10) ** -45 * abs(ratios[0])
     if any(abs(r - ratios[0]) > close for r in ratios):
+      return False
+    if _differ_beyond(a, b, names, ratios[0]):
       return False
     if positive:
       return abs(mpmath.im(ratios[0])) <= close and mpmath.re(ratios[0]) > 0

@@ -194,7 +194,8 @@ def both_losses(
 
   It is before the first update, so there are neither old log-probs nor a KL term. Two
   gradients are held. `gradient.cosine` says how alike they are, `gradient.dots` by
-  block of parameters.
+  block of parameters. `pxy align` takes the same gradients response by response, in a
+  pass of its own (evaluate/align.py) that gives the log-probs of the tokens as well.
 
   Args:
     term, adv_B, selected_B: of the conditional loss, as `conditional_loss` takes them.
@@ -410,7 +411,9 @@ def loss(
     compared_BT, jnp.abs(jnp.exp(old_BT) - jnp.exp(packed.sampler_BT)), 0.0
   )
   found["actor/pg_loss"] = metrics.Sum(total)
-  found["actor/entropy"] = metrics.mean(entropy_BT * mask_BT, mask_BT)
+  found["actor/entropy"] = metrics.mean(
+    jnp.where(packed.mask_BT, entropy_BT, 0.0), mask_BT
+  )
   found["training/rollout_probs_diff_mean"] = metrics.mean(
     diff_BT, compared_BT.astype(jnp.float32)
   )

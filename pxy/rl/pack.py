@@ -219,14 +219,12 @@ def bins(
       f"a sequence of {units[0][0]} tokens does not fit a row of {row_tokens}:"
       " raise compute.row_tokens"
     )
-  free_B = np.full(micro_max * micro_rows, row_tokens)
+  places = first_fit([length for length, *_ in units], row_tokens)
+  used_rows = 1 + max((row for row, _ in places), default=-1)
+  if used_rows > micro_max * micro_rows:
+    raise ValueError(f"{micro_max} x {micro_rows} rows are too few for the batch")
   segments_B = np.zeros(micro_max * micro_rows, np.int32)
-  for length, part, b in units:
-    fits = free_B >= length
-    row = int(fits.argmax())
-    if not fits[row]:
-      raise ValueError(f"{micro_max} x {micro_rows} rows are too few for the batch")
-    start = row_tokens - free_B[row]
+  for (length, part, b), (row, start) in zip(units, places, strict=True):
     place = slice(start, start + length)
     for name, rows_BT in empty.items():
       if name == "copies_BTC":
@@ -241,9 +239,18 @@ def bins(
         rows_BT[row, place] = getattr(part, name)[b, :length]
     empty["segments_BT"][row, place] += segments_B[row]
     segments_B[row] += int(part.segments_BT[b].max())
-    free_B[row] -= length
-  used_rows = int((segments_B > 0).sum())
   return packed, -(-used_rows // micro_rows)
+
+
+def first_fit(lengths: Sequence[int], row_tokens: int) -> list[tuple[int, int]]:
+  """(row, first token) of each sequence in the first row that has room for it; in
+  falling order of length, within 11/9 of as few rows as possible."""
+  places, free_B = [], np.full(len(lengths), row_tokens)
+  for length in lengths:
+    row = int((free_B >= length).argmax())
+    places.append((row, row_tokens - int(free_B[row])))
+    free_B[row] -= length
+  return places
 
 
 def shapes(

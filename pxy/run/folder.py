@@ -25,6 +25,7 @@ from importlib import metadata
 
 from pxy import __version__, config, fields, files
 from pxy.parallel import process
+from pxy.run import place as place_lib
 from pxy.run import same
 from pxy.train import checkpoint, manifest
 
@@ -35,19 +36,29 @@ class RunFolder:
   A context manager: while it is open, no other process works on the folder. Of several
   processes of a run the main one looks, decides, locks and writes.
 
+  Attributes:
+    place: of the run (place.py). path: to work in; name: what messages call it.
+
   Raises:
     config.Error: resume is `never` and the folder holds a run, or `must` and it holds
       no checkpoint, or it holds another run and the difference is not accepted, or it
       cannot be written, or another process works on it.
   """
 
-  def __init__(self, path: pathlib.Path, cfg, resume: str, accept: Sequence[str] = ()):
-    self.path = pathlib.Path(path)
+  def __init__(
+    self,
+    at: place_lib.Folder | pathlib.Path,
+    cfg,
+    resume: str,
+    accept: Sequence[str] = (),
+  ):
+    self.place = at if isinstance(at, place_lib.Folder) else place_lib.Folder(at)
+    self.path, self.name = self.place.path, self.place.name
     if self.path == pathlib.Path():
       raise config.Error("--out: name a folder, such as runs/first")
     self.checkpoints = self.path / "checkpoints"
     self._cfg, self._saved = cfg, 0
-    self._same = same.Same(cfg, f"--out {self.path}", accept)
+    self._same = same.Same(cfg, f"--out {self.name}", accept)
     self._used: dict = {}
     self._held = bool(process.agree(process.main() and self._inspect(resume)))
 
@@ -55,32 +66,32 @@ class RunFolder:
     """Whether the folder holds a run, and one that may go on."""
     cfg, file = self._cfg, self.path / "config.json"
     if self.path.exists() and not self.path.is_dir():
-      raise config.Error(f"--out {self.path}: a file is in the way; name a folder")
+      raise config.Error(f"--out {self.name}: a file is in the way; name a folder")
     if self.checkpoints.exists() and not self.checkpoints.is_dir():
       raise config.Error(f"{self.checkpoints}: a file is in the way; remove it")
-    files.writable(file, f"--out {self.path}")
+    files.writable(file, f"--out {self.name}")
     saved = checkpoint.steps(self.checkpoints)
     held = file.is_file()
     if saved and not held:
       raise config.Error(
-        f"--out {self.path} holds checkpoints, but no config.json that tells of what"
+        f"--out {self.name} holds checkpoints, but no config.json that tells of what"
         " run: give another folder, or bring config.json back"
       )
     if held and resume == "never":
       raise config.Error(
-        f"--out {self.path} holds a run: give another folder, remove it, or continue it"
+        f"--out {self.name} holds a run: give another folder, remove it, or continue it"
         " with --resume auto"
       )
     if not saved and resume == "must":
       raise config.Error(
-        f"--out {self.path}: no run to resume, for there is no checkpoint; start"
+        f"--out {self.name}: no run to resume, for there is no checkpoint; start"
         " with --resume auto"
       )
     if held:
       self._same.of_config(read_json(file))
     if saved and saved[-1] > cfg.steps and not _empty(self.checkpoints, saved[-1]):
       raise config.Error(
-        f"--steps {cfg.steps}: the run in {self.path} is at step {saved[-1]} already;"
+        f"--steps {cfg.steps}: the run in {self.name} is at step {saved[-1]} already;"
         " give as many or more, or another --out"
       )
     self._saved = saved[-1] if saved else 0
@@ -107,21 +118,23 @@ class RunFolder:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise config.Error(
-        f"--out {self.path}: another process works on this run; wait for its end, or"
+        f"--out {self.name}: another process works on this run; wait for its end, or"
         " give another folder"
       ) from None
     except OSError:  # a file system without locks
       pass
 
   def present(self) -> None:
-    """Refuses to go on when the folder was moved or removed under the run."""
+    """Refuses to go on when the folder was moved or removed under the run, or is
+    another's."""
+    self.place.check()
     try:
       there = os.path.samestat(os.stat(self.path), os.fstat(self._lock))
     except OSError:
       there = False
     if not there:
       raise config.Error(
-        f"--out {self.path}: the folder was moved or removed while the run went on;"
+        f"--out {self.name}: the folder was moved or removed while the run went on;"
         " move it back, and continue with --resume auto"
       )
 
@@ -225,7 +238,7 @@ class RunFolder:
       yield
     except OSError as error:
       raise config.Error(
-        f"--out {self.path}: {error.strerror or error}; choose a folder that can be"
+        f"--out {self.name}: {error.strerror or error}; choose a folder that can be"
         " written"
       ) from error
 

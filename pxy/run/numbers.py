@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import psutil
 
+from pxy import config
 from pxy.evaluate import behaviour, scores
 from pxy.measures import passk
 from pxy.model import flops
@@ -50,16 +51,15 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
       parts.policy.arch,
       rollouts,
       batches,
-      forwards=(cfg.updates > 1 or bool(parts.stored and phase.needs_old))
-      + phase.needs_reference
-      + phase.needs_gap,
+      forwards=len(config.passes(cfg, phase)),
       seconds=taken["timing_s/update_actor"],
       devices=parts.mesh.size,
+      drawn=not parts.stored,
     ),
     **of_machine(),
     "perf/total_num_tokens": tokens,
     "perf/throughput": tokens / taken["timing_s/step"] / parts.mesh.size,
-    "rollout/idle": parts.collector.engine.stats.idle,
+    **({} if parts.stored else {"rollout/idle": parts.collector.engine.stats.idle}),
     **probed,
   }
   adv_PR = np.concatenate([b.adv_PR for b in batches])
@@ -181,7 +181,7 @@ def rows(step: int, split: str, phase: str, graded, adv_PR=None) -> list[dict]:
 
 
 def of_flops(
-  arch, rollouts, batches, *, forwards: int, seconds: float, devices: int
+  arch, rollouts, batches, *, forwards: int, seconds: float, devices: int, drawn=True
 ) -> dict[str, float]:
   """Model FLOPs of a step (10^12), and the share of the devices' peak in its updates.
 
@@ -189,18 +189,9 @@ def of_flops(
     forwards: passes without gradient over what is trained on.
     seconds: of the updates.
     devices: in the run's mesh.
+    drawn: the responses; stored ones were not drawn in this step.
   """
-  response_B = rollouts.response_len_B
-  prompt_P = rollouts.prompt_len_B[:: rollouts.group_size]
-  # A prompt is read once, and each response goes on from its prompt's cache.
-  pairs = flops.causal(arch, rollouts.prompt_len_B + response_B - 1)
-  again = flops.causal(arch, prompt_P.repeat(rollouts.group_size - 1))
-  total = flops.forward(
-    arch,
-    int(prompt_P.sum() + (response_B - 1).sum()),
-    [a - b for a, b in zip(pairs, again, strict=True)],
-    int(response_B.sum()),
-  )
+  total = _of_drawing(arch, rollouts) if drawn else 0
   trained = 0
   for b in batches:
     length = pack.lengths(b.packed)
@@ -212,6 +203,20 @@ def of_flops(
   if peak is not None and seconds > 0:
     out["perf/mfu/actor"] = trained / seconds / (peak * devices)
   return out
+
+
+def _of_drawing(arch, rollouts) -> int:
+  """FLOPs: a prompt is read once, and each response goes on from its prompt's cache."""
+  response_B = rollouts.response_len_B
+  prompt_P = rollouts.prompt_len_B[:: rollouts.group_size]
+  pairs = flops.causal(arch, rollouts.prompt_len_B + response_B - 1)
+  again = flops.causal(arch, prompt_P.repeat(rollouts.group_size - 1))
+  return flops.forward(
+    arch,
+    int(prompt_P.sum() + (response_B - 1).sum()),
+    [a - b for a, b in zip(pairs, again, strict=True)],
+    int(response_B.sum()),
+  )
 
 
 def of_machine() -> dict[str, float]:

@@ -171,7 +171,7 @@ def make(
   source = sources(session.returns)[0]
   problems = evaluate_lib.problems(cfg.data, cfg.eval, tokenizer)
   graded = stored is not None and not stored.ungraded
-  answers = _answers(cfg, problems if graded else [*source.prompts, *problems])
+  answers = _answers(cfg, [] if graded else source.prompts, problems)
   terms = [term for phase in cfg.phases for term in phase.terms]
   contexts = batch_lib.contexts(tokenizer, terms)
   for ids in contexts.values():
@@ -204,12 +204,15 @@ def make(
       epochs=source.epoch(cfg.steps, cfg.data.prompts),
     )
 
-  own = pool, cfg.data.max_prompt_tokens
+  longest = cfg.data.max_prompt_tokens
+  marks = pool
+  if cfg.eval.grader:
+    marks = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.eval.grader))
   prober = None
   if glance is not None:
     by_task = stack.enter_context(pool_lib.Pool(cfg.reward, "auto"))
-    longest = glance.plan.max_prompt_tokens
-    prober = collector(glance.limits(cfg.sampling), by_task, longest)
+    limits = glance.limits(cfg.sampling)
+    prober = collector(limits, by_task, glance.plan.max_prompt_tokens)
   return Parts(
     cfg=cfg,
     policy=policy,
@@ -221,8 +224,8 @@ def make(
     trainer=trainer,
     reference=reference,
     stored=stored,
-    collector=collector(cfg.sampling, *own),
-    examiner=collector(evaluate_lib.sampling(cfg.sampling, cfg.eval), *own),
+    collector=collector(cfg.sampling, pool, longest),
+    examiner=collector(evaluate_lib.sampling(cfg.sampling, cfg.eval), marks, longest),
     glance=glance,
     prober=prober,
     session=session,
@@ -235,11 +238,15 @@ def _weights(cfg, trainer):
   return load.params(cfg.model, trainer.abstract.params)
 
 
-def _answers(cfg, known: Sequence[prompts_lib.Prompt]) -> list[str]:
-  """What is to be said of the reference answers; config.Error where too many of them
-  cannot be graded against."""
-  rows = [(prompt.task, prompt.answer, prompt.columns) for prompt in known]
-  found = gold.to_read(cfg.data.judge, rows)
+def _answers(cfg, prompts: Sequence, problems: Sequence) -> list[str]:
+  """What is to be said of the reference answers, of training and of evaluation;
+  config.Error where too many of them cannot be graded against."""
+  judges = (cfg.data.judge, prompts), (config.judge_of_evaluation(cfg), problems)
+  found = [
+    text
+    for judge, known in judges
+    for text in gold.to_read(judge, [(p.task, p.answer, p.columns) for p in known])
+  ]
   return gold.refuse(found, cfg.reward) if found else []
 
 

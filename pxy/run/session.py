@@ -27,6 +27,7 @@ from pxy import config, files
 from pxy.parallel import process
 from pxy.run import clock as clock_lib
 from pxy.run import folder as folder_lib
+from pxy.run import place as place_lib
 from pxy.safety import guard, interrupt, rescue, watchdog
 from pxy.show import log as log_lib
 from pxy.show import mirror
@@ -99,26 +100,29 @@ Evaluate = Callable[[object, Place], Examined]
 @contextlib.contextmanager
 def opened(
   cfg: config.Train | config.Pretrain,
-  out: pathlib.Path,
+  out: str | pathlib.Path,
   resume: str,
   accept: Sequence[str] = (),
 ) -> Iterator["Session"]:
-  """The session of a run in the folder `out`; `resume`, `accept` as in loop.train.
+  """The session of a run in the folder `out`; args as in loop.train.
 
   Leaving it with interrupt.Stopped saves and is no error; leaving it with config.Error
   saves the good steps since the last checkpoint, and raises. After any other exception
   nothing is saved, and the last checkpoint stands.
   """
-  folder = folder_lib.RunFolder(out, cfg, resume, accept)
-  with contextlib.ExitStack() as stack:
-    session = Session(cfg, folder, stack)
-    try:
-      yield session
-    except interrupt.Stopped:
-      session.stopped()
-    except config.Error:
-      session.failed()
-      raise
+  with place_lib.opened(out) as place:
+    folder = folder_lib.RunFolder(place, cfg, resume, accept)
+    with contextlib.ExitStack() as stack:
+      session = Session(cfg, folder, stack)
+      try:
+        yield session
+      except interrupt.Stopped:
+        session.stopped()
+      except config.Error:
+        session.failed()
+        raise
+    if session.summary is not None and process.main():
+      session.report(folder.path)
 
 
 class Session:
@@ -135,6 +139,7 @@ class Session:
   def __init__(self, cfg, folder: folder_lib.RunFolder, stack: contextlib.ExitStack):
     self.cfg, self.folder, self._stack = cfg, folder, stack
     self.summary: dict | None = None
+    self.report: Callable[[pathlib.Path], object] = lambda folder: None  # of `finish`
     self.state, self.place, self._saved, self._line = None, Place(), 0, {}
     self._since = time.time()
     self.stop = stack.enter_context(interrupt.listen(cfg.save.grace))
@@ -169,7 +174,12 @@ class Session:
     process.on_main(lambda: self.folder.made_of(used()))
     self.folder.start(policy.arch, policy.tokenizer)
     self._checkpoints = stack.enter_context(
-      checkpoint_lib.Checkpointer(self.folder.checkpoints, cfg.save.keep, cfg.save.best)
+      checkpoint_lib.Checkpointer(
+        self.folder.checkpoints,
+        cfg.save.keep,
+        cfg.save.best,
+        self.folder.place.permitted,
+      )
     )
     self._abstract, self._start = abstract, start
     self._restore()
@@ -179,6 +189,7 @@ class Session:
       progress_lib.Progress(cfg, self.place.step, file=shown, pace=pace)
     )
     stack.enter_context(self.folder.attempt(lambda: self.place.step))
+    process.on_main(self.folder.place.share)
 
   def steps(
     self, evaluate: Evaluate, *, before: bool = True
@@ -242,8 +253,11 @@ class Session:
       if said:
         self.bar.say(f"step {step}: {said}")
 
-  def finish(self) -> None:
-    """The run is over, and whole: writes summary.json."""
+  def finish(self, report: Callable[[pathlib.Path], object] | None = None) -> None:
+    """The run is over, and whole: writes summary.json.
+
+    report: called with the folder on the main process, when all records are closed.
+    """
     self._checkpoints.wait()
     self.summary = {
       "before": self.place.before,
@@ -259,6 +273,7 @@ class Session:
       files.write_json(self.folder.path / "summary.json", self.summary)
 
     process.on_main(write)
+    self.report = report or self.report
 
   def stopped(self) -> None:
     """The end that a signal asked for: saves, and says how to go on."""
@@ -305,10 +320,11 @@ class Session:
     self._saved = self.place.step
 
   def _write(self, state, place: Place) -> None:
-    """Records to the disk first, then the checkpoint that relies on them."""
+    """Records to where they stay first, then the checkpoint that relies on them."""
 
     def records():
       self._log.flush()
+      self.folder.place.share()
       return self._log.mark()
 
     about = dataclasses.asdict(place) | {"records": process.on_main(records)}

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 
 from pxy import config, imports
+from pxy.bucket import mirror
 from pxy.data import prompts as prompts_lib
 from pxy.data import sources
 from pxy.rewards import tasks
@@ -56,9 +57,7 @@ def of_train(
     data["rows"] = _rows([p.uid, p.task, p.text, p.answer] for p in prompts)
   out = {
     "data": data,
-    "grader": _graders(
-      list(config.weights(cfg.data.judge)), {prompt.task for prompt in prompts}
-    ),
+    "grader": _graders(_judges(cfg), {prompt.task for prompt in prompts}),
     "tokenizer": _tokenizer(policy),
     "model": {"path": str(policy.folder), "arch": _arch(policy.arch)},
   }
@@ -84,7 +83,7 @@ def of_pretrain(
   """Entries of a pre-training run."""
   return {
     "data": {"rows": _rows(dataclasses.astuple(one) for one in documents)},
-    "grader": _graders(list(config.weights(cfg.data.judge)), [cfg.corpus.kind]),
+    "grader": _graders(_judges(cfg), [cfg.corpus.kind]),
     "tokenizer": _tokenizer(policy),
     "template": _template(policy, cfg.data.template),
   }
@@ -101,7 +100,7 @@ def _files(paths: Iterable[pathlib.Path]) -> list[dict]:
     )
   return [
     {
-      "path": str(path),
+      "path": mirror.name(path),
       "bytes": path.stat().st_size,
       "sha256": manifest.digest(path),
     }
@@ -115,6 +114,12 @@ def _rows(rows: Iterable) -> dict:
   for count, row in enumerate(rows, 1):  # noqa: B007
     found.update(json.dumps(row).encode() + b"\n")
   return {"count": count, "sha256": found.hexdigest()}
+
+
+def _judges(cfg: config.Train | config.Pretrain) -> list[str]:
+  """Graders of training and evaluation."""
+  judges = cfg.data.judge, config.judge_of_evaluation(cfg)
+  return list(dict.fromkeys(name for judge in judges for name in config.weights(judge)))
 
 
 def _graders(graders: Sequence[str], named: Iterable[str]) -> dict:

@@ -10,11 +10,11 @@ One routine serves every objective and every evaluation. The result is a functio
 order and neighbours do not enter it. Ids include the sampled stop token, and log-probs
 are under the distribution that was sampled from.
 
-Shapes are bucketed, and few: the cache is as long as the longest running response
-needs, and the last responses move to a quarter of the slots once they fit there.
+Which response has which slot, and in what shapes, is decided on the host (schedule.py).
+Prompts whose responses were long in an earlier run begin first, which changes nothing
+but the time.
 """
 
-import collections
 import dataclasses
 import functools
 import math
@@ -30,19 +30,15 @@ from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.parallel import program as program_lib
 from pxy.safety import compiles, interrupt
+from pxy.sampling import schedule as schedule_lib
 from pxy.sampling import step
 
-STRETCH = 32
-"""Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
 PREFILL = 8192
 """Prompt tokens per prefill and part of the rows: a bound on its activations."""
 
 WHOLE = 2**30
 """Bytes of a device's cache above which it is made at its full length at once: a move
 to a longer one needs the old and the new at the same time."""
-
-PAGE = 128
-"""A GPU's rows are of as many tokens, or a multiple: the pages of attention.held."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +127,7 @@ class Engine:
     self.max_prompt_tokens = max_prompt_tokens
     self.most = PREFILL * (mesh_lib.row_shards(self.mesh) if self.mesh else 1)
     self.stats = Stats()
+    self._tokens: dict[int, float] = {}  # uid: of a response, mean of the last run
 
   def __enter__(self):
     compiles.start(self._heard)
@@ -153,28 +150,53 @@ class Engine:
       limit=sampling.max_new_tokens,
     )
 
-  def largest(self, prompts: int, n: int) -> "Sizes":
+  def largest(self, prompts: int, n: int) -> schedule_lib.Sizes:
     """The largest shapes of a run of `n` responses to each of `prompts`."""
-    longest, limit = self.max_prompt_tokens, self.sampling.max_new_tokens
-    rows = min(self.sampling.slots, _power(prompts * n))
-    width, end = _bucket(longest, longest), longest + limit
-    return Sizes(
-      rows=rows,
-      room=_bucket(end, end),
-      lanes=_lanes(rows, width, self.most),
-      prompts=_block(rows, n, width, self.most),
-      width=width,
-      stretch=max(1, min(STRETCH, limit - 1)),
+    return schedule_lib.largest(
+      prompts,
+      n,
+      slots=self.sampling.slots,
+      longest=self.max_prompt_tokens,
+      limit=self.sampling.max_new_tokens,
+      most=self.most,
+      paged=attention.fills(self.arch, self.dtype, self.mesh),
     )
 
-  def programs(self, params, prompts: int, n: int) -> Iterator[program_lib.Program]:
+  def schedule(
+    self, device, prompts: Sequence[np.ndarray], n: int, uids: Sequence[int], first: int
+  ) -> schedule_lib.Schedule:
+    """The schedule of a run, as `run` has it; `device`: a Device, or replay.Shadow."""
+    static = {"dtype": self.dtype, "mesh": self.mesh}
+    sizes = self.largest(len(prompts), n)
+    held = step.cache_bytes(self.arch, sizes.rows, sizes.room, **static)
+    # One length for all programs: if rows are read as far as they are filled, or where
+    # each costs a GPU seconds to compile and reading rows whole takes no time.
+    gpu = mesh_lib.platform(self.mesh) == "gpu"
+    fills = attention.fills(self.arch, **static)
+    limits = schedule_lib.Limits(
+      longest=self.max_prompt_tokens,
+      limit=self.sampling.max_new_tokens,
+      most=self.most,
+      one=fills or (gpu and held <= WHOLE),
+      large=held > WHOLE,
+      # A turn waits for the device whose rows hold most.
+      shards=mesh_lib.row_shards(self.mesh) if fills and self.mesh else 1,
+    )
+    return schedule_lib.Schedule(
+      sizes, limits, device, self.stats, prompts, n, uids, first
+    )
+
+  def programs(
+    self, params, prompts: int, n: int, smaller: Sequence[tuple[int, int]] = ()
+  ) -> Iterator[program_lib.Program]:
     """The programs of a run at its `largest`, in the order in which they come.
 
     reshard (where the weights are cast or moved), prefill, admit and decode, of which
-    one turn is described.
+    one turn of a whole stretch is described.
 
     Args:
       params: what `run` would be given, as shapes with shardings.
+      smaller: (rows, live) of further decode programs, called `decode ROWS x LIVE`.
     """
     arch, mesh, rule = self.arch, self.mesh, self.rule()
     static, sizes = {"dtype": self.dtype, "mesh": mesh}, self.largest(prompts, n)
@@ -215,19 +237,29 @@ class Engine:
       functools.partial(step.admit.lower, slots, ready, *lanes, rule=rule, mesh=mesh),
       resident=beside + mesh_lib.device_bytes(weights),
     )
-    yield program_lib.Program(
-      "decode",
-      functools.partial(
-        step.decode.lower, arch, weights, slots, whole((), np.int32),
-        rule=rule, tokens=sizes.stretch, live=sizes.room, **static,
-      ),
-      flops.forward(
-        arch,
-        sizes.rows,
-        [sizes.rows * min(w or sizes.room, sizes.room) for w in arch.windows()],
-      ),
-      beside,
-    )  # fmt: skip
+    windows = arch.windows()
+    for rows, live in ((sizes.rows, sizes.room), *smaller):
+      few = left(step.empty, rows=rows, length=sizes.room)
+      largest = (rows, live) == (sizes.rows, sizes.room)
+      cache_flops = cache_bytes = 0
+      if attention.fills(arch, self.dtype, mesh):
+        read = step.cache_read(arch, np.full(rows, live), live, **static)
+        cache_flops = flops.forward(arch, 0, [read] * arch.layers)
+        bytes_each = step.cache_bytes(arch, rows, live, **static) / (rows * live)
+        cache_bytes = int(read * bytes_each)
+      yield program_lib.Program(
+        "decode" if largest else f"decode {rows} x {live}",
+        functools.partial(
+          step.decode.lower, arch, weights, few, whole((), np.int32),
+          rule=rule, tokens=sizes.stretch, live=live, **static,
+        ),
+        flops.forward(arch, rows, [rows * min(w or live, live) for w in windows]),
+        beside,
+        trips=sizes.stretch,
+        turns=sizes.stretch,
+        cache_flops=cache_flops,
+        cache_bytes=cache_bytes,
+      )  # fmt: skip
 
   def run(
     self,
@@ -261,8 +293,13 @@ class Engine:
     self._check(prompts, n)
     self.stats = Stats()
     uids = range(len(prompts)) if uids is None else uids
-    batch = _Batch(self, params, prompts, n, key, uids, first, greedy)
+    rule = self.rule(greedy)
+    device, order = Device(self, params, key, rule), self._order(uids)
+    batch = self.schedule(
+      device, [prompts[p] for p in order], n, [uids[p] for p in order], first
+    )
     samples = [[None] * n for _ in prompts]
+    told = on_draw and (lambda place, r, ids: on_draw(order[place], r, ids))
     ended = []
     while batch.waiting or batch.busy:
       if stop is not None and stop():
@@ -272,13 +309,24 @@ class Engine:
       fetch = batch.dispatch()
       _hand_on(ended, on_finish)
       ended = []
-      for p, r, ids, logp in batch.retire(jax.device_get(fetch), on_draw):
+      for place, r, ids, logp in batch.retire(jax.device_get(fetch), told):
+        p = order[place]
         reason = "stop" if ids[-1] in self.stop_ids else "length"
         samples[p][r] = Sample(ids, logp, reason, version)
         ended.append((p, r, samples[p][r]))
     _hand_on(ended, on_finish)
+    for uid, group in zip(uids, samples, strict=True):
+      self._tokens[int(uid)] = sum(len(one.ids) for one in group) / n
     self.stats.seconds = time.perf_counter() - start
     return samples
+
+  def _order(self, uids: Sequence[int]) -> list[int]:
+    """Places of the prompts, those with long responses in an earlier run first: what
+    begins last and is long keeps few slots busy and all of them waiting. What is not
+    known is taken for the mean."""
+    known = [self._tokens[uid] for uid in map(int, uids) if uid in self._tokens]
+    mean = sum(known) / max(1, len(known))
+    return sorted(range(len(uids)), key=lambda p: -self._tokens.get(int(uids[p]), mean))
 
   def _check(self, prompts, n):
     if n < 1:
@@ -291,196 +339,41 @@ class Engine:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-  """Shapes of a run's programs."""
+class Device:
+  """What a schedule has done: the programs of step.py, on the devices of a mesh."""
 
-  rows: int
-  """Slots."""
-  room: int
-  """Tokens a slot has room for."""
-  lanes: int
-  """Responses that one admission can start."""
-  prompts: int
-  """Prompts that are read at a time."""
-  width: int
-  """Tokens of each."""
-  stretch: int
-  """Tokens that a dispatch draws for each slot."""
-
-
-@dataclasses.dataclass
-class _Draft:
-  """A response that has a slot."""
-
-  p: int
-  r: int
-  start: int
-  """Length of its prompt."""
-  drawn: int = 0
-  ids: list = dataclasses.field(default_factory=list)
-  logp: list = dataclasses.field(default_factory=list)
-
-  def add(self, ids, logp):
-    self.drawn += len(ids)
-    self.ids.append(ids)
-    self.logp.append(logp)
-
-
-class _Batch:
-  """The responses of one run: which wait, which have a slot, what was drawn so far."""
-
-  def __init__(self, engine, params, prompts, n, key, uids, first, greedy):
-    self.rule = engine.rule(greedy)
-    self.arch, self.stats = engine.arch, engine.stats
+  def __init__(self, engine: Engine, params, key, rule: step.Rule):
+    self.arch, self.mesh, self.rule = engine.arch, engine.mesh, rule
     self.static = {"dtype": engine.dtype, "mesh": engine.mesh}
-    self.mesh = engine.mesh
     self.params = step.weights(self.arch, params, **self.static)
-    self.prompts, self.n, self.key = prompts, n, self._put(key)
-    self.uids, self.first = np.asarray(uids).astype(np.uint32), first
-    self.longest, self.most = engine.max_prompt_tokens, engine.most
-    self.waiting = collections.deque(
-      (p, r) for p in range(len(prompts)) for r in range(n)
-    )
-    sizes = engine.largest(len(prompts), n)
-    self.rows, self.stretch = sizes.rows, sizes.stretch
-    self.busy = {}  # slot: _Draft
-    self.fresh = []  # Lists of drafts, one per admission of the stretch.
-    self.block, self.ready = range(0), None  # The prompts that have been read last.
-    self.room, self.live, self.slots = 0, 0, None
-    small = step.cache_bytes(self.arch, sizes.rows, sizes.room, **self.static) <= WHOLE
-    # One length for all programs, where each costs a GPU seconds to compile: if rows
-    # are read as far as they are filled, or reading them all takes no time.
-    gpu = mesh_lib.platform(self.mesh) == "gpu"
-    self.one = attention.holds(self.arch, **self.static) or (gpu and small)
-    self.whole = self.one or not small
+    self.key = self._put(key)
 
-  def dispatch(self):
-    """Fill the free slots and start a stretch; returns what `retire` must be given."""
-    first = []
-    while self.waiting and len(self.busy) < self.rows:
-      first.append(self._admit())
-    if not self.waiting:
-      self._shrink()
-    drafts = self.busy.values()
-    self._grow(
-      max(d.start + min(d.drawn + self.stretch, self.rule.limit) for d in drafts)
-    )
-    # Idle slots cost as much as busy ones: come back as soon as they can be put to use.
-    enough = max(1, self.rows // 8) if self.waiting else self.rows - _few(self.rows)
-    self.slots, drawn = step.decode(
-      self.arch,
-      self.params,
-      self.slots,
-      self._put(np.int32(enough)),
-      rule=self.rule,
-      tokens=self.stretch,
-      live=self.live,
-      **self.static,
-    )
-    return first, drawn
+  def empty(self, rows: int, length: int):
+    """Slots without responses."""
+    return step.empty(self.arch, rows=rows, length=length, **self.static)
 
-  def retire(self, fetched, on_draw=None):
-    """Take over what was drawn; yields (p, r, ids, logp) of responses that ended."""
-    first, (ids_TB, logp_TB, new_B, going_B, steps) = fetched
-    for drafts, (id_A, logp_A) in zip(self.fresh, first, strict=True):
-      for lane, draft in enumerate(drafts):
-        draft.add(id_A[lane : lane + 1], logp_A[lane : lane + 1])
-    self.fresh = []
-    self.stats.dispatches += 1
-    self.stats.slot_steps += int(steps) * self.rows
-    ids_BT, logp_BT = np.ascontiguousarray(ids_TB.T), np.ascontiguousarray(logp_TB.T)
-    for slot, draft in list(self.busy.items()):
-      new = new_B[slot]
-      fresh = len(draft.ids) == 1  # its first token came with its admission
-      draft.add(ids_BT[slot, :new], logp_BT[slot, :new])
-      if on_draw is not None:
-        on_draw(draft.p, draft.r, np.concatenate(draft.ids[-1 - fresh :]))
-      self.stats.busy_steps += int(new)
-      if not going_B[slot]:
-        del self.busy[slot]
-        self.stats.tokens += draft.drawn
-        yield draft.p, draft.r, np.concatenate(draft.ids), np.concatenate(draft.logp)
+  def read(self, tokens_PT, length_P) -> step.Prompts:
+    """A block of prompts."""
+    given = self._put((tokens_PT, length_P))
+    return step.prefill(self.arch, self.params, *given, **self.static)
 
-  def _admit(self):
-    """Start waiting responses in free slots; their first ids and log-probs."""
-    if self.waiting[0][0] not in self.block:
-      self._read(self.waiting[0][0])
-    lanes = _lanes(self.rows, self.ready.cache.room, self.most)
-    prompt_A, uid_A, reply_A = np.zeros((3, lanes), np.uint32)
-    slot_A = np.full(lanes, self.rows, np.int32)  # Out of range: an unused lane.
-    drafts = []
-    free = (slot for slot in range(self.rows) if slot not in self.busy)
-    for lane, slot in zip(range(lanes), list(free), strict=False):
-      if not self.waiting or self.waiting[0][0] not in self.block:
-        break
-      p, r = self.waiting.popleft()
-      prompt_A[lane], slot_A[lane] = p - self.block.start, slot
-      uid_A[lane], reply_A[lane] = self.uids[p], self.first + r
-      self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]))
-      drafts.append(self.busy[slot])
-    width = self.ready.cache.room
-    longest = max(draft.start for draft in drafts)
-    self._grow(max(width, longest + min(self.stretch, self.rule.limit)))
-    self.slots, first = step.admit(
-      self.slots,
-      self.ready,
-      *self._put((prompt_A, slot_A, uid_A, reply_A)),
-      self.key,
-      rule=self.rule,
-      mesh=self.mesh,
-    )
-    self.fresh.append(drafts)
-    return first
+  def admit(self, slots, ready, *lanes_A):
+    """(slots, first ids and log-probs) with prompts in slots: prompt, slot, uid and
+    response of each lane."""
+    given = (*self._put(lanes_A), self.key)
+    return step.admit(slots, ready, *given, rule=self.rule, mesh=self.mesh)
 
-  def _read(self, p):
-    """Prefill the block of prompts that begins with prompt p."""
-    rows = _power(-(-self.rows // self.n))  # Enough for all slots.
-    while True:
-      block = self.prompts[p : p + rows]
-      width = _bucket(max(map(len, block)), self.longest)
-      if rows == 1 or rows * width <= self.most:
-        break
-      rows //= 2
-    tokens_PT, length_P = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
-    for i, prompt in enumerate(block):
-      tokens_PT[i, : len(prompt)], length_P[i] = prompt, len(prompt)
-      self.stats.prompt_tokens += len(prompt)
-    self.ready = step.prefill(
-      self.arch, self.params, *self._put((tokens_PT, length_P)), **self.static
-    )
-    self.block = range(p, p + len(block))
+  def decode(self, slots, enough: int, *, tokens: int, live: int):
+    """(slots, what step.decode has drawn) after a stretch."""
+    return step.decode(
+      self.arch, self.params, slots, self._put(np.int32(enough)), rule=self.rule,
+      tokens=tokens, live=live, **self.static,
+    )  # fmt: skip
 
-  def _grow(self, length):
-    """See to it that every slot has room for `length` tokens."""
-    most = self.longest + self.rule.limit
-    if self.one:
-      length = most = -(-most // PAGE) * PAGE
-    self.live = max(self.live, _bucket(length, most))
-    if self.live <= self.room:
-      return
-    self.room = _bucket(most, most) if self.whole else self.live
-    if self.slots is None:
-      shape = {"rows": self.rows, "length": self.room}
-      self.slots = step.empty(self.arch, **shape, **self.static)
-    else:
-      self._move(np.arange(self.rows, dtype=np.int32))
-
-  def _shrink(self):
-    """Move the busy slots together once a quarter of the rows would do."""
-    rows = self.rows
-    while len(self.busy) <= _few(rows):
-      rows = _few(rows)
-    if rows == self.rows:
-      return
-    idle = [slot for slot in range(self.rows) if slot not in self.busy]
-    order = [*self.busy, *idle][:rows]
-    self.rows, self.busy = rows, dict(enumerate(self.busy.values()))
-    self._move(np.array(order, np.int32))
-
-  def _move(self, row_B):
-    row_B = self._put(row_B)
-    self.slots = step.resize(self.slots, row_B, length=self.room, mesh=self.mesh)
+  def move(self, slots, row_B, length: int):
+    """Slots `row_B`, each with room for `length` tokens."""
+    row_B = self._put(np.array(row_B, np.int32))
+    return step.resize(slots, row_B, length=length, mesh=self.mesh)
 
   def _put(self, tree):
     """From the host to every device."""
@@ -491,34 +384,3 @@ def _hand_on(ended, on_finish):
   if on_finish is not None:
     for p, r, sample in ended:
       on_finish(p, r, sample)
-
-
-def _lanes(rows: int, width: int, most: int) -> int:
-  """Responses that one admission can start: each has a copy of its prompt's cache."""
-  return max(1, min(rows // 4, most // width))
-
-
-def _block(rows: int, n: int, width: int, most: int) -> int:
-  """Prompts of `width` tokens that are read at a time: enough for all slots, if they
-  are not too many tokens."""
-  block = _power(-(-rows // n))
-  while block > 1 and block * width > most:
-    block //= 2
-  return block
-
-
-def _few(rows: int) -> int:
-  """How few rows are worth a move; 0: none, where rows are cheap already."""
-  return rows // 4 if rows >= 32 else 0
-
-
-def _power(n: int) -> int:
-  return 1 << max(0, n - 1).bit_length()
-
-
-def _bucket(n: int, most: int) -> int:
-  """n rounded up to 32, 64, 96, 128, 192, 256, 384 ..., or to `most` if less."""
-  size = 32
-  while size < n:
-    size += max(32, _power(size + 1) // 4)
-  return min(size, -(-most // 16) * 16)

@@ -106,6 +106,19 @@ def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
   return mesh_lib.device_bytes(shapes)
 
 
+def cache_read(arch, length_B, room: int, *, dtype, mesh=None) -> float:
+  """Tokens of the cache that attention reads in a turn, in the mean over the layers, if
+  every device reads as many as the one that reads most.
+
+  length_B: numpy, what rows hold, 0 of those that are idle. room: as far as is read
+  where rows are read alike.
+  """
+  rows, shards = len(length_B), 1 if mesh is None else mesh_lib.row_shards(mesh)
+  shards = 1 if rows % shards else shards
+  tokens_B = attention.read(arch, length_B, room, dtype, mesh)
+  return shards * float(tokens_B.reshape(shards, -1).sum(1).max())
+
+
 @functools.partial(jax.jit, static_argnames=("arch", "dtype", "mesh"))
 def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
   """Read right-padded prompts of 0 < `length_P` <= T tokens; the cache has room for T.

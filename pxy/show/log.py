@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pxy import config, files
-from pxy.show import completions
+from pxy import config, files, imports
+
+completions = imports.later("pxy.show.completions")  # pyarrow, once a run begins
 
 
 class Log:

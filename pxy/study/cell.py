@@ -1,7 +1,9 @@
 """One cell: a plain `pxy train`, then `pxy probe`, in a folder that says how it stands.
 
     DIR/world/dsrl/seed0/run/         what `pxy train` writes
-    DIR/world/dsrl/seed0/probe.json   what `pxy probe` found; samples/ has the responses
+    DIR/world/dsrl/seed0/probe.json   what `pxy probe` found
+    DIR/world/samples/                the responses that it asked for, of all cells
+    DIR/world/before/seed0/align.json what `pxy align` found before training
     DIR/world/dsrl/seed0/log.txt      what both said
     DIR/world/dsrl/seed0/cell.json    once it has ended: done, or failed and why
 
@@ -19,17 +21,24 @@ from pxy import __version__, fields, files
 from pxy.study import plan
 
 DONE, FAILED, OPEN = "done", "failed", "open"
+_HERE = pathlib.Path()
 
 
 def commands(cell: plan.Cell, out: pathlib.Path) -> list[list[str]]:
   """What is run, one after the other: the words after `pxy`. Any of them may be run by
   hand."""
-  folder = out / cell.name
+  folder, world = out / cell.name, cell.world
+  if not cell.trains:
+    return [[
+      "align", world.before, *world.align, "--seed", str(cell.seed),
+      "--json", str(folder / "align.json"),
+    ]]  # fmt: skip
   made = [[*cell.training(), "--out", str(folder / "run")]]
-  if cell.world.probes:
+  if cell.probes:
+    against = ("--against", world.before) if world.before else ()
     made.append([
-      "probe", str(folder / "run"), *cell.world.probes,
-      "--save", str(folder / "samples"), "--json", str(folder / "probe.json"),
+      "probe", str(folder / "run"), *cell.probes, *against,
+      "--save", str(out / world.name / "samples"), "--json", str(folder / "probe.json"),
     ])  # fmt: skip
   return made
 
@@ -38,7 +47,7 @@ def ended(words: list[str], folder: pathlib.Path) -> bool:
   """Whether one of a cell's commands has done what it is for."""
   if words[0] == "train":
     return (folder / "run" / "summary.json").is_file()
-  return (folder / "probe.json").is_file()
+  return (folder / f"{words[0]}.json").is_file()
 
 
 def argv(words: list[str]) -> list[str]:
@@ -47,8 +56,11 @@ def argv(words: list[str]) -> list[str]:
 
 
 def identity(cell: plan.Cell, cfg) -> dict:
-  """What makes its numbers, but for the code: the whole config, and what is asked."""
-  whole = json.dumps([fields.to_dict(cfg), list(cell.world.probes)], sort_keys=True)
+  """What makes its numbers, but for the code: the config, and what is asked."""
+  asked = commands(cell, _HERE)[0]
+  if cell.trains:
+    asked = [*cell.probes, *filter(None, [cell.probes and cell.world.before])]
+  whole = json.dumps([cfg and fields.changed(cfg), asked], sort_keys=True)
   return {"config": hashlib.sha256(whole.encode()).hexdigest()[:16]}
 
 
@@ -66,10 +78,11 @@ def state(cell: plan.Cell, out: pathlib.Path) -> dict:
   return found if isinstance(found, dict) and "state" in found else {"state": OPEN}
 
 
-def write(cell: plan.Cell, out: pathlib.Path, word: str, **more) -> None:
-  """Says how a cell has ended."""
+def write(cell: plan.Cell, out: pathlib.Path, word: str, **more) -> dict:
+  """Says how a cell has ended: what cell.json now holds."""
   value = {"state": word, "versions": versions(), **more}
   files.write_json(out / cell.name / "cell.json", value)
+  return value
 
 
 def tail(folder: pathlib.Path) -> str:

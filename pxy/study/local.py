@@ -6,11 +6,8 @@ is killed, its cells are killed with it (Linux) and go on from their last checkp
 """
 
 import contextlib
-import dataclasses
 import os
 import pathlib
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,32 +18,10 @@ from rich import table as rich_table
 
 from pxy.show import progress
 from pxy.study import cell as cell_lib
-from pxy.study import plan
+from pxy.study import plan, signals, tally, work
 
-LOOK = 0.1
-"""Seconds between two looks at the processes."""
 DRAW = 2.0
 """Seconds between two tables."""
-_TIED = """
-import os, sys
-from pxy.rewards import jail
-jail.die_with_parent()
-if os.getppid() == int(sys.argv[1]):
-  os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""Becomes the command, and dies with this process. Not between fork and exec: what JAX
-has started in this process, if it was imported, must not be forked."""
-
-
-@dataclasses.dataclass
-class Going:
-  """A cell that runs: its process, which of its commands, where, since when."""
-
-  cell: plan.Cell
-  process: subprocess.Popen
-  words: list[str]
-  place: int
-  start: float
 
 
 class Runner:
@@ -60,103 +35,51 @@ class Runner:
 
   def __init__(self, out: pathlib.Path, jobs: int, steps: dict[str, int]):
     self._out, self._jobs, self._steps = out, jobs, steps
-    self._going: list[Going] = []
-    self._since: dict[str, float] = {}
-    self._took: list[float] = []
-    self._signal = 0
+    self._going: dict[int, work.Work] = {}
 
   def run(self, cells: Sequence[plan.Cell]) -> int:
     """Returns the number of the signal that ended it early, or 0."""
-    waiting = list(cells)
-    total, drawn = len(waiting), 0.0
-    with self._signals(), self._screen() as draw:
+    waiting, drawn = list(cells), 0.0
+    self._tally = tally.Tally(self._out, len(waiting), self._jobs)
+    with signals.Signals() as asked, self._screen() as draw:
       try:
-        while (waiting and not self._signal) or self._going:
-          while waiting and not self._signal and len(self._going) < self._jobs:
-            cell = waiting.pop(0)
-            self._since[cell.name] = time.monotonic()
-            self._next(cell, self._free())
-          for one in list(self._going):
-            if one.process.poll() is not None:
-              self._going.remove(one)
-              self._ended(one, total, len(waiting))
+        while (waiting and not asked.number) or self._going:
+          while waiting and not asked.number and len(self._going) < self._jobs:
+            place = min(set(range(self._jobs)) - set(self._going))
+            self._going[place] = work.Work(
+              waiting.pop(0), self._out, cores(place, self._jobs)
+            )
+          if asked.new():
+            for one in self._going.values():
+              one.stop()
+          for place, one in list(self._going.items()):
+            if (found := one.look()) is not None:
+              del self._going[place]
+              self._tally.ended(one.cell.name, found, self._took())
           if time.monotonic() - drawn > DRAW:
             draw(self._table(len(waiting)))
             drawn = time.monotonic()
-          time.sleep(LOOK)
+          time.sleep(work.LOOK)
       finally:
-        for one in self._going:
-          one.process.kill()
-          one.process.wait()
-    return self._signal
+        for one in self._going.values():
+          one.kill()
+    return asked.number
 
-  def _free(self) -> int:
-    return min(set(range(self._jobs)) - {one.place for one in self._going})
-
-  def _next(self, cell: plan.Cell, place: int) -> bool:
-    """Starts the first of a cell's commands that has not done its work yet."""
-    folder = self._out / cell.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for words in cell_lib.commands(cell, self._out):
-      if cell_lib.ended(words, folder):
-        continue
-      with open(folder / "log.txt", "ab") as log:
-        command = [sys.executable, "-c", _TIED, str(os.getpid()), *cell_lib.argv(words)]
-        process = subprocess.Popen(
-          command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-          start_new_session=True,  # Ctrl-C is for this process, which asks them once
-        )  # fmt: skip
-      with contextlib.suppress(OSError, AttributeError):  # as on macOS
-        os.sched_setaffinity(process.pid, cores(place, self._jobs))
-      self._going.append(Going(cell, process, words, place, time.monotonic()))
-      return True
-    seconds = time.monotonic() - self._since[cell.name]
-    cell_lib.write(cell, self._out, cell_lib.DONE, seconds=round(seconds, 1))
-    return False
-
-  def _ended(self, one: Going, total: int, waiting: int) -> None:
-    """After a command: the next one, or how the cell has ended."""
-    folder, name = self._out / one.cell.name, one.cell.name
-    if self._signal:
-      return
-    if not cell_lib.ended(one.words, folder):
-      why = cell_lib.tail(folder)
-      cell_lib.write(one.cell, self._out, cell_lib.FAILED, why=why)
-      self._say(f"{name}: failed: {why} (all of it: {folder / 'log.txt'})")
-    elif not self._next(one.cell, one.place):
-      seconds = time.monotonic() - self._since[name]
-      self._took.append(seconds)
-      left = waiting + len(self._going)
-      self._say(
-        f"{name}: done in {progress.clock(seconds)}; {total - left} of {total}"
-        + (f", {progress.clock(self._left(waiting))} left" if left else "")
-      )
-
-  def _left(self, waiting: int) -> float:
-    """Seconds until all have ended, if the others take as long as those that have."""
-    mean = sum(self._took) / max(1, len(self._took))
-    going = sum(
-      max(0.0, mean - (time.monotonic() - self._since[one.cell.name]))
-      for one in self._going
-    )
-    return (going + mean * waiting) / self._jobs
-
-  def _say(self, text: str) -> None:
-    rich_console.Console(file=sys.stderr, highlight=False, soft_wrap=True).print(
-      text, markup=False
-    )
+  def _took(self) -> list[float]:
+    """Seconds of each cell that goes on."""
+    return [time.monotonic() - one.start for one in self._going.values()]
 
   def _table(self, waiting: int) -> rich_table.Table:
-    left = f", {progress.clock(self._left(waiting))} left" if self._took else ""
+    left = self._tally.left(self._took())
+    left = f", {progress.clock(left)} left" if self._tally.known else ""
     table = rich_table.Table(title=f"{waiting} cells wait{left}")
     for name in ("cell", "does", "step", "since"):
       table.add_column(name, justify="left" if name in ("cell", "does") else "right")
-    for one in self._going:
+    for one in self._going.values():
       name = one.cell.name
       at = f"{cell_lib.step(self._out / name)}/{self._steps.get(name, '?')}"
-      table.add_row(
-        name, one.words[0], at, progress.clock(time.monotonic() - one.start)
-      )
+      does = one.words[:1] and one.words[0]
+      table.add_row(name, does, at, progress.clock(time.monotonic() - one.since))
     return table
 
   @contextlib.contextmanager
@@ -168,25 +91,12 @@ class Runner:
     with rich_live.Live(console=console, transient=True) as live:
       yield live.update
 
-  @contextlib.contextmanager
-  def _signals(self):
-    def heard(number, _):
-      self._signal = number
-      for one in self._going:
-        one.process.send_signal(signal.SIGTERM)
 
-    old = {
-      number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-      yield
-    finally:
-      for number, handler in old.items():
-        signal.signal(number, handler)
-
-
-def cores(place: int, jobs: int) -> set[int]:
-  """The cores of one of `jobs` places: as many each as there are, or one in turn."""
+def cores(place: int, jobs: int) -> set[int] | None:
+  """The cores of one of `jobs` places: as many each as there are, or one in turn; None
+  where a process cannot be held on some, as on macOS."""
+  if not hasattr(os, "sched_getaffinity"):
+    return None
   all_ = sorted(os.sched_getaffinity(0))
   if jobs >= len(all_):
     return {all_[place % len(all_)]}

@@ -1,75 +1,293 @@
-"""What a study found, to be read: report.md, forest.png, results.json.
+"""What a study found, to be read: README.md, its figures, results.json.
 
-Everything on the page follows from results.json; `text` and `forest` take nothing else.
+Everything on the page follows from results.json; `text` and the drawings take nothing
+else.
 """
 
 import io
 import json
+import math
 import pathlib
+import re
+import statistics
 
+import matplotlib
 from matplotlib import figure as figure_lib
 
 from pxy import files
+from pxy.study import readings
 
 COLOURS = {"supported": "#2e7d32", "contradicted": "#c62828", "undecided": "#757575"}
 OTHER = "#1565c0"
 """Of `no difference larger than d`."""
+SIDES = {"more": "above 0", "less": "below 0", "same": "none beyond the margin"}
+_PALETTE = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["tab10"].colors]
+
+_LEGEND = (
+  "A world is a base model with its task; an arm is a method, trained on it with",
+  "each seed. A difference is of two arms on the same problems, paired by seed,",
+  "with a 95 % interval over both; p is after Holm's correction for all comparisons",
+  "of the study. A margin is what would matter: a difference that is surely smaller",
+  "counts as none. The words of a verdict, and what each arm trains:",
+  "`docs/study.md`, `pxy/methods.py`, and the study's own file.",
+)
 
 
 def write(out: pathlib.Path, results: dict) -> pathlib.Path:
-  """Writes the three into a study's folder; returns the page's path."""
+  """Writes all of it into a folder; returns the page's path."""
   files.write_json(out / "results.json", results)
-  asked = [one for one in results["claims"] if "difference" in one]
-  if asked:
-    forest(asked, out / "forest.png")
-  files.write_text(out / "report.md", text(results, bool(asked)))
-  return out / "report.md"
+  for path, draw in drawings(results).items():
+    (out / path).parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(out / path, _png(draw))
+  files.write_text(out / "README.md", text(results))
+  return out / "README.md"
 
 
-def text(results: dict, drawn: bool) -> str:
+def drawings(results: dict) -> dict:
+  """Figures by their path beside the page; each is made by a call."""
+  found = {}
+  if asked := _answered(results):
+    found["forest.png"] = lambda: forest(asked)
+  for name, there in _by_claim(asked).items():
+    found[f"claims/{name}.png"] = lambda there=there: claim_figure(there)
+  if worlds := _curves(results):
+    found["curves.png"] = lambda: curves(worlds)
+  return found
+
+
+def text(results: dict) -> str:
   """The page."""
-  lines = ["# What the study found", ""]
-  if drawn:
+  asked = _answered(results)
+  lines = ["# What the study found", "", _counted(results), "", *_LEGEND, ""]
+  if "command" in results:
+    lines += [f"    {results['command']}", ""]
+  if asked:
     lines += ["![every claim: difference, 95 % interval, margin](forest.png)", ""]
-  lines += [
-    "| claim | world | measure | difference | 95 % | p, Holm | seeds | verdict |",
-    "|---|---|---|---|---|---|---|---|",
-  ]
-  lines += map(_claim, results["claims"])
-  lines += [
-    "", "| cell | state | before | after | |", "|---|---|---|---|---|",
-    *map(_cell, results["cells"]), "",
-  ]  # fmt: skip
+  if results["claims"]:
+    lines += [
+      "| claim | world | measure | difference | 95 % | p, Holm | seeds | verdict |",
+      "|---|---|---|---|---|---|---|---|",
+      *map(_row, results["claims"]), "",
+    ]  # fmt: skip
+  lines += _methods(results)
+  if _curves(results):
+    lines += [
+      "## While it trains", "",
+      f"Mean score of the responses of every {readings.WINDOW} steps, which are to"
+      " rows not trained on before; a band is one standard error over seeds.", "",
+      "![score by step](curves.png)", "",
+    ]  # fmt: skip
+  if asked:
+    lines += ["## Claim by claim", ""]
+  for name, there in _by_claim(asked).items():
+    lines += [f"### {_plain(there[0]['text'])}", "", *_claim(there), ""]
+    lines += [f"![{name}: each run](claims/{name}.png)", ""]
+  odd = [x for x in results["cells"] if x["state"] == "failed" or _left_out(x)]
+  if odd:
+    lines += ["## Cells that take no part", "", "| cell | state | |", "|---|---|---|"]
+    lines += [*map(_cell, odd), ""]
+  lines += _open(results)
   return "\n".join(lines)
 
 
-def _claim(one: dict) -> str:
+def _open(results) -> list[str]:
+  """Which cells have not been run, by world: methods and how many seeds."""
+  left: dict[str, dict[str, int]] = {}
+  for one in results["cells"]:
+    if one["state"] == "open":
+      there = left.setdefault(one["world"], {})
+      there[one["method"]] = there.get(one["method"], 0) + 1
+  if not left:
+    return []
+  lines = ["## Not run yet", ""]
+  for world, there in left.items():
+    said = ", ".join(f"{method} ({seeds})" for method, seeds in there.items())
+    lines.append(f"- {world}, with the seeds that lack: {said}")
+  return [*lines, ""]
+
+
+def found(results: dict) -> str:
+  """What came out, in a few lines: the claims by verdict."""
+  lines = []
+  for kind in ("supported", "contradicted", "no difference beyond the margin"):
+    there: dict[str, list[str]] = {}
+    for one in results["claims"]:
+      if _kind(one["verdict"]) == kind:
+        there.setdefault(one["text"], []).append(one["world"])
+    said = "; ".join(_alike(there))
+    lines.append(f"- {kind[0].upper()}{kind[1:]}: {said or 'none'}.")
+  kinds = [_kind(one["verdict"]) for one in results["claims"]]
+  open_ = [one for one in results["claims"] if _kind(one["verdict"]) == "undecided"]
+  once = sum(len(one["seeds"]) == 1 for one in open_)
+  left = kinds.count("no data")
+  lines.append(
+    f"- Undecided: {len(open_)} of {len(kinds)} comparisons"
+    + (f", {once} of them with one seed so far" if once else "")
+    + (f"; not run yet: {left}." if left else ".")
+  )
+  return "\n".join(lines) + "\n"
+
+
+def _alike(there: dict[str, list[str]]) -> list[str]:
+  """Claims with their worlds; those that differ in their last word stand as one."""
+  ends: dict[tuple, list[str]] = {}
+  for text, on in there.items():
+    start, _, end = text.rpartition(" ")
+    ends.setdefault((start, ", ".join(on)), []).append(end)
+  said = {key: f"{key[0]} {', '.join(last)}".strip() for key, last in ends.items()}
+  return [f'"{text}" ({on})' for (_, on), text in said.items()]
+
+
+def ours(results: dict, name: str) -> str:
+  """A figure for another page: of a claim its difference in each world, of a method the
+  accuracy that it ends with; a dash where there is none yet."""
+  claims = [one for one in _answered(results) if one["claim"] == name]
+  if claims:
+    return ", ".join(
+      f"{one['world']} {one['difference']:+.3f}"
+      f" ({one['low']:+.3f} .. {one['high']:+.3f})"
+      for one in claims
+    )
+  at: dict[str, list[float]] = {}
+  for one in results["cells"]:
+    if one["method"] == name and "after/bound/pass@1" in one:
+      at.setdefault(one["world"], []).append(100 * one["after/bound/pass@1"])
+  said = [f"{world} {_about(values, 1)} %" for world, values in at.items()]
+  return ", ".join(said) or "-"
+
+
+def _answered(results) -> list[dict]:
+  return [one for one in results["claims"] if "difference" in one]
+
+
+def _by_claim(asked: list[dict]) -> dict[str, list[dict]]:
+  """Each claim's rows, one a world."""
+  found: dict[str, list[dict]] = {}
+  for one in asked:
+    found.setdefault(one["claim"], []).append(one)
+  return found
+
+
+def _counted(results) -> str:
+  """How many cells and verdicts."""
+  cells, claims = results["cells"], results["claims"]
+  done = sum(one["state"] == "done" and not _left_out(one) for one in cells)
+  seeds = sorted({one["seed"] for one in cells})
+  said = f"{done} of {len(cells)} cells are done; seeds {', '.join(map(str, seeds))}."
+  if not claims:
+    return said
+  kinds = [_kind(one["verdict"]) for one in claims]
+  each = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+  return f"{said} Of {len(claims)} comparisons: {each}."
+
+
+def _kind(verdict: str) -> str:
+  return "no difference beyond the margin" if "no difference" in verdict else verdict
+
+
+def _row(one: dict) -> str:
   head = f"| {_plain(one['text'])} | {one['world']} | `{one['measure']}`"
   if "difference" not in one:
     return f"{head} | | | | | {one['verdict']} |"
-  word = one["verdict"]
-  if word == "undecided":
-    word += f"; {one['visible']:.3g} could be seen"
-    if (one["seeds_needed"] or 0) > len(one["seeds"]):
-      word += f", {one['margin']:g} with {one['seeds_needed']} seeds"
   return (
     f"{head} | {one['difference']:+.4f} | {one['low']:+.4f} .. {one['high']:+.4f}"
-    f" | {one['p_holm']:.3f} | {len(one['seeds'])} | {word} |"
+    f" | {one['p_holm']:.4f} | {len(one['seeds'])} | {_verdict(one)} |"
   )
+
+
+def _verdict(one: dict) -> str:
+  word = one["verdict"]
+  if word == "undecided":
+    if len(one["seeds"]) == 1:
+      return f"{word}: of one seed the luck is unknown"
+    if not any(one.get("reached", [1])):
+      return f"{word}: no run gets there"
+    if not one["visible"]:
+      return f"{word}: all seeds differ by the same, so the luck is unknown"
+    word += f"; {one['visible']:.3g} could be seen"
+    if one["seeds_needed"] is None:
+      word += f", {one['margin']:g} with more problems, not seeds"
+    elif one["seeds_needed"] > len(one["seeds"]):
+      word += f", {one['margin']:g} with {one['seeds_needed']} seeds"
+  return word
+
+
+def _claim(there: list[dict]) -> list[str]:
+  """What was expected and what came."""
+  first = there[0]
+  paper = f" The paper: {_plain(first['paper'])}." if first["paper"] else ""
+  lines = [
+    f"`{first['measure']}` of {first['arm']} against {first['against']}. Expected:"
+    f" {SIDES[first['expects']]}; a margin of {first['margin']:g}.{paper}",
+    "",
+  ]
+  for one in there:
+    new, old = (_about(values) for values in one["values"])
+    lines.append(
+      f"- {one['world']}: {new} against {old}, {one['difference']:+.4f}"
+      f" ({one['low']:+.4f} .. {one['high']:+.4f}): **{_verdict(one)}**" + _reached(one)
+    )
+  return lines
+
+
+def _reached(one: dict) -> str:
+  if "reached" not in one:
+    return ""
+  new, old = one["reached"]
+  return (
+    f"; {new} and {old} of {len(one['seeds'])} runs get there at all, the others count"
+    " as all steps"
+  )
+
+
+def _about(values: list[float], digits: int = 4) -> str:
+  """Mean, and the standard error over runs."""
+  mean = f"{statistics.fmean(values):.{digits}f}"
+  if len(values) < 2:
+    return mean
+  return f"{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}"
+
+
+def _methods(results) -> list[str]:
+  """A table of each world: methods by the accuracy that they end with."""
+  lines = []
+  rows: dict[str, dict[str, list[dict]]] = {}
+  for one in results["cells"]:
+    if "after/bound/pass@1" in one:
+      rows.setdefault(one["world"], {}).setdefault(one["method"], []).append(one)
+  for world, by_method in rows.items():
+    most = min(max(_ks(one)) for there in by_method.values() for one in there)
+    names = ("before/bound/pass@1", "after/bound/pass@1", f"after/bound/pass@{most}")
+    table = [
+      (statistics.fmean(one[names[1]] for one in there), method, there)
+      for method, there in by_method.items()
+    ]
+    lines += [
+      f"## Methods on {world}", "",
+      f"| method | seeds | pass@1 before | after | pass@{most} after |",
+      "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for _, method, there in sorted(table, reverse=True):
+      values = " | ".join(_about([one[name] for one in there]) for name in names)
+      lines.append(f"| {method} | {len(there)} | {values} |")
+    lines.append("")
+  return lines
+
+
+def _ks(one: dict) -> list[int]:
+  found = (re.fullmatch(r"after/bound/pass@(\d+)", name) for name in one)
+  return [int(match[1]) for match in found if match]
+
+
+def _left_out(one: dict) -> bool:
+  return one.get("counts") is False
 
 
 def _cell(one: dict) -> str:
-  found = one.get("measures", {})
-  shown = [
-    f"{found[name]:.3f}" if name in found else ""
-    for name in ("before/bound/pass@1", "after/bound/pass@1")
-  ]
   more = one.get("why", "")
-  if one.get("counts") is False:
+  if _left_out(one):
     more = f"left out: of {json.dumps(one['versions'])}"
-  return (
-    f"| {one['cell']} | {one['state']} | {shown[0]} | {shown[1]} | {_plain(more)} |"
-  )
+  return f"| {one['cell']} | {one['state']} | {_plain(more)} |"
 
 
 def _plain(text: str) -> str:
@@ -77,23 +295,104 @@ def _plain(text: str) -> str:
   return " ".join(text.split()).replace("|", "\\|")
 
 
-def forest(claims: list[dict], path: pathlib.Path) -> None:
-  """A line for each claim: the difference, its interval, and the margin in grey."""
+def forest(claims: list[dict]) -> figure_lib.Figure:
+  """A line for each claim: the difference, its interval, and the margin in grey, in
+  units of the margin, since the measures have units of their own."""
   rows = len(claims)
-  figure = figure_lib.Figure(figsize=(10, 1.2 + 0.34 * rows), layout="constrained")
+  figure = figure_lib.Figure(figsize=(10, 1.2 + 0.3 * rows), layout="constrained")
   axes = figure.subplots()
+  limit = 6.0
+  axes.axvspan(-1, 1, color="#eeeeee")
   for i, one in enumerate(reversed(claims)):
     colour = COLOURS.get(one["verdict"], OTHER)
-    axes.fill_betweenx(
-      [i - 0.4, i + 0.4], -one["margin"], one["margin"], color="#eeeeee"
+    low, at, high = (
+      min(limit, max(-limit, one[name] / one["margin"]))
+      for name in ("low", "difference", "high")
     )
-    axes.plot([one["low"], one["high"]], [i, i], color=colour, lw=2)
-    axes.plot(one["difference"], i, "o", color=colour)
+    axes.plot([low, high], [i, i], color=colour, lw=2)
+    axes.plot(at, i, "o" if abs(at) < limit else (">" if at > 0 else "<"), color=colour)
   axes.axvline(0, color="black", lw=0.8)
+  axes.set_xlim(-limit - 0.2, limit + 0.2)
+  axes.set_ylim(-0.8, rows - 0.2)
   axes.set_yticks(
     range(rows), [f"{one['text']} ({one['world']})" for one in reversed(claims)]
   )
-  axes.set_xlabel("difference in the claim's measure; 95 % interval; grey: the margin")
+  axes.set_xlabel(
+    "difference in margins, its 95 % interval (cut off at 6; grey: within a margin)\n"
+    "green: supported, red: contradicted, blue: none beyond it, grey: undecided",
+    loc="right",
+    fontsize=8,
+  )
+  return figure
+
+
+def claim_figure(there: list[dict]) -> figure_lib.Figure:
+  """Each run on both sides, joined by seed; a panel a world."""
+  figure = figure_lib.Figure(figsize=(3.2 * len(there), 2.6), layout="constrained")
+  for axes, one in zip(figure.subplots(1, len(there), squeeze=False)[0], there,
+                       strict=True):  # fmt: skip
+    new, old = one["values"]
+    for a, b in zip(old, new, strict=True):
+      axes.plot([0, 1], [a, b], "o-", color="#9e9e9e", lw=1, ms=4)
+    means = [statistics.fmean(values) for values in (old, new)]
+    colour = COLOURS.get(one["verdict"], OTHER)
+    axes.plot([0, 1], means, "s-", color=colour, lw=2.5)
+    axes.set_xticks([0, 1], [one["against"], one["arm"]])
+    axes.set_xlim(-0.4, 1.4)
+    axes.set_title(f"{one['world']}: {_kind(one['verdict'])}", fontsize=8)
+    axes.set_ylabel(one["measure"], fontsize=8)
+    axes.tick_params(labelsize=8)
+  return figure
+
+
+def _curves(results) -> dict[str, dict[str, list[list[float]]]]:
+  """World: method: the curve of each run, of those that are equally long."""
+  found: dict[str, dict[str, list[list[float]]]] = {}
+  for one in results["cells"]:
+    if one.get("curve"):
+      there = found.setdefault(one["world"], {}).setdefault(one["method"], [])
+      there.append(one["curve"])
+  return found
+
+
+def curves(worlds: dict[str, dict[str, list[list[float]]]]) -> figure_lib.Figure:
+  """Score by step, a panel a world; lines are named where they end."""
+  figure = figure_lib.Figure(figsize=(6.2 * len(worlds), 5), layout="constrained")
+  for axes, (world, methods) in zip(
+    figure.subplots(1, len(worlds), squeeze=False)[0], worlds.items(), strict=True
+  ):
+    last = []
+    for i, (method, runs) in enumerate(methods.items()):
+      runs = [run for run in runs if len(run) == len(runs[0])]
+      mean = [statistics.fmean(at) for at in zip(*runs, strict=True)]
+      steps = [readings.WINDOW * (t + 1) for t in range(len(mean))]
+      colour, dash = _PALETTE[i % 10], ("-", "--", ":")[i // 10 % 3]
+      axes.plot(steps, mean, dash, color=colour, lw=1.5)
+      if len(runs) > 1:
+        error = [
+          statistics.stdev(at) / math.sqrt(len(at)) for at in zip(*runs, strict=True)
+        ]
+        low = [m - e for m, e in zip(mean, error, strict=True)]
+        high = [m + e for m, e in zip(mean, error, strict=True)]
+        axes.fill_between(steps, low, high, color=colour, alpha=0.12, lw=0)
+      last.append((mean[-1], steps[-1], method, colour))
+    low, high = axes.get_ylim()
+    place = -math.inf
+    for y, x, method, colour in sorted(last):
+      place = max(y, place + (high - low) / 36)
+      axes.annotate(
+        method, (x, y), (x * 1.04, place), annotation_clip=False, va="center",
+        fontsize=7, color=colour,
+        arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.4},
+      )  # fmt: skip
+    axes.set_title(world)
+    axes.set_xlabel("step")
+    axes.set_ylabel("mean score")
+    axes.set_xlim(right=axes.get_xlim()[1] * 1.25)
+  return figure
+
+
+def _png(draw) -> bytes:
   drawn = io.BytesIO()
-  figure.savefig(drawn, format="png", dpi=120, metadata={"Software": None})
-  files.write_bytes(path, drawn.getvalue())
+  draw().savefig(drawn, format="png", dpi=80, metadata={"Software": None})
+  return drawn.getvalue()

@@ -1,7 +1,7 @@
 """A study is data: worlds x arms x seeds, and the comparisons that are asked.
 
     STUDY = plan.Study(
-      worlds=(plan.World("add3", "add3", problems=256),),
+      worlds=(plan.World("add3", "add3", ("--steps", "60")),),
       arms=(plan.Arm("dsrl"), plan.Arm("grpo")),
       seeds=(0, 1, 2),
       claims=(plan.Claim("end", "DSRL ends higher", "bound/pass@1", "dsrl", "grpo"),),
@@ -19,13 +19,15 @@ from typing import Literal
 
 from pxy import fields, methods
 from pxy.measures import estimate
-from pxy.measures import names as names_lib
+from pxy.study import names
 
 MOST = int(0.05 * (estimate.DRAWS + 1) / 2)
 """Comparisons of one study: the smallest p is 2 of the draws, and Holm's rule
 multiplies it by their number."""
 BEFORE = "before"
 """Stands for an arm in a claim: the model that all began with."""
+ZERO = "zero"
+"""Stands for the other arm in a claim: no run, the number 0."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -40,6 +42,14 @@ class World:
   """Of `pxy train`, for every cell: `--steps 120`."""
   probes: tuple[str, ...] = ()
   """Of `pxy probe` after training: `--quick`. Empty: no probe."""
+  before: str = ""
+  """The model that all begin with, to hold probes against (their `--against`)."""
+  align: tuple[str, ...] = ()
+  """Of `pxy align` on `before`, once a seed: `--task world/chains --n 64`. Empty: not
+  asked."""
+  resources: tuple[tuple[str, float], ...] = ()
+  """Of a Ray's node, for each cell, by Ray's names: `(("CPU", 8), ("GPU", 1))`. Without
+  CPU: its share of the smallest node's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +63,11 @@ class Arm:
   """Of `pxy train`, after the world's: `--phases.0.lr 2e-5`."""
   worlds: tuple[str, ...] = ()
   """Where it runs; empty: everywhere."""
+  at: tuple[tuple[str, tuple[str, ...]], ...] = ()
+  """(world, options there), after the others: `(("add3", ("--phases.0.lr", "2e-5")),)`.
+  """
+  probes: tuple[str, ...] | None = None
+  """Of `pxy probe`, instead of the world's where that has any; None: the world's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +78,11 @@ class Claim:
   text: str
   """One sentence that is true or not."""
   measure: str
-  """`bound/pass@K` of the run's last evaluation, or a name of docs/measures.md."""
+  """A name of docs/measures.md; `bound/pass@K` is of the run's last evaluation."""
   arm: str
+  """Which is trained; `before` only of `align/...`."""
   against: str = BEFORE
-  """Another arm, or `before`."""
+  """Another arm, `before`, or `zero`."""
   expects: Literal["more", "less", "same"] = "more"
   """Which difference bears the sentence out."""
   margin: float = 0.02
@@ -91,13 +107,13 @@ class Study:
 
   def __post_init__(self):
     for what in ("worlds", "arms", "claims"):
-      names = [x.name for x in getattr(self, what)]
-      _once(what, names)
-      for name in names:
+      given = [x.name for x in getattr(self, what)]
+      _once(what, given)
+      for name in given:
         fields.need(
-          _NAME.fullmatch(name) and name != BEFORE,
+          _NAME.fullmatch(name) and name not in (BEFORE, ZERO),
           f"{what}: the name {name!r} is a folder's: small letters, digits, `_.-`, and"
-          f" not {BEFORE!r}",
+          f" neither {BEFORE!r} nor {ZERO!r}",
         )
     _once("seeds", self.seeds)
     for what in ("worlds", "arms", "seeds"):
@@ -111,30 +127,62 @@ class Study:
     worlds, arms = ({x.name for x in xs} for xs in (self.worlds, self.arms))
     for one in (*self.arms, *self.claims):
       _known(f"{one.name}: worlds", one.worlds, worlds)
+    for arm in self.arms:
+      _known(f"{arm.name}: at", [world for world, _ in arm.at], worlds)
+    for world in self.worlds:
+      _once(f"world {world.name}: resources", [name for name, _ in world.resources])
+      fields.need(
+        all(number > 0 for _, number in world.resources),
+        f"world {world.name}: resources are numbers above 0",
+      )
+      fields.need(
+        world.before or not world.align,
+        f"world {world.name}: `align` is of the model `before`: name that",
+      )
     for claim in self.claims:
-      _known(f"claim {claim.name}", (claim.arm, claim.against), arms | {BEFORE})
-      fields.need(
-        claim.arm != BEFORE and claim.arm != claim.against,
-        f"claim {claim.name}: {claim.arm} against {claim.against} says nothing: its arm"
-        " is one that is trained, against another or `before`",
-      )
-      names_lib.sentence(claim.measure)
-      fields.need(claim.margin > 0, f"claim {claim.name}: margin must be above 0")
-      fields.need(self.asked(claim), f"claim {claim.name}: no world has both its arms")
-      blind = [
-        w.name for w in self.worlds if not w.probes and w.name in self.asked(claim)
-      ]
-      fields.need(
-        not blind or claim.measure.startswith("bound/pass@"),
-        f"claim {claim.name}: {claim.measure} is of `pxy probe`, which is not asked in"
-        f" world {blind[:1] and blind[0]!r}: give that `probes`, or the claim `worlds`",
-      )
+      self._check(claim, arms)
     asked = sum(len(self.asked(claim)) for claim in self.claims)
     fields.need(
       asked <= MOST,
       f"claims: {asked} comparisons, of which {estimate.DRAWS} draws could see none"
       f" after Holm's correction: at most {MOST}; part the study",
     )
+
+  def _check(self, claim: Claim, arms: set[str]) -> None:
+    what = f"claim {claim.name}"
+    _known(what, (claim.arm, claim.against), arms | {BEFORE, ZERO})
+    names.check(claim.measure)
+    aligned = names.aligned(claim.measure)
+    fields.need(
+      claim.arm not in (claim.against, ZERO) and (claim.arm == BEFORE) == aligned,
+      f"{what}: {claim.measure} of {claim.arm} against {claim.against} says nothing:"
+      " an arm is one that is trained, against another, `before` or `zero`; `align/...`"
+      " is of `before`",
+    )
+    fields.need(
+      claim.against not in (BEFORE, ZERO) or not claim.measure.startswith("train/"),
+      f"{what}: {claim.measure} is of training: hold it against another arm, not"
+      f" `{claim.against}`",
+    )
+    fields.need(claim.margin > 0, f"{what}: margin must be above 0")
+    fields.need(self.asked(claim), f"{what}: no world has both its arms")
+    for world in self.worlds:
+      if world.name in self.asked(claim):
+        fields.need(
+          world.align or not aligned,
+          f"{what}: {claim.measure} is of `pxy align`, which is not asked in world"
+          f" {world.name!r}: give that `align`, or the claim `worlds`",
+        )
+        fields.need(
+          world.probes or not names.probed(claim.measure),
+          f"{what}: {claim.measure} is of `pxy probe`, which is not asked in world"
+          f" {world.name!r}: give that `probes`, or the claim `worlds`",
+        )
+        fields.need(
+          world.before or claim.against != BEFORE or not names.probed(claim.measure),
+          f"{what}: {claim.measure} of the model before is asked where `pxy probe` is"
+          f" told of it: give world {world.name!r} `before`, or the claim `worlds`",
+        )
 
   def cells(self) -> tuple["Cell", ...]:
     """All of them: seeds outermost, so that what is there first is a whole study of
@@ -143,7 +191,7 @@ class Study:
       Cell(world, arm, seed)
       for seed in self.seeds
       for world in self.worlds
-      for arm in self.arms
+      for arm in ((_BASE,) if world.align else ()) + self.arms
       if self.runs(arm, world.name)
     )
 
@@ -154,7 +202,7 @@ class Study:
   def asked(self, claim: Claim) -> tuple[str, ...]:
     """The worlds in which a claim is asked."""
     there = {arm.name: arm for arm in self.arms}
-    sides = [there[x] for x in (claim.arm, claim.against) if x != BEFORE]
+    sides = [there[x] for x in (claim.arm, claim.against) if x in there]
     return tuple(
       world.name
       for world in self.worlds
@@ -176,28 +224,38 @@ class Cell:
     """Its folder in the study's."""
     return f"{self.world.name}/{self.arm.name}/seed{self.seed}"
 
+  @property
+  def trains(self) -> bool:
+    """Whether it is a run; else it is what is asked of the model before them."""
+    return self.arm.name != BEFORE
+
+  @property
+  def probes(self) -> tuple[str, ...]:
+    """Options of `pxy probe`; empty: no probe."""
+    own = self.arm.probes
+    return self.world.probes if own is None or not self.world.probes else own
+
   def training(self) -> list[str]:
     """The words after `pxy` that train it, but for --out."""
     word = f"{self.world.base}:{self.arm.method or self.arm.name}"
-    return [
-      "train",
-      word,
-      *self.world.options,
-      *self.arm.options,
-      "--seed",
-      str(self.seed),
-    ]
+    here = dict(self.arm.at).get(self.world.name, ())
+    options = (*self.world.options, *self.arm.options, *here)
+    return ["train", word, *options, "--seed", str(self.seed)]
 
 
-def _once(what, names):
-  twice = [name for name, n in collections.Counter(names).items() if n > 1]
+_BASE = Arm(BEFORE)
+"""Stands where nothing is trained."""
+
+
+def _once(what, given):
+  twice = [name for name, n in collections.Counter(given).items() if n > 1]
   fields.need(
     not twice, f"{what}: {twice[:1] and twice[0]!r} comes twice; name it once"
   )
 
 
-def _known(what, names, there):
-  lost = [name for name in names if name not in there]
+def _known(what, given, there):
+  lost = [name for name in given if name not in there]
   fields.need(
     not lost, f"{what}: there is no {lost[:1] and lost[0]!r}; there are"
     f" {', '.join(sorted(there))}",

@@ -1,63 +1,25 @@
 """What cells have found, and what that says of each claim: plain JSON.
 
-    {"cells": [{"cell", "world", "method", "seed", "state", "measures", ...}],
+    {"cells": [{"cell", "world", "method", "seed", "state", "curve", NUMBER: ..., ...}],
      "claims": [{"claim", "world", "verdict", "difference", "low", "high", "p", ...}]}
 
-pass@k is of the run's own last evaluation, problem by problem: differences are paired
-by seed and by problem, and their interval holds the luck of both. A measure of `pxy
-probe` is one number a run: paired by seed, with the luck of seeds alone. Seeds that one
-of the two arms lacks are left out, and so are cells of another version than most.
+pass@k is of the run's own last evaluation, problem by problem, and `align/...` is of
+problems too: differences are paired by seed and by problem, and their interval holds
+the luck of both. A measure of `pxy probe` is one number a run: paired by seed, with the
+luck of seeds alone. Seeds that one of the two arms lacks are left out, and so are cells
+of another version than most.
 """
 
 import collections
 import dataclasses
 import json
 import pathlib
-import re
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pxy.measures import arrays, bound, estimate, passk
+from pxy.measures import bound, estimate, passk
 from pxy.study import cell as cell_lib
-from pxy.study import plan, verdict
-
-_PASS = re.compile(r"bound/pass@(\d+)")
-
-
-def tries(measure: str) -> int | None:
-  """The k of `bound/pass@k`, which is of the run's own evaluation; None: of a probe."""
-  match = _PASS.fullmatch(measure)
-  return int(match[1]) if match else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """Which responses were right: problems by rising id, 1, 0 or nan."""
-
-  ids: tuple[str, ...]
-  correct_PR: np.ndarray
-
-
-def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:
-  """Those before and after a run's training, from its completions."""
-  table = pq.read_table(
-    run / "completions.parquet", columns=["step", "uid", "response", "reward"],
-    filters=[("split", "=", "eval")],
-  )  # fmt: skip
-  steps = sorted(set(table["step"].to_pylist()))
-  return {
-    name: _evaluation(table.filter(pc.field("step") == at))
-    for name, at in zip((plan.BEFORE, "after"), (steps[0], steps[-1]), strict=True)
-  }
-
-
-def _evaluation(table) -> Evaluation:
-  ids = [f"{uid:09}" for uid in table["uid"].to_pylist()]
-  units, row_PR = arrays.arrange(ids, table["response"].to_pylist())
-  reward_PR = arrays.take(table["reward"].to_numpy(zero_copy_only=False), row_PR)
-  return Evaluation(units, np.where(np.isnan(reward_PR), np.nan, reward_PR > 0.5))
+from pxy.study import names, plan, readings, verdict
 
 
 class Results:
@@ -73,13 +35,13 @@ class Results:
       json.dumps(one.get("versions")) for one in self._state.values() if _done(one)
     )
     self._most = counted.most_common(1)[0][0] if counted else None
-    self._evaluations: dict[str, dict[str, Evaluation]] = {}
-    self._probes: dict[str, dict[str, float]] = {}
-    for name in self._cells:
+    self._evaluations: dict[str, dict[str, readings.Evaluation]] = {}
+    self._numbers: dict[str, readings.Numbers] = {}
+    for name, cell in self._cells.items():
       if self.counts(name):
-        folder = out / name
-        self._evaluations[name] = evaluations(folder / "run")
-        self._probes[name] = _values(folder / "probe.json")
+        if cell.trains:
+          self._evaluations[name] = readings.evaluations(out / name / "run")
+        self._numbers[name] = readings.Numbers(out / name)
 
   def counts(self, name: str) -> bool:
     """Whether a cell takes part: done, by the version that most are of."""
@@ -99,20 +61,25 @@ class Results:
     if _done(state):
       row["counts"] = self.counts(name)
     if self.counts(name):
-      row["measures"] = {
+      row["curve"] = [round(x, 6) for x in self._numbers[name].curve()]
+      row |= {
         f"{when}/bound/pass@{k}": passk.pass_at_k(one.correct_PR, k)[0]
-        for when, one in self._evaluations[name].items()
+        for when, one in self._evaluations.get(name, {}).items()
         for k in bound.ks(one.correct_PR.shape[1])
-      } | self._probes[name]  # fmt: skip
+      } | self._numbers[name].all()  # fmt: skip
     return row
 
   def claims(self) -> list[dict]:
     """Every claim in every world where it is asked."""
     asked = [(c, w) for c in self._study.claims for w in self._study.asked(c)]
     found = [self._compared(claim, world) for claim, world in asked]
-    known = [i for i, one in enumerate(found) if one is not None]
-    p = [estimate.beyond_zero(found[i][0]) for i in known]
-    tested = dict(zip(known, zip(p, estimate.holm(p), strict=True), strict=True))
+    # What has no data yet is one of them all the same, and may be any.
+    # Nor does one run say anything of its luck, though its problems may.
+    p = [
+      1.0 if one is None or len(one[1]) < 2 else estimate.beyond_zero(one[0])
+      for one in found
+    ]
+    tested = list(zip(p, estimate.holm(p), strict=True))
     rows = []
     for i, (claim, world) in enumerate(asked):
       row = {
@@ -123,44 +90,75 @@ class Results:
       if found[i] is None:
         rows.append(row | {"verdict": "no data"})
         continue
-      spread, seeds, measure = found[i]
+      spread, seeds, measure, values = found[i]
       p, p_holm = tested[i]
-      ruled = verdict.of(claim, spread, p_holm, len(seeds), len(known))
+      ruled = verdict.of(claim, spread, p_holm, len(seeds), len(asked))
+      reached = self._reached(claim, world, seeds)
+      nobody = "reached" in reached and not any(reached["reached"])
       rows.append(row | {
-        "verdict": ruled.verdict, "difference": measure.value, "low": measure.low,
-        "high": measure.high, "p": p, "p_holm": p_holm,
+        "verdict": "undecided" if nobody else ruled.verdict,
+        "difference": measure.value, "low": measure.low, "high": measure.high,
+        "p": p, "p_holm": p_holm,
         "seeds": seeds, "problems": len(spread.units), "visible": ruled.visible,
-        "seeds_needed": ruled.seeds, "method": measure.method,
+        "seeds_needed": ruled.seeds, "method": measure.method, "values": values,
+        **reached,
       })  # fmt: skip
     return rows
 
   def _compared(self, claim: plan.Claim, world: str):
-    """(spread, seeds, interval) of a claim, or None where nothing is there yet."""
-    sides = []
-    for name in (claim.arm, claim.against):
-      arm = claim.arm if name == plan.BEFORE else name
-      when = plan.BEFORE if name == plan.BEFORE else "after"
-      sides.append({
+    """(spread, seeds, interval, the value of each run on both sides) of a claim, or
+    None where nothing is there yet."""
+    sides = [
+      {
         seed: spec
         for seed in self._study.seeds
-        if (spec := self._spec(f"{world}/{arm}/seed{seed}", claim.measure, when))
-      })  # fmt: skip
+        if (spec := self._spec(world, claim, name, seed))
+      }
+      for name in (claim.arm, claim.against)
+    ]
     seeds = [seed for seed in self._study.seeds if all(seed in side for side in sides)]
     if not seeds:
       return None
     new, old = ([side[seed] for seed in seeds] for side in sides)
     spread = estimate.spread(new, old)
     measure = estimate.between(new, old, spread)
-    return measure and (spread, seeds, measure)
+    values = [[_value(spec) for spec in specs] for specs in (new, old)]
+    return measure and (spread, seeds, measure, values)
 
-  def _spec(self, name: str, measure: str, when: str) -> estimate.Spec | None:
-    if name not in self._evaluations:
+  def _reached(self, claim: plan.Claim, world: str, seeds: list[int]) -> dict:
+    """How many runs of each side have the score to which steps are counted."""
+    if not claim.measure.startswith("train/steps@"):
+      return {}
+    runs = [[f"{world}/{arm}/seed{seed}" for seed in seeds]
+            for arm in (claim.arm, claim.against)]  # fmt: skip
+    return {
+      "reached": [
+        sum(self._numbers[name].reached(claim.measure) for name in side)
+        for side in runs
+      ]
+    }
+
+  def _spec(
+    self, world: str, claim: plan.Claim, side: str, seed: int
+  ) -> estimate.Spec | None:
+    """The claim's measure of one of its sides."""
+    if side == plan.ZERO:
+      known = self._spec(world, claim, claim.arm, seed)
+      return known and dataclasses.replace(known, stat=lambda w_BP: np.zeros(len(w_BP)))
+    before = side == plan.BEFORE and claim.arm != plan.BEFORE
+    name = f"{world}/{claim.arm if before else side}/seed{seed}"
+    when = plan.BEFORE if before else "after"
+    if name not in self._numbers:
       return None
-    if (k := tries(measure)) is not None:
+    if (k := names.tries(claim.measure)) is not None:
       one = self._evaluations[name][when]
       return bound.pass_at(one.ids, one.correct_PR, k)
-    value = self._probes[name].get(measure if when == "after" else f"base {measure}")
-    return None if value is None else number(measure, value)
+    if names.aligned(claim.measure):
+      found = self._numbers[name].alignment(claim.measure)
+      how = "mean over problems of the mean over responses"
+      return found and estimate.mean(claim.measure, *found, how)
+    value = self._numbers[name].get(claim.measure, when)
+    return None if value is None else number(claim.measure, value)
 
 
 def number(name: str, value: float) -> estimate.Spec:
@@ -170,18 +168,8 @@ def number(name: str, value: float) -> estimate.Spec:
   )
 
 
-def _values(path: pathlib.Path) -> dict[str, float]:
-  """What a probe found: values by name, and those of the base as `base NAME`."""
-  if not path.is_file():
-    return {}
-  found = json.loads(path.read_text(encoding="utf-8"))
-  out = {}
-  for report in found if isinstance(found, list) else [found]:
-    for key, mark in (("measures", ""), ("base_measures", "base ")):
-      for name, one in report.get(key, {}).items():
-        if one["value"] is not None:
-          out[mark + name] = one["value"]
-  return out
+def _value(spec: estimate.Spec) -> float:
+  return float(spec.stat(np.ones((1, len(spec.units))))[0])
 
 
 def _done(state: dict) -> bool:

@@ -6,24 +6,29 @@
   undecided      neither: said with what the design could have seen, and how many seeds
                  would decide
 
-Beyond 0: p < .05 after Holm's correction over all comparisons of the study. Within the
-margin: the 90 % interval is, which is two one-sided tests at 5 % each. A claim of no
-difference is supported by the latter and contradicted by the former beyond the margin.
+Beyond 0: p < .05 after Holm's correction over all comparisons that the study asks, also
+those that have no data yet: what a study that is half done finds may become plainer,
+and is not taken back for their number. Within the margin: the 90 % interval is, which
+is two one-sided tests at 5 % each. A claim of no difference is supported by the latter
+and contradicted by the former beyond the margin.
 
 The smallest difference that can be seen is that which is seen in 80 of 100 studies, by
-Holm's strictest step: 2.80 standard errors for one comparison, 3.86 for twenty.
+Holm's strictest step: 2.80 standard errors for one comparison of many runs, 3.86 for
+one of twenty, and 7.7 for one of twenty with 5 runs, where their luck is all there is.
 """
 
 import dataclasses
 import math
-import statistics
 
 import numpy as np
+from scipy import stats  # JAX requires it
 
 from pxy.measures import estimate
 from pxy.study import plan
 
 LEVEL, POWER = 0.05, 0.8
+MANY = 10_000
+"""Runs that nobody makes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,16 +66,29 @@ def of(
     word = f"no difference larger than {claim.margin:g}"
   else:
     word = "undecided"
-  if seeds < 2:
-    word = "undecided"  # of one run the luck is unknown
-  visible = errors(comparisons) * math.sqrt(sum(_variances(found)))
+  if seeds < 2 or (found.value and not np.ptp(value_B)):
+    word = "undecided"  # of one run, or of equal differences, the luck is unknown
+  problems, luck = _variances(found)
+  visible = errors(comparisons, problems, luck, seeds) * math.sqrt(problems + luck)
   return Verdict(word, visible, needed(found, claim.margin, seeds, comparisons))
 
 
-def errors(comparisons: int) -> float:
-  """Standard errors of a difference that is seen with POWER, as one of so many."""
-  normal = statistics.NormalDist()
-  return normal.inv_cdf(1 - LEVEL / 2 / comparisons) + normal.inv_cdf(POWER)
+def errors(comparisons: int, problems: float, luck: float, seeds: int) -> float:
+  """Standard errors of a difference that is seen with POWER, as one of so many.
+
+  What p asks for is by the luck's own Student's t, whose tails two or three runs have
+  even where problems vary more; POWER by as many degrees as the luck of `seeds` runs
+  leaves (Satterthwaite).
+  """
+  level = 1 - LEVEL / 2 / comparisons
+  if luck <= 0 or seeds < 2:
+    return float(stats.norm.ppf(level) + stats.norm.ppf(POWER))
+  share = luck / (problems + luck)
+  seen = math.hypot(
+    math.sqrt(1 - share) * stats.norm.ppf(level),
+    math.sqrt(share) * stats.t.ppf(level, seeds - 1),
+  )
+  return float(seen + stats.t.ppf(POWER, (seeds - 1) / share**2))
 
 
 def needed(
@@ -79,10 +97,17 @@ def needed(
   """Runs of each arm with which a difference of the margin is seen; None: no number of
   them, or one run says nothing of it."""
   problems, luck = _variances(found)
-  left = (margin / errors(comparisons)) ** 2 - problems
-  if left <= 0 or seeds < 2:
+  if seeds < 2 or errors(comparisons, problems, 0, 1) ** 2 * problems >= margin**2:
     return None
-  return max(2, math.ceil(luck * seeds / left))
+  runs = 2
+  while True:
+    of_runs = luck * seeds / runs
+    seen = errors(comparisons, problems, of_runs, runs)
+    if seen * math.sqrt(problems + of_runs) <= margin:
+      return runs
+    if runs >= MANY:
+      return None
+    runs += 1 + runs // 50
 
 
 def _variances(found: estimate.Spread) -> tuple[float, float]:

@@ -22,9 +22,10 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import sentencepiece
-import tokenizers
 
-from pxy import config
+from pxy import config, imports
+
+tokenizers = imports.later("tokenizers")
 
 # Names that chat models give to the same three things, most specific first.
 _STARTS = ("<|im_start|>",)

@@ -10,6 +10,7 @@
 on, a thread of ours adds the manifest and renames. So a folder with a number for
 a name is whole whenever the process dies, and what the disk did to it later shows in
 the manifest. Only then are older ones removed: all but the newest `keep` and the best.
+In a bucket the manifest does what the rename does here (shelf.py).
 
 Arrays are stored under flat names (params.layers.attn.q), with neither mesh nor
 classes, so that any mesh restores them and the parameters can be read alone. Orbax is
@@ -21,20 +22,19 @@ import functools
 import json
 import logging
 import math
-import os
 import pathlib
 import re
-import shutil
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from pxy import config, files
+from pxy import config
 from pxy.parallel import process
-from pxy.train import manifest
+from pxy.train import shelf as shelf_lib
 
 
 class Checkpointer:
@@ -47,16 +47,24 @@ class Checkpointer:
     keep: how many of the newest are kept.
     best: the score whose highest value marks one more that is kept, by its name with or
       without the number of samples (`avg` is avg@16).
+    permitted: as shelf.at has it.
 
   Raises:
     config.Error: from any method, when the disk does not let it do its work.
   """
 
-  def __init__(self, folder: pathlib.Path, keep: int, best: str):
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    keep: int,
+    best: str,
+    permitted: Callable[[], object] = lambda: None,
+  ):
     if keep < 1:
       raise config.Error(f"save.keep {keep}: must be >= 1")
     # Orbax wants absolute paths.
     self.folder = pathlib.Path(folder).absolute()
+    self._shelf = shelf_lib.at(self.folder, permitted)
     self._keep, self._best = keep, best
     self._orbax = None
     self._thread: threading.Thread | None = None
@@ -64,9 +72,7 @@ class Checkpointer:
     self._saving = 0
 
   def __enter__(self):
-    if process.main() and self.folder.is_dir():
-      for left in self.folder.glob(".*"):  # of a process that died
-        shutil.rmtree(left, ignore_errors=True)
+    process.on_main(self._shelf.sweep)
     process.barrier("checkpoints")
     return self
 
@@ -77,7 +83,8 @@ class Checkpointer:
         self.wait()
     finally:
       if self._orbax is not None:
-        self._orbax.close()
+        with contextlib.suppress(Exception):  # of a save: `wait` has raised it
+          self._orbax.close()
         self._orbax = None
 
   def save(self, step: int, state, meta: dict, scores: dict | None = None) -> None:
@@ -98,19 +105,18 @@ class Checkpointer:
     }
     # `meta` may change after this returns, and what is no JSON should fail here.
     about = json.loads(json.dumps(about))
-    partial = self.folder / f".{_name(step)}.partial"
-    self._saving = step
+    self._saving, name = step, _name(step)
     size = sum(x.nbytes for x in arrays.values())
-    self._together(lambda: process.main() and _room(partial, size))
+    self._together(lambda: process.main() and self._shelf.make(name, size))
     try:
       ocp = _orbax()
       if self._orbax is None:
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
-      self._orbax.save(partial / "state", args=ocp.args.PyTreeSave(arrays))
-    except (OSError, ValueError) as error:
+      self._orbax.save(self._shelf.saving(name), args=ocp.args.PyTreeSave(arrays))
+    except self._shelf.failures as error:
       raise self._unsaved(error) from error
     self._thread = threading.Thread(
-      target=self._publish, args=(step, partial, about), name="checkpoint"
+      target=self._publish, args=(step, about), name="checkpoint"
     )
     self._thread.start()
 
@@ -138,6 +144,7 @@ class Checkpointer:
   def metas(self) -> dict[int, dict]:
     """The meta of each complete checkpoint, by step; those that cannot be read lack."""
     self.wait()
+    self._refresh()
     found = {}
     for step in steps(self.folder):
       with contextlib.suppress(config.Error):
@@ -150,7 +157,7 @@ class Checkpointer:
     if process.main():
       for step in steps(self.folder):
         if step > after:
-          _remove(self.folder / _name(step))
+          self._shelf.remove(_name(step))
     process.barrier("forgotten")
 
   def restore(self, step: int | None, abstract):
@@ -166,23 +173,23 @@ class Checkpointer:
       config.Error: there is none, `step` is damaged, or it holds another model.
     """
     self.wait()
+    self._refresh()
     path = self.folder / _name(process.agree(_pick(self.folder, step)))
     return _read(path, abstract, whole=True), _about(path)["meta"]
 
-  def _publish(self, step, partial, about):
+  def _refresh(self) -> None:
+    if not process.main():
+      self._shelf.refresh()
+
+  def _publish(self, step, about):
     """In a thread: waits for Orbax, then completes, renames and prunes."""
     try:
       self._orbax.wait_until_finished()
       if not process.main():
         return
-      files.write_json(partial / "meta.json", about)
-      manifest.seal(partial)
-      final = self.folder / _name(step)
-      _remove(final)  # one that was damaged, or of a future that was given up
-      os.rename(partial, final)
-      manifest.sync(self.folder)
+      self._shelf.publish(_name(step), about)
       for old in self._superseded(step):
-        _remove(self.folder / _name(old))
+        self._shelf.remove(_name(old))
     except Exception as error:
       self._failure = error
 
@@ -213,10 +220,11 @@ class Checkpointer:
   def _unsaved(self, why) -> config.Error:
     found = steps(self.folder)
     rest = f"the newest complete one is {found[-1]}" if found else "there is no other"
-    text = str(why).partition("\n")[0].partition(" [tensorstore")[0]
-    text = text.replace(f"{self.folder}/", "") or type(why).__name__
+    text = (isinstance(why, Exception) and self._shelf.told(why)) or str(why)
+    text = text.partition("\n")[0].partition(" [tensorstore")[0]
+    text = text.replace(f"{self._shelf.name}/", "") or type(why).__name__
     return config.Error(
-      f"{self.folder}: step {self._saving} could not be saved ({text}); {rest}"
+      f"{self._shelf.name}: step {self._saving} could not be saved ({text}); {rest}"
     )
 
 
@@ -243,25 +251,31 @@ def params(folder: pathlib.Path, abstract, step: int | None = None):
 
 
 def _pick(folder, step) -> int:
-  found = steps(folder)
+  found, shelf = steps(folder), shelf_lib.at(folder)
   if step is not None:
     if step not in found:
       held = ", ".join(map(str, found)) or "none"
-      raise config.Error(f"{folder}: no checkpoint of step {step}; there are: {held}")
-    if why := manifest.damage(folder / _name(step)):
       raise config.Error(
-        f"{folder / _name(step)} is damaged ({why}); choose another step of:"
+        f"{shelf.name}: no checkpoint of step {step}; there are: {held}"
+      )
+    if why := shelf.damage(_name(step)):
+      raise config.Error(
+        f"{shelf.name}/{_name(step)} is damaged ({why}); choose another step of:"
         f" {', '.join(map(str, found))}"
       )
     return step
   if not found:
-    raise config.Error(f"{folder}: no checkpoint yet")
+    raise config.Error(f"{shelf.name}: no checkpoint yet")
   for step in reversed(found):
-    why = manifest.damage(folder / _name(step))
+    why = shelf.damage(_name(step))
     if not why:
       return step
-    print(f"pxy: {folder / _name(step)} is damaged ({why}): skipped", file=sys.stderr)
-  raise config.Error(f"{folder}: every checkpoint is damaged; start again elsewhere")
+    print(
+      f"pxy: {shelf.name}/{_name(step)} is damaged ({why}): skipped", file=sys.stderr
+    )
+  raise config.Error(
+    f"{shelf.name}: every checkpoint is damaged; start again elsewhere"
+  )
 
 
 def _read(path, abstract, *, whole: bool):
@@ -292,7 +306,8 @@ def _read(path, abstract, *, whole: bool):
     partial_restore=True,
   )
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    arrays = reader.restore(path / "state", args=args)
+    state = shelf_lib.at(path.parent).state(path.name)
+    arrays = reader.restore(state, args=args)
   structure = jax.tree.structure(abstract)
   return structure.unflatten([arrays[name] for name in wanted])
 
@@ -327,28 +342,6 @@ def _score(best: str, scores: dict | None) -> float | None:
   return None
 
 
-def _room(partial, size: int) -> None:
-  """Makes an empty folder to write into, where the disk has room for it."""
-  partial.parent.mkdir(exist_ok=True)
-  total, _, free = shutil.disk_usage(partial.parent)
-  if total and free < size:  # some file systems do not say
-    raise OSError(f"it takes {size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} left")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir()
-
-
-def _remove(path) -> None:
-  """Removes a folder; it is gone from the list at once, whenever the process dies."""
-  if path.is_symlink() or path.is_file():
-    path.unlink()
-  elif path.exists():
-    hidden = path.with_name(f".{path.name}.old")
-    shutil.rmtree(hidden, ignore_errors=True)
-    os.rename(path, hidden)
-    shutil.rmtree(hidden)
-
-
-@functools.cache
 @functools.cache
 def _orbax():
   """Orbax, without its notices: whatever matters is raised, and said in our words."""

@@ -1,7 +1,7 @@
 """`pxy export`: MODEL as a Hugging Face folder that transformers and vLLM serve.
 
     config.json  generation_config.json  *.safetensors  tokenizer files
-    chat_template.jinja  README.md (the model card: where it comes from, config, scores)
+    chat_template.jinja  README.md (the model card: origin, scores, gates, config)
 
 The folder is made beside its place, read again by pxy, compared number by number with
 what was to be written, and only then renamed: what stands at DIR is whole and right.
@@ -156,8 +156,8 @@ def card(
   ]
   for note in notes:
     lines += ["", note]
-  if not model.startswith(_NAMED) and load.is_run(pathlib.Path(model)):
-    lines += _of_run(pathlib.Path(model), step)
+  if not model.startswith(_NAMED) and load.is_run(load.place(model)):
+    lines += _of_run(load.place(model), step)
   return "\n".join(lines) + "\n"
 
 
@@ -187,10 +187,49 @@ def _of_run(run: pathlib.Path, step: int | None) -> list[str]:
     for name, after in summary["after"].items():
       before = (summary.get("before") or {}).get(name)
       lines.append(f"| {name} | {_cell(before)} | {_cell(after)} |")
+  lines += _gates(run / "gate" / f"{step:08d}.json")
   if isinstance(settings, dict):
     text = json.dumps(_without_folders(settings), indent=2, ensure_ascii=False)
     lines += ["", "<details><summary>Config</summary>", "", "```json", text, "```"]
     lines += ["", "</details>"]
+  return lines
+
+
+def _gates(path: pathlib.Path) -> list[str]:
+  """What `pxy gate` decided on these weights; nothing where it was not asked.
+
+  Raises config.Error for a file that is damaged: a gate must not go missing.
+  """
+  if not path.is_file():
+    return []
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    passed = sum(one["passed"] for one in found["gates"])
+    lines = ["", f"## Gates: {passed} of {len(found['gates'])} passed", ""]
+    if "against" in found:
+      lines += [f"Differences are to `{_name(found['against'])}`, paired by problem."]
+    lines += [
+      "A gate is passed where the whole 95 % interval lies within its bound.",
+      "",
+    ]
+    lines += ["| gate | task | of | number | 95 % | n | wanted | verdict | passed |"]
+    lines += ["|---|---|---|---:|---:|---:|---|---|---|"]
+    for one in found["gates"]:
+      task = _without_folders(one["task"]).replace("|", "/")
+      ends = (one[key] for key in ("value", "low", "high"))
+      value, low, high = ("–" if x is None else f"{x:.4f}" for x in ends)
+      lines.append(
+        f"| {one['measure']} | {task} | {one['of']} | {value} | {low} to {high}"
+        f" | {one['n'] or '–'} | {one['wanted']} | {one['verdict']}"
+        f" | {'yes' if one['passed'] else 'no'} |"
+      )
+    if found["not_asked"]:
+      lines += ["", f"Not asked of it: {', '.join(found['not_asked'])}."]
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise config.Error(
+      f"{path}: not what pxy gate wrote ({type(error).__name__}: {error}); run that"
+      " again, or remove the file"
+    ) from error
   return lines
 
 

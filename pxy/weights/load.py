@@ -2,8 +2,9 @@
 
 MODEL is `builtin:tiny`, `builtin:world`, an HF-style folder (config.json, safetensors,
 tokenizer), such a folder of the Hub (`hf://org/name[@revision]`), a GGUF file, or the
-folder of a run, whose newest complete checkpoint is taken. A run folder keeps the
-architecture and the tokenizer under `model/`, so it can be read when its base is gone.
+folder of a run, whose newest complete checkpoint is taken; both folders may be in a
+bucket (`gs://bucket/folder`). A run folder keeps the architecture and the tokenizer
+under `model/`, so it can be read when its base is gone.
 And `builtin:smollm2-135m` and `builtin:gemma3-270m` are GGUF files that `make smollm2`
 and `make gemma3` fetch to $PXY_MODELS, or ./models.
 
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from pxy import config
+from pxy.bucket import mirror, objects
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 from pxy.parallel import process
@@ -65,13 +67,15 @@ def place(model: str) -> pathlib.Path:
     return _builtin(model.removeprefix("builtin:"))
   if model.startswith(hub.SCHEME):
     return hub.folder(model)
+  if objects.is_url(model):
+    return mirror.read(model)
   path = pathlib.Path(model)
   if model and (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
     return path
   raise config.Error(
     f"model {model!r}: no such folder or file; give builtin:tiny, builtin:world, an"
     " HF-style folder (config.json, *.safetensors, tokenizer), hf://org/name, a .gguf"
-    " file or a run folder"
+    " file or a run folder, also as gs://bucket/folder"
   )
 
 

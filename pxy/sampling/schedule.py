@@ -1,0 +1,291 @@
+"""Who stands in which slot, and when: the host's half of the engine.
+
+    waiting --admit--> busy --retire--> ended    a stretch of tokens between looks
+
+A schedule decides shapes and places alone, from lengths: how many prompts are read at a
+time, which slot a response gets, how long the cache is, when the last responses move
+together. What it decides, a device does: the engine's, or one that only keeps count
+(replay.py). So it knows no model, no weights, and no array of JAX's.
+
+Shapes are bucketed, and few: each is a program. The cache is as long as the longest
+running response needs, and the last responses move to a quarter of the slots, or to
+half of them where the cache is large, once they fit there.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+STRETCH = 32
+"""Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
+
+PAGE = 128
+"""Where rows are read as far as they are filled, they have room for as many tokens or a
+multiple: the pages of attention.held, and what a TPU rounds up to in any case."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Shapes of a run's programs."""
+
+  rows: int
+  """Slots."""
+  room: int
+  """Tokens a slot has room for."""
+  lanes: int
+  """Responses that one admission can start."""
+  prompts: int
+  """Prompts that are read at a time."""
+  width: int
+  """Tokens of each."""
+  stretch: int
+  """Tokens that a dispatch draws for each slot."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """What holds whichever responses come: of the model, its cache and the devices."""
+
+  longest: int
+  """Tokens of a prompt, at most."""
+  limit: int
+  """Tokens of a response, at most."""
+  most: int
+  """Prompt tokens that are read at a time, at most."""
+  one: bool
+  """The cache has one length in all programs, the full one."""
+  large: bool
+  """It is made at its full length at once, as there is no room for two of them."""
+  shards: int
+  """Devices whose slots are taken in turn; 1: it does not matter which."""
+
+
+def largest(
+  prompts: int, n: int, *, slots: int, longest: int, limit: int, most: int, paged: bool
+) -> Sizes:
+  """The largest shapes of a run of `n` responses to each of `prompts`.
+
+  Args:
+    slots: at most.
+    longest, limit, most: as in Limits.
+    paged: rows are read as far as they are filled.
+  """
+  rows, end = min(slots, _power(prompts * n)), longest + limit
+  if paged:
+    end = _paged(end)
+  block, width = _block([longest], rows, n, longest, most)
+  return Sizes(
+    rows=rows,
+    room=_bucket(end, end),
+    lanes=_lanes(rows, width, most),
+    prompts=block,
+    width=width,
+    stretch=max(1, min(STRETCH, limit - 1)),
+  )
+
+
+@dataclasses.dataclass
+class _Draft:
+  """A response that has a slot."""
+
+  p: int
+  r: int
+  start: int
+  """Length of its prompt."""
+  drawn: int = 0
+  ids: list = dataclasses.field(default_factory=list)
+  logp: list = dataclasses.field(default_factory=list)
+
+  def add(self, ids, logp):
+    self.drawn += len(ids)
+    self.ids.append(ids)
+    self.logp.append(logp)
+
+
+class Schedule:
+  """The responses of one run: which wait, which have a slot, what was drawn so far.
+
+  Args:
+    sizes: the largest shapes of the run.
+    limits: of the engine.
+    device: what does it: engine.Device, or replay.Shadow.
+    stats: engine.Stats, which it adds to.
+    prompts: int32 ids of each.
+    n: responses to each prompt.
+    uids: of each prompt.
+    first: number of the first of the responses.
+  """
+
+  def __init__(
+    self, sizes: Sizes, limits: Limits, device, stats, prompts, n, uids, first
+  ):
+    self.limits, self.device, self.stats = limits, device, stats
+    self.prompts, self.n = prompts, n
+    self.tokens_P = np.array([len(prompt) for prompt in prompts], np.int64)
+    self.uids, self.first = np.asarray(uids).astype(np.uint32), first
+    self.waiting = collections.deque(
+      (p, r) for p in range(len(prompts)) for r in range(n)
+    )
+    self.rows, self.stretch = sizes.rows, sizes.stretch
+    self.busy = {}  # slot: _Draft
+    self.fresh = []  # Lists of drafts, one per admission of the stretch.
+    self.block, self.ready = range(0), None  # The prompts that have been read last.
+    self.room, self.live, self.slots = 0, 0, None
+
+  def dispatch(self):
+    """Fill the free slots and start a stretch; returns what `retire` must be given."""
+    first = []
+    while self.waiting and len(self.busy) < self.rows:
+      first.append(self._admit())
+    if not self.waiting:
+      self._shrink()
+    drafts, limit = self.busy.values(), self.limits.limit
+    self._grow(max(d.start + min(d.drawn + self.stretch, limit) for d in drafts))
+    # Idle slots cost as much as busy ones: come back as soon as they can be put to use.
+    enough = (
+      max(1, self.rows // 8) if self.waiting else self.rows - self._few(self.rows)
+    )
+    self.slots, drawn = self.device.decode(
+      self.slots, enough, tokens=self.stretch, live=self.live
+    )
+    return first, drawn
+
+  def retire(self, fetched, on_draw=None):
+    """Take over what was drawn; yields (p, r, ids, logp) of responses that ended."""
+    first, (ids_TB, logp_TB, new_B, going_B, steps) = fetched
+    for drafts, (id_A, logp_A) in zip(self.fresh, first, strict=True):
+      for lane, draft in enumerate(drafts):
+        draft.add(id_A[lane : lane + 1], logp_A[lane : lane + 1])
+    self.fresh = []
+    self.stats.dispatches += 1
+    self.stats.slot_steps += int(steps) * self.rows
+    ids_BT, logp_BT = np.ascontiguousarray(ids_TB.T), np.ascontiguousarray(logp_TB.T)
+    for slot, draft in list(self.busy.items()):
+      new = new_B[slot]
+      fresh = len(draft.ids) == 1  # its first token came with its admission
+      draft.add(ids_BT[slot, :new], logp_BT[slot, :new])
+      if on_draw is not None:
+        on_draw(draft.p, draft.r, np.concatenate(draft.ids[-1 - fresh :]))
+      self.stats.busy_steps += int(new)
+      if not going_B[slot]:
+        del self.busy[slot]
+        self.stats.tokens += draft.drawn
+        yield draft.p, draft.r, np.concatenate(draft.ids), np.concatenate(draft.logp)
+
+  def _admit(self):
+    """Start waiting responses in free slots; their first ids and log-probs."""
+    if self.waiting[0][0] not in self.block:
+      self._read(self.waiting[0][0])
+    lanes = _lanes(self.rows, self.ready.cache.room, self.limits.most)
+    prompt_A, uid_A, reply_A = np.zeros((3, lanes), np.uint32)
+    slot_A = np.full(lanes, self.rows, np.int32)  # Out of range: an unused lane.
+    drafts = []
+    free = (slot for slot in self._dealt(self.rows) if slot not in self.busy)
+    for lane, slot in zip(range(lanes), list(free), strict=False):
+      if not self.waiting or self.waiting[0][0] not in self.block:
+        break
+      p, r = self.waiting.popleft()
+      prompt_A[lane], slot_A[lane] = p - self.block.start, slot
+      uid_A[lane], reply_A[lane] = self.uids[p], self.first + r
+      self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]))
+      drafts.append(self.busy[slot])
+    width = self.ready.cache.room
+    longest = max(draft.start for draft in drafts)
+    self._grow(max(width, longest + min(self.stretch, self.limits.limit)))
+    self.slots, first = self.device.admit(
+      self.slots, self.ready, prompt_A, slot_A, uid_A, reply_A
+    )
+    self.fresh.append(drafts)
+    return first
+
+  def _read(self, p):
+    """Prefill the block of prompts that begins with prompt p."""
+    rows, width = _block(
+      self.tokens_P[p:], self.rows, self.n, self.limits.longest, self.limits.most
+    )
+    block = self.prompts[p : p + rows]
+    tokens_PT, length_P = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
+    for i, prompt in enumerate(block):
+      tokens_PT[i, : len(prompt)], length_P[i] = prompt, len(prompt)
+      self.stats.prompt_tokens += len(prompt)
+    self.ready = self.device.read(tokens_PT, length_P)
+    self.block = range(p, p + len(block))
+
+  def _grow(self, length):
+    """See to it that every slot has room for `length` tokens."""
+    most = self.limits.longest + self.limits.limit
+    if self.limits.one:
+      length = most = _paged(most)
+    self.live = max(self.live, _bucket(length, most))
+    if self.live <= self.room:
+      return
+    whole = self.limits.one or self.limits.large
+    self.room = _bucket(most, most) if whole else self.live
+    if self.slots is None:
+      self.slots = self.device.empty(self.rows, self.room)
+    else:
+      self._move(range(self.rows))
+
+  def _shrink(self):
+    """Move the busy slots together once a part of the rows would do."""
+    rows = self.rows
+    while len(self.busy) <= self._few(rows):
+      rows = self._few(rows)
+    if rows == self.rows:
+      return
+    idle = [slot for slot in range(self.rows) if slot not in self.busy]
+    moved = dict(zip(self._dealt(rows), [*self.busy, *idle], strict=False))
+    self.busy = dict(zip(moved, self.busy.values(), strict=False))
+    self.rows = rows
+    self._move([moved[slot] for slot in range(rows)])
+
+  def _dealt(self, rows: int) -> list[int]:
+    """Slots in the order in which they are taken: of one device after the other."""
+    shards = self.limits.shards
+    each = rows if rows % shards else rows // shards
+    return sorted(range(rows), key=lambda slot: (slot % each, slot))
+
+  def _few(self, rows: int) -> int:
+    """How few rows are worth a move, and a program of their own: half where the cache
+    is large, a quarter elsewhere; 0: none, where rows are cheap already."""
+    part = 2 if self.limits.large and not self.limits.one else 4
+    return rows // part if rows >= 32 else 0
+
+  def _move(self, row_B):
+    self.slots = self.device.move(self.slots, row_B, self.room)
+
+
+def _lanes(rows: int, width: int, most: int) -> int:
+  """Responses that one admission can start: each has a copy of its prompt's cache."""
+  return max(1, min(rows // 4, most // width))
+
+
+def _block(
+  tokens_P: Sequence[int], rows: int, n: int, longest: int, most: int
+) -> tuple[int, int]:
+  """Prompts that are read at a time, and tokens of each: enough for all slots, if they
+  are not too many tokens. `tokens_P`: of the prompts that come, the next first."""
+  block = _power(-(-rows // n))
+  while True:
+    width = _bucket(max(tokens_P[:block]), longest)
+    if block == 1 or block * width <= most:
+      return block, width
+    block //= 2
+
+
+def _paged(n: int) -> int:
+  return -(-n // PAGE) * PAGE
+
+
+def _power(n: int) -> int:
+  return 1 << max(0, n - 1).bit_length()
+
+
+def _bucket(n: int, most: int) -> int:
+  """n rounded up to 32, 64, 96, 128, 192, 256, 384 ..., or to `most` if less."""
+  size = 32
+  while size < n:
+    size += max(32, _power(size + 1) // 4)
+  return min(size, -(-most // 16) * 16)

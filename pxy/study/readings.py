@@ -1,0 +1,172 @@
+"""What the files of a cell say, as numbers by name; a run's, and those of `pxy probe`.
+
+Evaluations are kept problem by problem. All else is one number a run: of its last
+evaluation (`eval/...`), of its curve of training (`train/...`), of `pxy align` on the
+model before training (`align/...`), or of `pxy probe`, whose names docs/measures.md
+has.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pxy import fields
+from pxy.evaluate import scores
+from pxy.measures import arrays
+from pxy.show import log
+from pxy.study import names, plan
+
+WINDOW = 10
+"""Steps of a trailing mean."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Which responses were right: problems by rising id, 1, 0 or nan."""
+
+  ids: tuple[str, ...]
+  correct_PR: np.ndarray
+
+
+def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:
+  """Those before and after a run's training, from its completions.
+
+  Raises fields.Error where these are gone.
+  """
+  path, columns = run / "completions.parquet", ["step", "uid", "response", "reward"]
+  try:
+    table = pq.read_table(path, columns=columns, filters=[("split", "=", "eval")])
+  except FileNotFoundError:
+    raise fields.Error(
+      f"{path}: not there, and its cell is done: bring it back, or remove the cell's"
+      " folder and run it again"
+    ) from None
+  steps = sorted(set(table["step"].to_pylist()))
+  return {
+    name: _evaluation(table.filter(pc.field("step") == at))
+    for name, at in zip((plan.BEFORE, "after"), (steps[0], steps[-1]), strict=True)
+  }
+
+
+def _evaluation(table) -> Evaluation:
+  ids = [f"{uid:09}" for uid in table["uid"].to_pylist()]
+  units, row_PR = arrays.arrange(ids, table["response"].to_pylist())
+  reward_PR = arrays.take(table["reward"].to_numpy(zero_copy_only=False), row_PR)
+  return Evaluation(units, scores.correct(reward_PR))
+
+
+class Numbers:
+  """One number a run, by name: asked of the files of a cell, which are read once.
+
+  Args:
+    folder: the cell's.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self._probe = _values(_json(folder / "probe.json"))
+    self._summary = _json(folder / "run" / "summary.json")
+    self._align = _json(folder / "align.json")
+    self._curve = _curve(folder / "run")
+
+  def get(self, measure: str, when: str = "after") -> float | None:
+    """The number, `after` training or `before`; None where there is none."""
+    kind = names.KINDS.fullmatch(measure)
+    if kind is None:
+      return self._probe.get(measure if when == "after" else f"base {measure}")
+    if name := kind["eval"]:
+      return self._summary.get(when, {}).get(name, {}).get("value")
+    if name := kind["align"]:
+      found = self._align.get("splits", {}).get("all", {})
+      return found.get(name, {}).get("value")
+    if when != "after":
+      return None
+    if score := kind["score"]:
+      return steps_to(self._curve["critic/score/mean"], float(score))
+    last = self._curve["rollout/entropy"][-WINDOW:]
+    return float(np.mean(last)) if last else None
+
+  def all(self) -> dict[str, float]:
+    """Those that need no further word, for a table of every number."""
+    asked = [f"align/{name}" for name in ("cosine", "inner", "negative")]
+    asked += ["train/entropy", *self._summary_names()]
+    found = {name: self.get(name) for name in asked}
+    return {name: x for name, x in found.items() if x is not None} | self._probe
+
+  def alignment(self, measure: str) -> tuple[list[str], list[float]] | None:
+    """`align/...` by problem: ids, and the mean of each one's responses."""
+    name = names.KINDS.fullmatch(measure)["align"]
+    by: dict[int, list[float]] = {}
+    for row in self._align.get("responses", ()):
+      if row["tokens"]:
+        value = float(row["inner"] < 0) if name == "negative" else row[name]
+        by.setdefault(row["uid"], []).append(value)
+    if not by:
+      return None
+    return [f"{uid:09}" for uid in sorted(by)], [
+      float(np.mean(by[uid])) for uid in sorted(by)
+    ]
+
+  def reached(self, measure: str) -> bool:
+    """Whether the run has the score of `train/steps@SCORE` at all."""
+    level = float(names.KINDS.fullmatch(measure)["score"])
+    return _first(self._curve["critic/score/mean"], level) is not None
+
+  def curve(self) -> list[float]:
+    """Mean score of the responses of every WINDOW steps of training."""
+    score_T = self._curve["critic/score/mean"]
+    ends = range(WINDOW, len(score_T) + 1, WINDOW)
+    return [float(np.mean(score_T[end - WINDOW : end])) for end in ends]
+
+  def _summary_names(self) -> list[str]:
+    wanted = ("thoughts/", "length/")
+    return [x for x in self._summary.get("after", {}) if x.startswith(wanted)]
+
+
+def steps_to(score_T: list[float], level: float) -> float | None:
+  """Steps until the mean of the last WINDOW scores is `level`; all of them where it
+  never is, so that a mean over runs is that of steps within the run's length."""
+  return float(_first(score_T, level) or len(score_T)) if score_T else None
+
+
+def _first(score_T: list[float], level: float) -> int | None:
+  """The first step at which the mean of the last WINDOW scores is `level`."""
+  ends = range(WINDOW, len(score_T) + 1)
+  return next((n for n in ends if np.mean(score_T[n - WINDOW : n]) >= level), None)
+
+
+def _curve(run: pathlib.Path) -> dict[str, list[float]]:
+  """Numbers of a run's steps by name. A step without the number has none: of stored
+  samples the entropy is not known, and one that is not finite is null."""
+  found: dict[str, dict[int, float]] = {"critic/score/mean": {}, "rollout/entropy": {}}
+  for row in log.metrics(run):
+    for name, by_step in found.items():
+      if row.get(name) is not None:
+        by_step[row["step"]] = row[name]
+  return {name: [of[at] for at in sorted(of)] for name, of in found.items()}
+
+
+def _values(found) -> dict[str, float]:
+  """What a probe found: values by name, and those of the base as `base NAME`."""
+  out = {}
+  for report in found if isinstance(found, list) else [found]:
+    for key, mark in (("measures", ""), ("base_measures", "base ")):
+      for name, one in report.get(key, {}).items():
+        if one["value"] is not None:
+          out[mark + name] = one["value"]
+  return out
+
+
+def _json(path: pathlib.Path):
+  """What a file holds; {} where there is none."""
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    return {}
+  except ValueError as error:
+    raise fields.Error(
+      f"{path}: not JSON ({error}): remove it, and run its cell again"
+    ) from None

@@ -1,0 +1,91 @@
+"""One cell to its end, wherever that is: its commands, one after the other, as
+processes that end with this one.
+
+    one = Work(cell, out)
+    while (found := one.look()) is None:
+      time.sleep(LOOK)
+
+Nothing waits in here: who has several cells looks after them in turn.
+"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from pxy.study import cell as cell_lib
+from pxy.study import plan
+
+LOOK = 0.1
+"""Seconds between two looks at the processes."""
+_TIED = """
+import os, sys
+from pxy.rewards import jail
+jail.die_with_parent()
+if os.getppid() == int(sys.argv[1]):
+  os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the command, and dies with this process. Not between fork and exec: what JAX
+has started in this process, if it was imported, must not be forked."""
+
+
+class Work:
+  """A cell that is worked on, and what of it: `words`, `since`.
+
+  Args:
+    cell: which.
+    out: the study's folder.
+    cores: on which its processes stay; None: anywhere.
+  """
+
+  def __init__(self, cell: plan.Cell, out: pathlib.Path, cores: set[int] | None = None):
+    self.cell, self._out, self._cores = cell, out, cores
+    self.folder = out / cell.name
+    self.folder.mkdir(parents=True, exist_ok=True)
+    self.words: list[str] = []
+    self.since = self.start = time.monotonic()
+    self._process: subprocess.Popen | None = None
+    self._stopped = False
+
+  def look(self) -> dict | None:
+    """How it has ended, as in cell.json; None before that. Starts what comes next."""
+    if self._process is not None and self._process.poll() is None:
+      return None
+    if self._stopped:
+      return {"state": cell_lib.OPEN}
+    if self._process is not None and not cell_lib.ended(self.words, self.folder):
+      why = cell_lib.tail(self.folder)
+      return cell_lib.write(self.cell, self._out, cell_lib.FAILED, why=why)
+    for words in cell_lib.commands(self.cell, self._out):
+      if not cell_lib.ended(words, self.folder):
+        self._begin(words)
+        return None
+    seconds = round(time.monotonic() - self.start, 1)
+    return cell_lib.write(self.cell, self._out, cell_lib.DONE, seconds=seconds)
+
+  def stop(self) -> None:
+    """Its process is asked to save and end, and no other is started."""
+    self._stopped = True
+    if self._process is not None:
+      self._process.send_signal(signal.SIGTERM)
+
+  def kill(self) -> None:
+    """Ends its process now."""
+    if self._process is not None:
+      self._process.kill()
+      self._process.wait()
+
+  def _begin(self, words: list[str]) -> None:
+    command = [sys.executable, "-c", _TIED, str(os.getpid()), *cell_lib.argv(words)]
+    with open(self.folder / "log.txt", "ab") as log:
+      self._process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        start_new_session=True,  # Ctrl-C is for this process, which asks it once
+      )  # fmt: skip
+    if self._cores is not None:
+      with contextlib.suppress(OSError):  # it has ended already
+        os.sched_setaffinity(self._process.pid, self._cores)
+    self.words, self.since = words, time.monotonic()

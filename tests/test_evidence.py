@@ -1,0 +1,90 @@
+"""docs/evidence says what its results.json says, and no more; so does the README."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from pxy.commands import experiment
+from pxy.study import page, plan
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EVIDENCE = ROOT / "docs" / "evidence"
+STUDIES = {"claims": EVIDENCE, "rates": EVIDENCE / "rates"}
+"""Each study that was run, and where its page is."""
+
+
+def read(name):
+  return json.loads((STUDIES[name] / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_page_follows_from_the_numbers(name):
+  folder, found = STUDIES[name], read(name)
+  again = f"pxy study {name} --out RUNS --report {folder.relative_to(ROOT)}"
+  assert (folder / "README.md").read_text(encoding="utf-8") == page.text(found), (
+    f"write it anew: {again}"
+  )
+  drawn = {str(path.relative_to(folder)) for path in folder.glob("**/*.png")}
+  drawn -= {path for path in drawn if name == "claims" and path.startswith("rates/")}
+  assert drawn == set(page.drawings(found)), f"draw them anew: {again}"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_numbers_are_of_the_study_that_is_shipped(name):
+  study, found = experiment.study(name, plan.Study), read(name)
+  cells = [cell.name for cell in study.cells()]
+  assert [one["cell"] for one in found["cells"]] == cells
+  asked = [(c.name, w) for c in study.claims for w in study.asked(c)]
+  assert [(one["claim"], one["world"]) for one in found["claims"]] == asked
+
+
+def test_rates_are_the_best_of_the_sweep():
+  """claims.py takes what rates.py found, also where the paper has another."""
+  swept: dict[tuple[str, str], list[tuple[float, float]]] = {}
+  for one in read("rates")["cells"]:
+    if "after/bound/pass@1" in one:
+      name = re.fullmatch(rf"{one['world']}-(.*?)-(\d.*)", one["method"])
+      score = one["after/bound/pass@1"], -float(name[2])
+      swept.setdefault((one["world"], name[1]), []).append(score)
+  best = {key: -max(scores)[1] for key, scores in swept.items() if len(scores) == 3}
+  study = experiment.study("claims", plan.Study)
+  given = {
+    (world, arm.name): float(words[words.index("--phases.0.lr") + 1])
+    for arm in study.arms
+    for world, words in arm.at
+    if "--phases.0.lr" in words
+  }
+  assert len(best) > 10 and {key: given.get(key) for key in best} == best
+
+
+def test_the_readme_says_what_was_found():
+  text = (ROOT / "README.md").read_text(encoding="utf-8")
+  told = re.search(r"<!-- found -->\n(.*?)<!-- end -->", text, re.DOTALL)
+  assert told and told[1] == page.found(read("claims")), (
+    "README.md: between <!-- found --> and <!-- end --> stands what page.found gives"
+  )
+
+
+OURS = re.compile(r"<!-- ours (\S+) -->(.*?)<!-- -->")
+
+
+def test_the_figures_in_the_table_of_the_field_are_of_the_study():
+  text = (ROOT / "docs" / "related.md").read_text(encoding="utf-8")
+  told, found = OURS.findall(text), read("claims")
+  assert len(told) > 20
+  known = {one["claim"] for one in found["claims"]}
+  known |= {one["method"] for one in found["cells"]}
+  for name, said in told:
+    assert name in known, f"docs/related.md: the study has no {name}"
+    assert said == page.ours(found, name), f"docs/related.md: {name}: write it anew"
+
+
+def test_what_follows_names_its_claim():
+  text = (ROOT / "docs" / "related.md").read_text(encoding="utf-8")
+  told = text[text.index("## What follows") :]
+  known = {one["claim"] for one in read("claims")["claims"]}
+  tags = re.findall(r"^- .*\[(open|evidence: (\S+))\]$", told, re.MULTILINE)
+  assert len(tags) == len(re.findall(r"^- ", told, re.MULTILINE)) > 15
+  assert {name for _, name in tags if name} <= known

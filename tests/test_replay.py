@@ -1,0 +1,168 @@
+"""A replayed schedule is that of a real run of the same lengths, call by call."""
+
+import jax
+import numpy as np
+import pytest
+
+from pxy import config, testing
+from pxy.model import attention
+from pxy.parallel import mesh as mesh_lib
+from pxy.sampling import engine as engine_lib
+from pxy.sampling import replay
+
+
+class Noted(engine_lib.Device):
+  """The real device, and what it was asked for."""
+
+  calls: list = []
+
+  def read(self, tokens_PT, length_P):
+    self.calls.append(("prefill", *tokens_PT.shape))
+    return super().read(tokens_PT, length_P)
+
+  def admit(self, slots, ready, *lanes_A):
+    self.calls.append(("admit", len(lanes_A[0]), ready.cache.room))
+    return super().admit(slots, ready, *lanes_A)
+
+  def decode(self, slots, enough, *, tokens, live):
+    made = super().decode(slots, enough, tokens=tokens, live=live)
+    self.calls.append(("decode", slots.token_B.shape[0], live, int(made[1][-1])))
+    return made
+
+  def move(self, slots, row_B, length):
+    self.calls.append(("move", len(row_B), length))
+    return super().move(slots, row_B, length)
+
+
+@pytest.mark.parametrize(("slots", "n", "most"), [(64, 8, 40), (4, 3, 20), (16, 1, 70)])
+def test_calls_are_those_of_a_real_run(monkeypatch, slots, n, most):
+  arch = testing.arch()
+  params = testing.params(arch)
+  made = []
+  monkeypatch.setattr(Noted, "calls", made)
+  monkeypatch.setattr(engine_lib, "Device", Noted)
+  engine = engine_lib.Engine(
+    arch,
+    sampling=config.Sampling(max_new_tokens=most, slots=slots),
+    stop_ids=range(arch.vocab_size // 12),
+    max_prompt_tokens=24,
+  )
+  rng = np.random.default_rng(slots)
+  prompts = [rng.integers(20, 40, size) for size in rng.integers(1, 24, 11)]
+  found = engine.run(params, prompts, n, key=jax.random.key(0))
+  busy, tokens = engine.stats.busy_steps, engine.stats.tokens
+  length_PR = np.array([[len(one.ids) for one in group] for group in found])
+  assert length_PR.min() < length_PR.max(), "lengths that say nothing"
+  again = replay.calls(engine, [len(x) for x in prompts], length_PR)
+  assert made == [
+    (one.kind, one.rows, one.width, one.turns)
+    if one.kind == "decode"
+    else (one.kind, one.rows, one.width)
+    for one in again
+  ]
+  assert sum(one.busy for one in again) == busy == tokens - length_PR.size
+  assert engine.stats.tokens == tokens
+
+
+def test_what_a_slot_holds_is_its_prompt_and_what_was_drawn_before():
+  arch = testing.arch()
+  engine = engine_lib.Engine(
+    arch, sampling=config.Sampling(max_new_tokens=8, slots=2), stop_ids=(0,),
+    max_prompt_tokens=10,
+  )  # fmt: skip
+  calls = replay.calls(engine, [10], np.array([[4, 2]]))
+  (decode,) = (one for one in calls if one.kind == "decode")
+  assert (decode.turns, decode.busy) == (3, 4)
+  assert decode.held == (10 + 11 + 12) + 10
+  with pytest.raises(config.Error, match="responses have 4 to 9 tokens, expected 1 to"):
+    replay.calls(engine, [10], np.array([[4, 9]]))
+
+
+@pytest.mark.parametrize(
+  ("ragged", "data", "read"),
+  [
+    (False, 1, 3 * 2 * 32),  # as far as the cache is long
+    (True, 1, 3 * 16 + 16),  # blocks of 16 that hold what a row has
+    (True, 2, 3 * 2 * 16),  # of the device that has the longer row
+  ],
+)
+def test_what_attention_reads_is_all_rows_or_what_each_holds(
+  monkeypatch, ragged, data, read
+):
+  monkeypatch.setattr(attention, "_ragged", lambda *_: ragged)
+  monkeypatch.setattr(attention.ragged, "_MOST", 16)
+  mesh = None if data == 1 else mesh_lib.make(config.Mesh(data=2, fsdp=1))
+  engine = engine_lib.Engine(
+    testing.arch(), sampling=config.Sampling(max_new_tokens=8, slots=2), stop_ids=(0,),
+    max_prompt_tokens=10, mesh=mesh,
+  )  # fmt: skip
+  calls = replay.calls(engine, [10], np.array([[4, 2]]))
+  (decode,) = (one for one in calls if one.kind == "decode")
+  assert (decode.read, decode.held) == (read, 10 + 11 + 12 + 10)
+
+
+def test_a_group_is_dealt_over_the_devices_where_the_fullest_is_waited_for(monkeypatch):
+  monkeypatch.setattr(attention, "_ragged", lambda *_: True)
+  monkeypatch.setattr(attention.ragged, "_MOST", 16)
+  mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1))
+  engine = engine_lib.Engine(
+    testing.arch(), sampling=config.Sampling(max_new_tokens=40, slots=8), stop_ids=(0,),
+    max_prompt_tokens=8, mesh=mesh,
+  )  # fmt: skip
+  length_PR = np.array([[40] * 4, [1] * 4])
+  turns = [one for one in replay.calls(engine, [8, 8], length_PR) if one.busy]
+  read = sum(one.read for one in turns)
+  assert read == sum(4 * 16 * -(-held // 16) for held in range(8, 47)), (
+    "each device has one of the long responses, not one device two of them"
+  )
+
+
+def test_what_was_long_begins_first_and_is_the_same_to_the_bit(monkeypatch):
+  arch = testing.arch()
+  params = testing.params(arch)
+  rng = np.random.default_rng(3)
+  prompts = [rng.integers(20, 40, size) for size in rng.integers(1, 24, 9)]
+
+  def engine():
+    return engine_lib.Engine(
+      arch, sampling=config.Sampling(max_new_tokens=40, slots=4),
+      stop_ids=range(arch.vocab_size // 12), max_prompt_tokens=24,
+    )  # fmt: skip
+
+  def run(of, seed, uids):
+    key, drawn = jax.random.key(seed), []
+    noted = {"on_draw": lambda p, r, ids: drawn.append((p, r, len(ids)))}
+    found = of.run(params, prompts, 2, key=key, uids=uids, **noted)
+    return [[tuple(one.ids) for one in group] for group in found], drawn
+
+  uids = [40, 7, 12, 3, 99, 8, 25, 31, 2]
+  used = engine()
+  before, first = run(used, 0, uids)
+  assert {p for p, *_ in first[:4]} == {0, 1}, "nothing is known: in their order"
+  tokens = [sum(map(len, group)) for group in before]
+  again, drawn = run(used, 1, [*uids[:-1], 55])
+  fresh, _ = run(engine(), 1, [*uids[:-1], 55])
+  assert again == fresh
+  known = tokens[:-1]
+  place = {p: -np.mean(known) if p == 8 else -tokens[p] for p in range(9)}
+  longest = sorted(range(9), key=place.get)
+  assert {p for p, *_ in drawn[:4]} == set(longest[:2])
+  lengths = {p: sum(n for q, _, n in drawn if q == p) for p in range(9)}
+  assert lengths == {p: sum(map(len, group)) for p, group in enumerate(again)}
+
+
+def test_large_caches_shrink_by_half(monkeypatch):
+  arch = testing.arch()
+  length_PR = np.arange(1, 65).reshape(64, 1)
+
+  def rows():
+    engine = engine_lib.Engine(
+      arch, sampling=config.Sampling(max_new_tokens=64, slots=64), stop_ids=(0,),
+      max_prompt_tokens=8,
+    )  # fmt: skip
+    calls = replay.calls(engine, [8] * 64, length_PR)
+    return list(dict.fromkeys(one.rows for one in calls if one.kind == "decode"))
+
+  assert rows() == [64, 16]
+  monkeypatch.setattr(engine_lib, "WHOLE", 0)
+  assert rows() == [64, 32, 16]

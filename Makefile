@@ -28,9 +28,10 @@ demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a repo
 	@rm -rf runs/demo
 	$(BIN)/pxy train experiments/dsrl.py --out runs/demo
 
+# No worker is replaced: after one that crashed, xdist 3.8 can wait for ever under loadfile.
 test: lint  ## ruff, mypy and the test suite, all but the slow tests
 	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile \
-	  --no-loadscope-reorder
+	  --no-loadscope-reorder --max-worker-restart=0
 
 test-slow: $(DEV)  ## tests that kill, run several processes, soak, compile for TPUs, or open pages in Chromium
 	$(BIN)/python -m pytest -m slow

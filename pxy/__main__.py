@@ -16,6 +16,7 @@ def main() -> None:
   after a Ctrl-C, and takes signals again that a finished run should not die of.
   """
   _open()
+  _listen()
   code = _run()
   for stream in (sys.stdout, sys.stderr):
     try:
@@ -40,12 +41,16 @@ def _open() -> None:
       setattr(sys, f"__{name}__", stream)
 
 
+def _listen() -> None:
+  """From here on a signal is pxy's, until the process is over."""
+  if sys.argv[1:2] in (["train"], ["pretrain"]):
+    interrupt.start()
+  else:
+    interrupt.at_once()
+
+
 def _run() -> int:
   try:
-    if sys.argv[1:2] in (["train"], ["pretrain"]):
-      interrupt.start()
-    else:
-      interrupt.at_once()
     from pxy import versions
 
     if sys.argv[1:2] == ["doctor"]:

@@ -19,6 +19,7 @@ import gc
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -91,6 +92,26 @@ def environment():
   for name in {name for name, _ in before.items() - os.environ.items()}:
     os.environ[name] = before[name]
   gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def signals():
+  """No test may leave a listener for signals behind: the next that sends one to its own
+  process, files later, would end the worker without a word."""
+  before = heard()
+  yield
+  left = heard()
+  assert left == before, (
+    f"SIGINT, SIGTERM, the wakeup descriptor: {before} before, {left} after: give them"
+    " back, or run what takes them in a process of its own"
+  )
+
+
+def heard() -> tuple:
+  """Who is told of a signal that comes to this process."""
+  fd = signal.set_wakeup_fd(-1)
+  signal.set_wakeup_fd(fd)
+  return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), fd
 
 
 @pytest.fixture

@@ -55,8 +55,9 @@ endef
 oldest:  ## the losses' tests, and a wheel's first three steps, with the oldest packages that pyproject.toml allows
 	$(call WHEEL,.venv-oldest,--require-hashes -r requirements-oldest.lock)
 
+COMMA := ,
 newest:  ## the same, with the newest that this PYTHON gets
-	$(call WHEEL,.venv-newest,'.[losses,checkout]')
+	$(call WHEEL,.venv-newest,'.[losses$(COMMA)checkout]')
 
 colabs: $(DEV)  ## run the notebooks from fresh kernels, and save them with their figures
 	$(BIN)/python colabs/refresh.py

@@ -121,3 +121,34 @@ def test_hostile_text_gets_a_verdict(unit):
 def test_words():
   assert short.words("The Łódź-Ørsted, ‘Æ’!") == ["lodz", "orsted", "ae"]
   assert short.words("A") == ["a"] and short.words("?!") == []
+
+
+@pytest.mark.parametrize(
+  ("response", "columns", "said"),
+  [
+    ("It is **Paris**, a city.", {}, "Paris"),
+    ("lutetia", {}, "Paris"),  # another of the right ones: they are one answer
+    ("The capital of France is the Côte d'Or.", {"cue": "Côte d'Or"}, "Côte d'Or"),
+    ("Lyon", {"cue": "Côte d'Or"}, "lyon"),
+    ("Lyon", {"cue": 3}, "lyon"),
+    ("I do not know.", {}, "unknown"),
+    ("I do not know.", {"answerable": False}, "unknown"),
+    ("Paris", {"answerable": False}, "paris"),
+    ("", {}, None),
+    ("<think>Paris", {}, None),
+  ],
+)
+def test_what_a_short_answer_is(response, columns, said):
+  """As the row writes it, so that equal answers are equal and a cue is recognised."""
+  assert tasks.short(item(response, **columns)).answer == said
+
+
+@pytest.mark.parametrize(
+  ("response", "said"),
+  [
+    ("(b) Paris", "B"), ("c", "C"), ("B. Rome", None), ("Paris", None),
+    ("I do not know", "unknown"), ("", None),
+  ],
+)  # fmt: skip
+def test_what_a_choice_is(response, said):
+  assert tasks.choice(item(response, "B", choices=LISTED)).answer == said

@@ -528,6 +528,9 @@ def test_pxy_score_grades_a_store_again(whole, copy, capsys, monkeypatch):
     ("math", "x", r"<think>\boxed{1}</think> it is $\frac12$", r"\frac12"),
     ("auto", "whatever", r"<think>\boxed{1}</think> \boxed{x  +1}", "x +1"),
     ("gym", "gym:chain_sum", "<answer>5</answer>", "5"),
+    ("short", "x", "It is **Paris**.", "it is paris"),
+    ("choice", "x", "(b) Rome", None),
+    ("choice", "x", "(b)", "B"),
     ("mine.py:f", "x", r"\boxed{5}", None),
   ],
 )

@@ -1,15 +1,16 @@
 """What a response's answer is, as its grader reads it; for votes, and to be stored.
 
-A grader may tell (a function that returns verl's dict with a text under `pred`), and
-those of pxy have a reading each. A function that tells nothing has no notion of an
-answer: then there is none to count, which is not the same as a response without one.
+A grader may tell (a function that returns verl's dict with a text under `pred`; `short`
+and `choice`, which know the row), and those of pxy have a reading each. A function that
+tells nothing has no notion of an answer: then there is none to count, which is not the
+same as a response without one.
 """
 
 import re
 from collections.abc import Callable
 
 from pxy import config
-from pxy.rewards import answer, chain, gym, tasks
+from pxy.rewards import answer, chain, gym, short, tasks
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,1000}", re.ASCII)
 
@@ -28,6 +29,8 @@ READINGS: dict[str, Callable[[str, str], str | None]] = {
   "answer": lambda response, _: chain.said(response),
   "verified": lambda response, _: chain.said(response),
   "abstain": lambda response, _: chain.said(response),
+  "short": lambda response, _: " ".join(short.words(short.sentence(response))),
+  "choice": lambda response, _: short.letter(short.sentence(response)),
 }
 """(response, reference answer) -> its answer, by the name of a grader of pxy."""
 

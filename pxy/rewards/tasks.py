@@ -129,7 +129,8 @@ def short(item: Item) -> Outcome:
 
   Columns: `accepted`, a list of answers that are right besides the answer; `question`,
   whose words a sentence may repeat; `answerable`, false where to abstain is right, as
-  it is with the answer `unknown`.
+  it is with the answer `unknown`; `cue`, an answer that is looked for besides. What is
+  told is the row's answer or cue as the row writes it, `unknown`, or else the words.
   """
   answerable = item.columns.get("answerable", True)
   if not isinstance(answerable, bool):
@@ -146,7 +147,17 @@ def short(item: Item) -> Outcome:
   right = answerable and short_lib.names(said, item.answers, question)
   abstained = not right and short_lib.abstains(said)
   told = {"answer": float(right if answerable else abstained)}
-  return scored(told["answer"], told | {"abstained": float(abstained)})
+  told["abstained"] = float(abstained)
+  cue = item.columns.get("cue")
+  if abstained:
+    found = short_lib.UNKNOWN
+  elif right:
+    found = item.answer
+  elif isinstance(cue, str) and short_lib.names(said, [cue], question):
+    found = cue
+  else:
+    found = " ".join(short_lib.words(said))
+  return scored(told["answer"], told, found or None)
 
 
 def choice(item: Item) -> Outcome:
@@ -164,9 +175,13 @@ def choice(item: Item) -> Outcome:
   said = short_lib.sentence(item.text)
   found = short_lib.letter(said, choices)
   right = {expected, *(answer.strip().upper() for answer in item.answers)}
-  told = {"answer": float(found in right)}
   abstained = not found and short_lib.abstains(said)
-  return scored(told["answer"], told | {"abstained": float(abstained)})
+  told = {"answer": float(found in right), "abstained": float(abstained)}
+  if abstained:
+    found = short_lib.UNKNOWN
+  elif found in right:
+    found = expected
+  return scored(told["answer"], told, found or None)
 
 
 def form(item: Item) -> Outcome:

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import pathlib
 import re
+import subprocess
 
 import conftest
 import pytest
@@ -84,6 +85,23 @@ def test_every_target_is_one_of_make():
   asked = targets("\n".join((ROOT / page).read_text("utf-8") for page in PAGES))
   assert len(asked) > 5
   assert asked <= known, f"the Makefile has no {', '.join(sorted(asked - known))}"
+
+
+def test_every_recipe_is_one_that_a_shell_reads():
+  """A comma inside $(call ...) ends an argument, and a quote with it."""
+  makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+  targets = re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE)
+  assert len(targets) > 10, "the Makefile's targets are no longer found"
+  for target in targets:
+    asked = subprocess.run(
+      ["make", "-C", str(ROOT), "--no-print-directory", "-nB", target],
+      capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    read = subprocess.run(
+      ["sh", "-n"], input=asked.stdout, capture_output=True, text=True
+    )
+    assert read.returncode == 0, f"make {target}: {read.stderr}\n{asked.stdout}"
+
 
 
 def test_what_the_code_of_a_page_imports_is_there():

@@ -26,7 +26,7 @@ from pxy.measures import estimate
 from pxy.measures import names as measure_names
 from pxy.show import completions
 from pxy.study import cell as cell_lib
-from pxy.study import local, names, page, readings, results, slurm, verdict
+from pxy.study import local, names, pack, page, readings, results, slurm, verdict
 from pxy.study.plan import Arm, Claim, Study, World
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -387,6 +387,35 @@ def test_a_damaged_file_of_a_cell_is_named(tmp_path):
 def test_which_measures_are_of_a_run_and_which_of_a_probe(measure, probed, k):
   names.check(measure)
   assert (names.probed(measure), names.tries(measure)) == (probed, k)
+
+
+def test_cells_in_one_file_say_the_same_elsewhere(tmp_path, capsys):
+  claims = (CLAIM, Claim("b", "less", "bias/tv", "dsrl", "grpo", "less", 0.1))
+  out, moved = tmp_path / "out", tmp_path / "moved"
+  study = study_of(out, claims)
+  last = study.cells()[-1]
+  cell_lib.write(last, out, cell_lib.FAILED, why="no luck")
+  kept = {cell.name: {"config": str(i)} for i, cell in enumerate(study.cells())}
+  (out / "study.json").write_text(json.dumps(kept))
+  rows = [{"step": t, "critic/score/mean": t / 30, "time": 1.0} for t in range(1, 31)]
+  for cell in study.cells():
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (out / cell.name / "run" / "metrics.jsonl").write_text(text)
+    (out / cell.name / "run" / "weights").write_bytes(bytes(1 << 20))
+  assert pack.write(study, out, tmp_path / "a.zip") == len(study.cells()) - 1
+  pack.write(study, out, tmp_path / "b.zip")
+  data = (tmp_path / "a.zip").read_bytes()
+  assert data == (tmp_path / "b.zip").read_bytes() and len(data) < 100_000
+  shutil.unpack_archive(tmp_path / "a.zip", moved)
+  named = json.loads((moved / "study.json").read_text())
+  assert named.keys() == kept.keys() - {last.name}
+  here, there = (results.Results(study, x).to_json() for x in (out, moved))
+  assert here["claims"] == there["claims"]
+  assert here["cells"][:-1] == there["cells"][:-1]
+  assert there["cells"][-1]["state"] == cell_lib.OPEN, "it is tried there"
+  assert there["cells"][-2]["curve"], "and each has its curve"
+  with pytest.raises(config.Error, match=r"--pack x\.zip: no cell in .* is done"):
+    pack.write(study, tmp_path / "empty", pathlib.Path("x.zip"))
 
 
 def test_runs_that_never_have_the_score_are_counted(tmp_path):

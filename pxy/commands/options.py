@@ -512,6 +512,9 @@ class Study:
   pattern: `world/*`."""
   report: pathlib.Path | None = None
   """Run nothing: write there what the cells that are done say, and exit."""
+  pack: pathlib.Path | None = None
+  """Run nothing: write there, as a zip, what a report needs of the cells that are done,
+  and exit. Unpacked elsewhere it is an --out whose cells are done."""
   print: Literal["slurm"] | None = None
   """Print a Slurm job array of the cells that are left, and exit."""
   dry_run: Annotated[

@@ -13,7 +13,7 @@ from pxy import config, fields, files
 from pxy.commands import cli, experiment
 from pxy.show import progress
 from pxy.study import cell as cell_lib
-from pxy.study import local, names, on_ray, page, plan, results, slurm
+from pxy.study import local, names, on_ray, pack, page, plan, results, slurm
 
 
 def command(options) -> None:
@@ -32,6 +32,11 @@ def command(options) -> None:
   if options.report is not None:
     files.writable(options.report / "results.json", f"--report {options.report}")
     _report(study, out, options.report, options.study)
+    return
+  if options.pack is not None:
+    files.writable(options.pack, f"--pack {options.pack}")
+    cells = pack.write(study, out, options.pack)
+    print(f"{options.pack}: {cells} cells, {options.pack.stat().st_size:,} bytes")
     return
   if options.ray is None:
     steps = {name: cfg.steps for name, cfg in configs.items()}

@@ -22,6 +22,10 @@ from pxy.study import names, plan
 
 WINDOW = 10
 """Steps of a trailing mean."""
+CURVES = ("critic/score/mean", "rollout/entropy")
+"""What is read of each step of training."""
+COLUMNS = ["step", "split", "uid", "response", "reward"]
+"""And of each response of an evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +36,30 @@ class Evaluation:
   correct_PR: np.ndarray
 
 
-def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:
-  """Those before and after a run's training, from its completions.
+def evaluated(run: pathlib.Path):
+  """Rows of a run's first and last evaluation, from its completions: a table.
 
   Raises fields.Error where these are gone.
   """
-  path, columns = run / "completions.parquet", ["step", "uid", "response", "reward"]
+  path = run / "completions.parquet"
   try:
-    table = pq.read_table(path, columns=columns, filters=[("split", "=", "eval")])
+    table = pq.read_table(path, columns=COLUMNS, filters=[("split", "=", "eval")])
   except FileNotFoundError:
     raise fields.Error(
       f"{path}: not there, and its cell is done: bring it back, or remove the cell's"
       " folder and run it again"
     ) from None
-  steps = sorted(set(table["step"].to_pylist()))
+  ends = pc.min_max(table["step"]).as_py().values()
+  return table.filter(pc.field("step").isin(list(ends)))
+
+
+def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:
+  """Those before and after a run's training; errors as of `evaluated`."""
+  table = evaluated(run)
+  ends = pc.min_max(table["step"]).as_py()
   return {
     name: _evaluation(table.filter(pc.field("step") == at))
-    for name, at in zip((plan.BEFORE, "after"), (steps[0], steps[-1]), strict=True)
+    for name, at in ((plan.BEFORE, ends["min"]), ("after", ends["max"]))
   }
 
 
@@ -141,7 +152,7 @@ def _first(score_T: list[float], level: float) -> int | None:
 def _curve(run: pathlib.Path) -> dict[str, list[float]]:
   """Numbers of a run's steps by name. A step without the number has none: of stored
   samples the entropy is not known, and one that is not finite is null."""
-  found: dict[str, dict[int, float]] = {"critic/score/mean": {}, "rollout/entropy": {}}
+  found: dict[str, dict[int, float]] = {name: {} for name in CURVES}
   for row in log.metrics(run):
     for name, by_step in found.items():
       if row.get(name) is not None:

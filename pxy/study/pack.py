@@ -1,0 +1,64 @@
+"""What a report needs of the cells that are done, in one small file.
+
+    pxy study claims --out runs/claims --pack cells.zip
+    unzip cells.zip -d elsewhere/claims       # where the same study goes on, or reports
+
+A cell is a folder as before, without its weights, texts and samples: the study finds it
+done, and says the same of it. The same cells are the same bytes.
+"""
+
+import io
+import json
+import pathlib
+import zipfile
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+
+from pxy import fields, files
+from pxy.show import log
+from pxy.study import cell as cell_lib
+from pxy.study import plan, readings
+
+_DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip can write
+
+
+def write(study: plan.Study, out: pathlib.Path, to: pathlib.Path) -> int:
+  """Writes the file whole, or not at all; returns how many cells are in it.
+
+  Raises fields.Error where none is done, or one lacks what a report reads.
+  """
+  cells = [c for c in study.cells() if cell_lib.state(c, out)["state"] == cell_lib.DONE]
+  fields.need(cells, f"--pack {to}: no cell in {out} is done")
+  data = io.BytesIO()
+  with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+    kept = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    named = {cell.name: kept[cell.name] for cell in cells}
+    _add(file, "study.json", json.dumps(named, indent=1).encode())
+    for cell in cells:
+      for name, found in _files(cell, out / cell.name):
+        _add(file, f"{cell.name}/{name}", found)
+  files.write_bytes(to, data.getvalue())
+  return len(cells)
+
+
+def _add(file: zipfile.ZipFile, name: str, found: bytes) -> None:
+  one = zipfile.ZipInfo(name, _DAY)
+  one.compress_type, one.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+  file.writestr(one, found)
+
+
+def _files(cell: plan.Cell, folder: pathlib.Path) -> Iterator[tuple[str, bytes]]:
+  """What readings.py reads of a cell, by path."""
+  for name in ("cell.json", "align.json", "probe.json", "run/summary.json"):
+    if (folder / name).is_file():
+      yield name, (folder / name).read_bytes()
+  if cell.trains:
+    rows = [
+      {name: row[name] for name in ("step", *readings.CURVES) if name in row}
+      for row in log.metrics(folder / "run")
+    ]
+    yield "run/metrics.jsonl", "".join(json.dumps(x) + "\n" for x in rows).encode()
+    table = io.BytesIO()
+    pq.write_table(readings.evaluated(folder / "run"), table, compression="zstd")
+    yield "run/completions.parquet", table.getvalue()

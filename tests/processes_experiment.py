@@ -1,14 +1,19 @@
 """A run of a few seconds for test_processes.py, and what befalls its processes.
 
-PXY_TEST_FATE=PLACE:STEP:PROCESS:SIGNAL has one of them send itself a signal there:
+PXY_TEST_FATE=PLACE:STEP:PROCESS:WHAT has it happen to one of them there:
 
   step     as the step begins, before anything is drawn
   update   in the step, when the others wait in the update's collectives
   save     while the arrays of that step's checkpoint are being written
+
+WHAT is a signal that it sends itself, HANG: nothing more comes of it, or FULL: no file
+of it can grow beyond a kilobyte from there on.
 """
 
 import os
+import resource
 import signal
+import time
 
 from pxy import config as c
 
@@ -29,7 +34,7 @@ def config():
   )
 
 
-def _befall(place, step, process, number):
+def _befall(place, step, process, what):
   if os.environ["PXY_PROCESS"] != process:
     return
   from pxy.run import step as run_step
@@ -39,8 +44,14 @@ def _befall(place, step, process, number):
   at = None
 
   def strike(where, now):
-    if (where, now) == (place, int(step)):
-      os.kill(os.getpid(), getattr(signal, number))
+    if (where, now) != (place, int(step)):
+      return
+    if what == "HANG":
+      time.sleep(600)
+    elif what == "FULL":
+      resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+    else:
+      os.kill(os.getpid(), getattr(signal, what))
 
   def begin(seed, step, returns):
     nonlocal at

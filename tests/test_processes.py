@@ -69,12 +69,12 @@ def launched(count, out, *options, devices=1, fate=None):
         child.wait()
 
 
-def run(count, out, *options, **how):
+def run(count, out, *options, stopped=(), **how):
   """Exit codes and what was said (stdout and stderr), by process; and the seconds from
-  the first end to the last."""
+  the first end to the last. stopped: processes that do not end by themselves."""
   with launched(count, out, *options, **how) as children:
     end, ended = time.monotonic() + 240, {}
-    while len(ended) < count:
+    while len(ended) < count - len(stopped):
       for i, child in enumerate(children):
         if child.poll() is not None:
           ended.setdefault(i, time.monotonic())
@@ -182,6 +182,39 @@ def test_a_run_on_two_then_four_then_one_process_is_one_run(unbroken, tmp_path):
   same(out, unbroken)
   attempts = (out / "attempts.jsonl").read_text().count('"begin"')
   assert attempts == 3, "one line for each start, whatever the number of processes"
+
+
+def ended(texts, process, why, seconds):
+  """Whether each of them ends with one line, which names the process and says why."""
+  line = rf"^pxy: process {process} of \d \(\S+:\d+\) {why}.*--resume auto$"
+  for text in texts:
+    assert re.search(line, text, re.M), text
+    assert "Traceback" not in text, text
+  assert seconds < 60, f"the last went on for {seconds:.0f} s"
+
+
+def test_what_befalls_one_host_ends_all_and_a_resume_goes_on(unbroken, tmp_path):
+  out = tmp_path / "run"
+  # The disk of process 1 is full when it saves, and process 0 waits for its part.
+  codes, texts, seconds = run(2, out, fate="update:1:1:FULL")
+  assert (codes, steps(out)) == ([1, 1], [1]), texts
+  ended(texts, 1, r"ended: .*step 2 could not be saved \(.*too large", seconds)
+  # The disk of process 0 is: it writes the records, and nobody waits for it.
+  codes, texts, _ = run(2, out, fate="update:1:0:FULL")
+  assert (codes, steps(out)) == ([2, 2], [1]), texts
+  for text in texts:
+    assert re.search(r"^pxy: .*metrics\.jsonl: File too large; .*$", text, re.M), text
+  # Process 2 of 4 is silent, and so are the others until they miss it.
+  codes, texts, seconds = run(4, out, fate="update:1:2:SIGSTOP", stopped=[2])
+  assert [code for code in codes if code is not None] == [1, 1, 1], texts
+  ended([*texts[:2], texts[3]], 2, "is gone: not heard of for 3. s", seconds)
+  # Process 1 of 2 hangs, and with it the other: each says where it was.
+  codes, texts, seconds = run(2, out, "--waits.update", "8", fate="update:2:1:HANG")
+  assert codes == [1, 1], texts
+  why = r"ended: update took more than waits\.update 8 s; where each thread was"
+  ended(texts, "[01]", why, seconds)
+  alone(out)
+  same(out, unbroken)
 
 
 def test_a_run_on_one_then_two_processes_with_two_devices_each(unbroken, tmp_path):

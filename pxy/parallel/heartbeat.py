@@ -3,7 +3,7 @@
     pxy: process 1 of 2 (host-b:4711) is gone: not heard of for 30 s; ...
 
 Left alone, the others wait in a collective for ever (TPU), or fail in one with an error
-that names a socket (gloo), and JAX's own check aborts after 100 s without a name. So a
+that names a socket (gloo), and JAX's own check aborts without a name. So a
 thread in each process writes a counter to the key-value store of JAX's coordinator once
 a second, and reads those of the others. Who has not counted for SILENT seconds is gone;
 once an exception has come up here, which a dead neighbour may have caused, BROKEN
@@ -42,9 +42,20 @@ SILENT = 30.0
 leaves Python's threads running."""
 BROKEN = 6.0
 """The same, once an exception has come up in this process."""
-COORDINATOR = 40
-"""Seconds without an answer after which JAX's client gives process 0 up."""
+COORDINATOR = 120
+"""Seconds after which JAX itself gives a silent process up, with a stack of its own on
+stderr: later than this file does."""
 _CURE = "the run ends; start all processes again, with --resume auto"
+_current: "Heartbeat | None" = None
+
+
+def leave(error: Exception) -> None:
+  """Ends this process, and the others with it, for an error that they wait behind.
+
+  From any thread. Does nothing where no Heartbeat is open, as in a run of one process.
+  """
+  if _current is not None:
+    _current.leave(error)
 
 
 class Heartbeat:
@@ -74,28 +85,43 @@ class Heartbeat:
       name = self._store.blocking_key_value_get(f"pxy/name/{i}", 60_000)
       self._names[i] = f"process {i} of {self._count} ({name})"
       self._seen[i] = None, time.monotonic()
+    global _current
+    _current = self
     self._abort = _on_abort(self._aborted)
     self._abort.__enter__()
-    self._thread = threading.Thread(target=self._watch, name="pxy-beat", daemon=True)
-    self._thread.start()
+    self._threads = [
+      threading.Thread(target=act, name=name, daemon=True)
+      for act, name in ((self._watch, "pxy-beat"), (self._listen, "pxy-silence"))
+    ]
+    for thread in self._threads:
+      thread.start()
     return self
 
+  def leave(self, error: Exception) -> None:
+    """See the function."""
+    self._end(f"{self._names[self._index]} ended: {words(error)}")
+
   def __exit__(self, kind, error, _):
+    global _current
+    _current = None
     if kind is None:
       self._together()
     elif isinstance(error, Exception):
-      self._mine = _words(error)
+      self._mine = words(error)
       self._verdict()
       self._tell(f"{self._names[self._index]} ended: {self._mine}")
-    self._closed.set()
-    self._thread.join()
+    self._close()
     self._abort.__exit__(None, None, None)
+
+  def _close(self) -> None:
+    self._closed.set()
+    for thread in self._threads:
+      thread.join()
 
   def _together(self) -> None:
     """Waits until all have finished; process 0 may take its time for the reports."""
     self._store.wait_at_barrier("pxy/end", 3_600_000)
-    self._closed.set()
-    self._thread.join()
+    self._close()
     jax.distributed.shutdown()
 
   def _verdict(self) -> None:
@@ -116,8 +142,18 @@ class Heartbeat:
     if self._index == 0:
       time.sleep(3 * BEAT)
 
+  def _listen(self) -> None:
+    """A thread: the store is silent where process 0 is, and `_watch` waits for it."""
+    while self._index and not self._closed.wait(BEAT):
+      silent = time.monotonic() - self._heard
+      if silent > SILENT:
+        self._gone(0, silent, tell=False)
+
+  def _gone(self, i: int, silent: float, tell: bool = True) -> None:
+    self._end(f"{self._names[i]} is gone: not heard of for {silent:.0f} s", tell)
+
   def _watch(self) -> None:
-    """The thread."""
+    """A thread: counts, and reads what the others count."""
     n = 0
     while not self._closed.wait(BEAT):
       n += 1
@@ -139,7 +175,7 @@ class Heartbeat:
         if (beat := found.get(f"pxy/beat/{i}")) != count:
           self._seen[i] = beat, now
         elif now - when > self._limit and i != self._index:
-          self._end(f"{self._names[i]} is gone: not heard of for {now - when:.0f} s")
+          self._gone(i, now - when)
 
   def _end(self, text: str, tell: bool = True) -> None:
     if self._closed.is_set():
@@ -195,9 +231,9 @@ def _on_abort(act):
     libc.signal(signal.SIGABRT, kind(0))  # the default
 
 
-def _words(error: Exception) -> str:
-  """What is said of an error, in a line."""
-  text = " ".join(str(error).split())[:300]
+def words(error: Exception) -> str:
+  """What is said of an error, in a line; of an error with these words, the same."""
+  text = " ".join(str(error).split())[:1000]
   named = isinstance(error, config.Error)
   return text if named else f"{type(error).__name__}: {text}"
 

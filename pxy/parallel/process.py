@@ -85,6 +85,12 @@ def joined() -> Iterator[None]:
     yield
 
 
+def leave(error: Exception) -> None:
+  """Ends all processes with an error of this one alone, which the others would wait
+  behind; from any thread. Of one process it does nothing: raise."""
+  heartbeat.leave(error)
+
+
 def count() -> int:
   """Number of processes."""
   return jax.process_count()
@@ -161,17 +167,26 @@ def some(true: bool) -> bool:
 def on_main(act: Callable):
   """Calls `act` on the main process. What it raises there is raised everywhere, so that
   all go on, or end, in the same place. Returns its value there, None elsewhere."""
-  if count() == 1:
-    return act()
   value, failure = None, None
   if main():
     try:
       value = act()
     except Exception as error:
       failure = error
-  if not every(failure is None):
-    raise failure or config.Error("process 0 could not go on; see what it says")
+  together(failure)
   return value
+
+
+def together(failure: Exception | None) -> None:
+  """A meeting point that raises, everywhere, what went wrong on one: there the error
+  itself, elsewhere a config.Error with its words. Of several it is the first one's."""
+  if every(failure is None):
+    return
+  said = exchange(None if failure is None else heartbeat.words(failure))
+  text = next(filter(None, said))
+  if failure is not None and heartbeat.words(failure) == text:
+    raise failure
+  raise config.Error(text)
 
 
 def exchange(value) -> list:

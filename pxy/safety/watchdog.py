@@ -124,12 +124,14 @@ class Watchdog:
         faulthandler.dump_traceback(file, all_threads=True)
     with contextlib.suppress(OSError, ValueError):
       faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+    said = (
+      f"{name} took more than waits.{name} {getattr(self._limits, name):g} s;"
+      f" where each thread was is above and in {path}"
+    )
+    process.leave(config.Error(said))
     with contextlib.suppress(OSError, ValueError):
       print(
-        f"pxy: {name} took more than waits.{name} {getattr(self._limits, name):g} s;"
-        f" where each thread was is above and in {path}; continue with --resume auto",
-        file=sys.__stderr__,
-        flush=True,
+        f"pxy: {said}; continue with --resume auto", file=sys.__stderr__, flush=True
       )
     os._exit(1)
 

@@ -114,7 +114,9 @@ class Checkpointer:
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
       self._orbax.save(self._shelf.saving(name), args=ocp.args.PyTreeSave(arrays))
     except self._shelf.failures as error:
-      raise self._unsaved(error) from error
+      failure = self._unsaved(error)
+      process.leave(failure)
+      raise failure from error
     self._thread = threading.Thread(
       target=self._publish, args=(step, about), name="checkpoint"
     )
@@ -185,8 +187,14 @@ class Checkpointer:
     """In a thread: waits for Orbax, then completes, renames and prunes."""
     try:
       self._orbax.wait_until_finished()
-      if not process.main():
-        return
+    except Exception as error:
+      # In there the others wait for this process: ten minutes (orbax-checkpoint 0.12).
+      process.leave(self._unsaved(error))
+      self._failure = error
+      return
+    if not process.main():
+      return
+    try:
       self._shelf.publish(_name(step), about)
       for old in self._superseded(step):
         self._shelf.remove(_name(old))
@@ -213,14 +221,14 @@ class Checkpointer:
     try:
       act()
     except Exception as error:
-      failure = error
-    if not process.every(failure is None):
-      raise self._unsaved(failure or "see the other processes") from failure
+      failure = self._unsaved(error)
+      failure.__cause__ = error
+    process.together(failure)
 
-  def _unsaved(self, why) -> config.Error:
+  def _unsaved(self, why: Exception) -> config.Error:
     found = steps(self.folder)
     rest = f"the newest complete one is {found[-1]}" if found else "there is no other"
-    text = (isinstance(why, Exception) and self._shelf.told(why)) or str(why)
+    text = self._shelf.told(why) or str(why)
     text = text.partition("\n")[0].partition(" [tensorstore")[0]
     text = text.replace(f"{self._shelf.name}/", "") or type(why).__name__
     return config.Error(

@@ -22,7 +22,7 @@ from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import program as program_lib
 from pxy.rl import pack
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import replay
+from pxy.sampling import replay, step
 from pxy.show import completions
 from pxy.train import step as step_lib
 from pxy.weights import load
@@ -448,3 +448,47 @@ def test_a_write_per_row_is_the_scatter():
   one, two = kv.scattered(cache, k, v), kv.written(cache, k, v)
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_are_copied_layer_after_layer_as_at_once(turned):
+  """The two ways in which slots take their prompts; the last lane starts nothing."""
+  from pxy.model import cache as kv
+
+  rng = np.random.default_rng(0)
+  arch = dataclasses.replace(ARCH, layers=3)
+  to, source = (kv.empty(arch, *size, turned=turned) for size in ((4, 9), (2, 5)))
+  to, source = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=x.shape).astype(x.dtype)), (to, source)
+  )
+  source = dataclasses.replace(source, length_B=jnp.array([5, 2], jnp.int32))
+  lanes = jnp.array([3, 0, 4]), source, jnp.array([1, 0, 0])
+  one, two = (kv.copy(to, *lanes, layered=how) for how in (False, True))
+  np.testing.assert_array_equal(two.length_B, [5, *to.length_B[1:3], 2])
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@tpu
+@pytest.mark.slow
+def test_an_admission_to_a_pod_holds_no_second_copy_of_its_prompts():
+  arch = dataclasses.replace(ARCH, layers=24, head_dim=128, context=4096)
+  devices = chips.devices("v5e:2x2")
+  mesh = mesh_lib.make(config.Mesh(data=2, fsdp=1, tensor=2), devices)
+  engine = engine_lib.Engine(
+    arch, sampling=config.Sampling(max_new_tokens=3072, slots=64), stop_ids=(3,),
+    max_prompt_tokens=1024, mesh=mesh, dtype="bfloat16",
+  )  # fmt: skip
+  params = mesh_lib.at(
+    decoder.abstract(arch),
+    mesh_lib.shardings(mesh, decoder.axes(arch), decoder.abstract(arch)),
+  )
+  admit = next(x for x in engine.programs(params, 16, 4) if x.name == "admit")
+  with measure._unkept():
+    memory = admit.lower().compile().memory_analysis()
+  sizes = engine.largest(16, 4)
+  lanes = step.cache_bytes(arch, sizes.lanes, sizes.width, dtype="bfloat16") // 2
+  assert memory.temp_size_in_bytes < lanes / 4, (
+    f"admit: {memory.temp_size_in_bytes:,} bytes of temporaries on each device, and its"
+    f" lanes' prompts have {lanes:,}: they are gathered of all layers at once"
+  )

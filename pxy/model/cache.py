@@ -161,21 +161,39 @@ def resize(cache: Cache, row_B, length: int) -> Cache:
   return Cache(k, v, cache.length_B[row_B], cache.turned)
 
 
-def copy(to: Cache, rows, source: Cache, source_rows) -> Cache:
+def copy(
+  to: Cache, rows, source: Cache, source_rows, mesh=None, layered: bool | None = None
+) -> Cache:
   """`to` with its rows `rows` those of `source`, which is no longer; rows out of range
-  are left out."""
+  are left out.
+
+  mesh: that the program runs on; None: one device.
+  layered: layer after layer; None: on a TPU. There rows of all layers at once are first
+    gathered on every device, twice: 2.3 GB beside a cache of 11 (36 layers, 64 rows of
+    1,024 tokens, compiled for v5e, jax 0.10.2).
+  """
   width = source.room
-  k, v = to.k_LBKHS, to.v_LBKSH
-  if to.turned:
-    k, v = k.at[:, rows, :width], v.at[:, rows, :width]
+
+  def put(layer, pair):
+    k, v = pair
+    if to.turned:
+      k, v = k.at[layer, rows, :width], v.at[layer, rows, :width]
+    else:
+      k, v = k.at[layer, rows, :, :, :width], v.at[layer, rows, :, :width]
+    return (
+      k.set(source.k_LBKHS[layer, source_rows], mode="drop"),
+      v.set(source.v_LBKSH[layer, source_rows], mode="drop"),
+    )
+
+  pair = to.k_LBKHS, to.v_LBKSH
+  if layered is None:
+    layered = mesh_lib.platform(mesh) == "tpu"
+  if layered:
+    pair = jax.lax.fori_loop(0, len(to.k_LBKHS), put, pair)
   else:
-    k, v = k.at[:, rows, :, :, :width], v.at[:, rows, :, :width]
-  return Cache(
-    k.set(source.k_LBKHS[:, source_rows], mode="drop"),
-    v.set(source.v_LBKSH[:, source_rows], mode="drop"),
-    to.length_B.at[rows].set(source.length_B[source_rows], mode="drop"),
-    to.turned,
-  )
+    pair = put(slice(None), pair)
+  length_B = to.length_B.at[rows].set(source.length_B[source_rows], mode="drop")
+  return Cache(*pair, length_B, to.turned)
 
 
 def placed(tree, mesh):

@@ -151,7 +151,7 @@ def admit(slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, *, rule, mesh=N
     return slots_B.at[slot_A].set(values_A, mode="drop")
 
   slots = Slots(
-    cache=kv.copy(slots.cache, slot_A, prompts.cache, prompt_A),
+    cache=kv.copy(slots.cache, slot_A, prompts.cache, prompt_A, mesh),
     token_B=put(slots.token_B, id_A),
     key_B=put(slots.key_B, key_A),
     drawn_B=put(slots.drawn_B, zero_A + 1),

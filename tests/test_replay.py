@@ -166,3 +166,32 @@ def test_large_caches_shrink_by_half(monkeypatch):
   assert rows() == [64, 16]
   monkeypatch.setattr(engine_lib, "WHOLE", 0)
   assert rows() == [64, 32, 16]
+
+
+@pytest.mark.parametrize("where", ["cpu", "cpu, large", "gpu", "gpu, large", "filled"])
+def test_the_longest_cache_of_a_run_is_that_of_its_largest_program(monkeypatch, where):
+  """24 + 70 tokens: room for 128 where it comes in pages, and else for 96."""
+  monkeypatch.setattr(mesh_lib, "platform", lambda mesh: where[:3])
+  if where.endswith("large"):
+    monkeypatch.setattr(engine_lib, "WHOLE", 0)
+  if where == "filled":
+    monkeypatch.setattr(attention, "fills", lambda *_, **__: True)
+  engine = engine_lib.Engine(
+    testing.arch(), sampling=config.Sampling(max_new_tokens=70, slots=64), stop_ids=(),
+    max_prompt_tokens=24,
+  )  # fmt: skip
+  made, empty = [], replay.Shadow.empty
+
+  def noted(shadow, rows, length):
+    made.append(length)
+    return empty(shadow, rows, length)
+
+  monkeypatch.setattr(replay.Shadow, "empty", noted)
+  calls = replay.calls(engine, [24] * 4, np.full((4, 2), 70))
+  made += [one.width for one in calls if one.kind == "move"]
+  reads = [one.width for one in calls if one.kind == "decode"]
+  room = engine.largest(4, 2).room
+  assert (max(made), max(reads)) == (room, room), (
+    f"slots got room for {made} tokens and decode read {reads}, but Engine.largest says"
+    f" {room}: what `pxy compile` measures is no program of the run"
+  )

@@ -152,36 +152,35 @@ class Engine:
 
   def largest(self, prompts: int, n: int) -> schedule_lib.Sizes:
     """The largest shapes of a run of `n` responses to each of `prompts`."""
-    return schedule_lib.largest(
-      prompts,
-      n,
-      slots=self.sampling.slots,
-      longest=self.max_prompt_tokens,
-      limit=self.sampling.max_new_tokens,
-      most=self.most,
-      paged=attention.fills(self.arch, self.dtype, self.mesh),
-    )
+    limits = self._limits(prompts, n)
+    return schedule_lib.largest(prompts, n, self.sampling.slots, limits)
 
-  def schedule(
-    self, device, prompts: Sequence[np.ndarray], n: int, uids: Sequence[int], first: int
-  ) -> schedule_lib.Schedule:
-    """The schedule of a run, as `run` has it; `device`: a Device, or replay.Shadow."""
+  def _limits(self, prompts: int, n: int) -> schedule_lib.Limits:
+    """What holds for all shapes of such a run."""
     static = {"dtype": self.dtype, "mesh": self.mesh}
-    sizes = self.largest(len(prompts), n)
-    held = step.cache_bytes(self.arch, sizes.rows, sizes.room, **static)
+    longest, limit = self.max_prompt_tokens, self.sampling.max_new_tokens
+    rows = schedule_lib.rows(prompts, n, self.sampling.slots)
+    held = step.cache_bytes(self.arch, rows, longest + limit, **static)
     # One length for all programs: if rows are read as far as they are filled, or where
     # each costs a GPU seconds to compile and reading rows whole takes no time.
     gpu = mesh_lib.platform(self.mesh) == "gpu"
     fills = attention.fills(self.arch, **static)
-    limits = schedule_lib.Limits(
-      longest=self.max_prompt_tokens,
-      limit=self.sampling.max_new_tokens,
+    return schedule_lib.Limits(
+      longest=longest,
+      limit=limit,
       most=self.most,
       one=fills or (gpu and held <= WHOLE),
       large=held > WHOLE,
       # A turn waits for the device whose rows hold most.
       shards=mesh_lib.row_shards(self.mesh) if fills and self.mesh else 1,
     )
+
+  def schedule(
+    self, device, prompts: Sequence[np.ndarray], n: int, uids: Sequence[int], first: int
+  ) -> schedule_lib.Schedule:
+    """The schedule of a run, as `run` has it; `device`: a Device, or replay.Shadow."""
+    limits = self._limits(len(prompts), n)
+    sizes = schedule_lib.largest(len(prompts), n, self.sampling.slots, limits)
     return schedule_lib.Schedule(
       sizes, limits, device, self.stats, prompts, n, uids, first
     )

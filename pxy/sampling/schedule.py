@@ -22,8 +22,8 @@ STRETCH = 32
 """Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
 
 PAGE = 128
-"""Where rows are read as far as they are filled, they have room for as many tokens or a
-multiple: the pages of attention.held, and what a TPU rounds up to in any case."""
+"""Where the cache has one length, rows have room for as many tokens or a multiple: the
+pages of attention.held, and what a TPU rounds up to in any case."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,28 +61,34 @@ class Limits:
   shards: int
   """Devices whose slots are taken in turn; 1: it does not matter which."""
 
+  @property
+  def room(self) -> int:
+    """Tokens that a slot has room for, at most."""
+    return self.fitting(self.longest + self.limit)
 
-def largest(
-  prompts: int, n: int, *, slots: int, longest: int, limit: int, most: int, paged: bool
-) -> Sizes:
-  """The largest shapes of a run of `n` responses to each of `prompts`.
+  def fitting(self, length: int) -> int:
+    """Tokens that slots have room for where `length` are needed."""
+    end = self.longest + self.limit
+    return -(-end // PAGE) * PAGE if self.one else _bucket(length, end)
 
-  Args:
-    slots: at most.
-    longest, limit, most: as in Limits.
-    paged: rows are read as far as they are filled.
-  """
-  rows, end = min(slots, _power(prompts * n)), longest + limit
-  if paged:
-    end = _paged(end)
-  block, width = _block([longest], rows, n, longest, most)
+
+def rows(prompts: int, n: int, slots: int) -> int:
+  """Slots of a run of `n` responses to each of `prompts`, at most `slots`."""
+  return min(slots, _power(prompts * n))
+
+
+def largest(prompts: int, n: int, slots: int, limits: Limits) -> Sizes:
+  """The largest shapes of a run of `n` responses to each of `prompts`, in `slots` at
+  most."""
+  count = rows(prompts, n, slots)
+  block, width = _block([limits.longest], count, n, limits.longest, limits.most)
   return Sizes(
-    rows=rows,
-    room=_bucket(end, end),
-    lanes=_lanes(rows, width, most),
+    rows=count,
+    room=limits.room,
+    lanes=_lanes(count, width, limits.most),
     prompts=block,
     width=width,
-    stretch=max(1, min(STRETCH, limit - 1)),
+    stretch=max(1, min(STRETCH, limits.limit - 1)),
   )
 
 
@@ -215,14 +221,10 @@ class Schedule:
 
   def _grow(self, length):
     """See to it that every slot has room for `length` tokens."""
-    most = self.limits.longest + self.limits.limit
-    if self.limits.one:
-      length = most = _paged(most)
-    self.live = max(self.live, _bucket(length, most))
+    self.live = max(self.live, self.limits.fitting(length))
     if self.live <= self.room:
       return
-    whole = self.limits.one or self.limits.large
-    self.room = _bucket(most, most) if whole else self.live
+    self.room = self.limits.room if self.limits.large else self.live
     if self.slots is None:
       self.slots = self.device.empty(self.rows, self.room)
     else:
@@ -273,10 +275,6 @@ def _block(
     if block == 1 or block * width <= most:
       return block, width
     block //= 2
-
-
-def _paged(n: int) -> int:
-  return -(-n // PAGE) * PAGE
 
 
 def _power(n: int) -> int:

@@ -1,6 +1,7 @@
 """Programs from shapes alone: counts against known programs, and the TPU compiler."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import re
@@ -294,7 +295,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
   assert (found["topology"], found["chip"]) == (topology, chip)
   names = [program["name"] for program in found["programs"]]
   assert names == [
-    "reshard", "prefill", "admit", "decode", "evaluate", "score",
+    "reshard", "prefill", "admit", "decode", "move", "evaluate", "score",
     "update nsr-prerl", "update grpo",
   ]  # fmt: skip
   assert found["passes"] == {"nsr-prerl": [], "grpo": []}
@@ -469,9 +470,30 @@ def test_rows_are_copied_layer_after_layer_as_at_once(turned):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_rows_are_moved_one_by_one_as_at_once(split):
+  """The two ways in which the last responses go into fewer slots."""
+  from pxy.model import cache as kv
+
+  mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2)) if split else None
+  rng = np.random.default_rng(0)
+  cache = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=x.shape).astype(x.dtype)),
+    kv.empty(dataclasses.replace(ARCH, layers=3), 16, 6),
+  )
+  row_B = np.array([14, 3, 0, 9, 1, 15, 7, 8], np.int32)
+  want = kv.resize(cache, row_B, 6)
+  if split:
+    cache = jax.device_put(cache, kv.placed(cache, mesh))
+    row_B = jax.device_put(row_B, mesh_lib.whole(mesh))
+  found = jax.jit(functools.partial(kv.moved, mesh=mesh))(cache, row_B)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 @tpu
 @pytest.mark.slow
-def test_an_admission_to_a_pod_holds_no_second_copy_of_its_prompts():
+def test_a_pods_slots_are_filled_and_moved_without_copies_of_their_rows():
   arch = dataclasses.replace(ARCH, layers=24, head_dim=128, context=4096)
   devices = chips.devices("v5e:2x2")
   mesh = mesh_lib.make(config.Mesh(data=2, fsdp=1, tensor=2), devices)
@@ -483,12 +505,14 @@ def test_an_admission_to_a_pod_holds_no_second_copy_of_its_prompts():
     decoder.abstract(arch),
     mesh_lib.shardings(mesh, decoder.axes(arch), decoder.abstract(arch)),
   )
-  admit = next(x for x in engine.programs(params, 16, 4) if x.name == "admit")
-  with measure._unkept():
-    memory = admit.lower().compile().memory_analysis()
-  sizes = engine.largest(16, 4)
-  lanes = step.cache_bytes(arch, sizes.lanes, sizes.width, dtype="bfloat16") // 2
-  assert memory.temp_size_in_bytes < lanes / 4, (
-    f"admit: {memory.temp_size_in_bytes:,} bytes of temporaries on each device, and its"
-    f" lanes' prompts have {lanes:,}: they are gathered of all layers at once"
-  )
+  sizes, few = engine.largest(16, 4), engine.few(16, 4)
+  rows = {"admit": (sizes.lanes, sizes.width), "move": (few, sizes.room)}
+  for one in engine.programs(params, 16, 4):
+    if one.name in rows:
+      with measure._unkept():
+        held = one.lower().compile().memory_analysis().temp_size_in_bytes
+      whole = step.cache_bytes(arch, *rows[one.name], dtype="bfloat16") // 2
+      assert held < whole / 4, (
+        f"{one.name}: {held:,} bytes of temporaries on each device, and the rows that"
+        f" it copies have {whole:,}: they are gathered of all layers at once"
+      )

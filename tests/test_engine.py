@@ -295,7 +295,7 @@ class Spy:
     return self.function(*args, **more)
 
 
-@pytest.mark.parametrize("case", ["plain", "bfloat16", "mesh"])
+@pytest.mark.parametrize("case", ["plain", "bfloat16", "mesh", "move"])
 def test_what_is_described_is_what_runs(params, monkeypatch, case):
   """The programs of a real run at its largest, text for text, as they are described."""
   mesh = None
@@ -303,24 +303,28 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
     mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
     axes = decoder.axes(ARCH)
     params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
+  monkeypatch.setattr(engine_lib, "WHOLE", 0)  # as where the cache is large
+  slots, stops, n = (32, STOPS, 6) if case == "move" else (8, (), 2)
   engine = engine_lib.Engine(
-    ARCH, sampling=SAMPLING, stop_ids=(), max_prompt_tokens=16, mesh=mesh,
+    ARCH, sampling=dataclasses.replace(SAMPLING, slots=slots), stop_ids=stops,
+    max_prompt_tokens=16, mesh=mesh,
     dtype="bfloat16" if case == "bfloat16" else "float32",
   )  # fmt: skip
   shapes = params if mesh is None else jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
   )  # fmt: skip
-  described = list(engine.programs(shapes, prompts=6, n=2))
+  described = list(engine.programs(shapes, prompts=6, n=n))
   texts = {one.name: set() for one in described}
-  names = ["prefill", "admit", "decode"]
-  assert list(texts) == ([] if case == "plain" else ["reshard"]) + names
-  if case != "plain":
+  names = ["prefill", "admit", "decode"] + ["move"] * (case == "move")
+  reshards = case in ("bfloat16", "mesh")
+  assert list(texts) == ["reshard"] * reshards + names
+  if reshards:
     transfer = Spy(step.transfer(ARCH, engine.dtype, engine.mesh), texts["reshard"])
     monkeypatch.setattr(step, "transfer", lambda *_: transfer)
   for name in names:
-    monkeypatch.setattr(step, name, Spy(getattr(step, name), texts[name]))
-  monkeypatch.setattr(engine_lib, "WHOLE", 0)  # as where the cache is large
-  engine.run(params, [np.ones(16, np.int32)] * 6, 2, key=jax.random.key(0))
+    function = "resize" if name == "move" else name
+    monkeypatch.setattr(step, function, Spy(getattr(step, function), texts[name]))
+  engine.run(params, [np.ones(16, np.int32)] * 6, n, key=jax.random.key(0))
   for one in described:
     assert one.lower().as_text() in texts[one.name], (
       f"{one.name}: Engine.programs describes another program than Engine.run"

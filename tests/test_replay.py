@@ -8,7 +8,7 @@ from pxy import config, testing
 from pxy.model import attention
 from pxy.parallel import mesh as mesh_lib
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import replay
+from pxy.sampling import replay, schedule
 
 
 class Noted(engine_lib.Device):
@@ -151,7 +151,9 @@ def test_what_was_long_begins_first_and_is_the_same_to_the_bit(monkeypatch):
   assert lengths == {p: sum(map(len, group)) for p, group in enumerate(again)}
 
 
-def test_large_caches_shrink_by_half(monkeypatch):
+def test_large_caches_shrink_by_half_or_by_more_where_idle_rows_are_free(
+  monkeypatch,
+):
   arch = testing.arch()
   length_PR = np.arange(1, 65).reshape(64, 1)
 
@@ -166,6 +168,8 @@ def test_large_caches_shrink_by_half(monkeypatch):
   assert rows() == [64, 16]
   monkeypatch.setattr(engine_lib, "WHOLE", 0)
   assert rows() == [64, 32, 16]
+  monkeypatch.setattr(attention, "fills", lambda *_, **__: True)
+  assert rows() == [64, 12]
 
 
 @pytest.mark.parametrize("where", ["cpu", "cpu, large", "gpu", "gpu, large", "filled"])
@@ -195,3 +199,12 @@ def test_the_longest_cache_of_a_run_is_that_of_its_largest_program(monkeypatch, 
     f"slots got room for {made} tokens and decode read {reads}, but Engine.largest says"
     f" {room}: what `pxy compile` measures is no program of the run"
   )
+
+
+def test_the_last_slots_divide_among_the_devices_and_are_fewer():
+  few = {"longest": 8, "limit": 8, "most": 8, "one": True, "large": True}
+  for shards in (1, 2, 4, 8, 16, 64):
+    limits = schedule.Limits(**few, shards=shards)
+    for rows in range(32, 1025, 32):
+      found = limits.few(rows)
+      assert found < rows and found % shards == 0, (rows, shards, found)

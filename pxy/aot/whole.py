@@ -4,10 +4,9 @@ What the sampler dispatches is replayed from the lengths of the responses
 (sampling/replay.py). A decode program is measured at the shortest and the longest cache
 that each number of slots meets, and in between it takes what lies in between; where
 rows are read as far as they are filled, what a turn reads is counted from what they
-hold, on the device where they hold most. Prefill
-and admit take as much less as their arrays are smaller, and so does a move, which reads
-and writes a cache. Scoring and updating loop over as many micro-batches as the lengths
-fill. The host, and what the devices wait for it, are left out.
+hold, on the device where they hold most. Prefill, admit and move take as much less as
+their arrays are smaller. Scoring and updating loop over as many micro-batches as the
+lengths fill. The host, and what the devices wait for it, are left out.
 """
 
 import dataclasses
@@ -66,10 +65,12 @@ def parts(
   costs = [(one.turns, *_turn(engine, found, sizes, one, chip)) for one in turns]
   seconds, moved = (sum(x[0] * x[i] for x in costs) for i in (1, 2))
   out.append(Part("decode", sum(one.turns for one in turns), seconds, moved))
-  moves = [one for one in calls if one.kind == "move"]
-  size = {"dtype": engine.dtype, "mesh": engine.mesh}
-  moved = sum(step.cache_bytes(engine.arch, x.rows, x.width, **size) for x in moves)
-  out.append(Part("move", len(moves), 2 * moved / chip.hbm_rate))
+  few = engine.few(cfg.data.prompts, cfg.data.responses)
+  # Without a program to fewer slots there may be one to more room: read and written.
+  each = 2 * _token(engine, sizes.rows) / chip.hbm_rate
+  if few:
+    each = bound["move"] / (few * sizes.room)
+  out.append(_scaled("move", calls, each))
   shape = batch_lib.shape(cfg, row_shards)
   phase = cfg.phases[-1]
   passes = len(config.passes(cfg, phase))

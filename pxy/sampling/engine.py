@@ -155,6 +155,10 @@ class Engine:
     limits = self._limits(prompts, n)
     return schedule_lib.largest(prompts, n, self.sampling.slots, limits)
 
+  def few(self, prompts: int, n: int) -> int:
+    """Slots that the last responses of such a run move to first; 0: they do not."""
+    return self._limits(prompts, n).few(self.largest(prompts, n).rows)
+
   def _limits(self, prompts: int, n: int) -> schedule_lib.Limits:
     """What holds for all shapes of such a run."""
     static = {"dtype": self.dtype, "mesh": self.mesh}
@@ -190,8 +194,8 @@ class Engine:
   ) -> Iterator[program_lib.Program]:
     """The programs of a run at its `largest`, in the order in which they come.
 
-    reshard (where the weights are cast or moved), prefill, admit and decode, of which
-    one turn of a whole stretch is described.
+    reshard (where the weights are cast or moved), prefill, admit, decode, of which one
+    turn of a whole stretch is described, and move, of the last responses.
 
     Args:
       params: what `run` would be given, as shapes with shardings.
@@ -258,6 +262,15 @@ class Engine:
         turns=sizes.stretch,
         cache_flops=cache_flops,
         cache_bytes=cache_bytes,
+      )  # fmt: skip
+    if last := self.few(prompts, n):
+      yield program_lib.Program(
+        "move",
+        functools.partial(
+          step.resize.lower, slots, whole((last,), np.int32), length=sizes.room,
+          mesh=mesh,
+        ),
+        resident=beside + mesh_lib.device_bytes(weights),
       )  # fmt: skip
 
   def run(

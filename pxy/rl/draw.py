@@ -10,8 +10,10 @@ stay short, and a float32 uniform resolves probabilities far below 2^-23.
 Top-k and top-p are one threshold on the tempered logits, `floor`: the k-th largest
 logit, or the largest at which the mass of all at or above it reaches top_p (top-k
 first, as usual). Ids that tie with the threshold are all kept, so that the set depends
-on the logits alone, and the scorer (`rl/logprob.py`) finds the same set. The threshold
-comes from bisection over the ordered bits of a float: 32 exact sums, no sort.
+on the logits alone, and the scorer (`rl/logprob.py`) finds the same set. It computes
+the logits more than once, in sums of other orders, and so takes a threshold that lies
+`between` two of them. The threshold comes from bisection over the ordered bits of a
+float: 32 exact sums, no sort.
 
 Left out: repetition penalties and min-p, which no scorer here would reproduce.
 """
@@ -91,6 +93,14 @@ def floor(logits_BV: Array, top_k: int, top_p: float) -> Array:
     p_BV = jnp.where(logits_BV >= floor_B[:, None], p_BV, 0.0)
     floor_B = _threshold(logits_BV, p_BV, top_p * jnp.sum(p_BV, axis=-1))
   return floor_B
+
+
+def between(logits_BV: Array, floor_B: Array) -> Array:
+  """A floor that keeps the same ids, also of logits whose last digits are others: it
+  lies half-way to the next lower logit, or 1 lower where there is none."""
+  below_BV = jnp.where(logits_BV < floor_B[:, None], logits_BV, -jnp.inf)
+  below_B = jnp.max(below_BV, axis=-1)
+  return jnp.where(jnp.isfinite(below_B), (floor_B + below_B) / 2, floor_B - 1)
 
 
 def _at(x_BV, ids_B):

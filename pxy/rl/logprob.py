@@ -100,7 +100,8 @@ def floor(
   top_p: float = 1.0,
   block: int = 64,
 ) -> jax.Array:
-  """The smallest tempered logit that top-k and top-p keep after each token.
+  """A tempered logit below all that top-k and top-p keep after each token, and above
+  the others: draw.between.
 
   Logits of `block` positions of every row exist at a time: 4 B block V bytes. Not
   differentiated. Returns floor_BT for `logprob`.
@@ -114,7 +115,8 @@ def floor(
 
   def one(hidden_BYD):
     z_BYV = _cap(_einsum("byd,dv->byv", hidden_BYD, head_DV), softcap) / temperature
-    floor_N = draw.floor(z_BYV.reshape(rows * block, -1), top_k, top_p)
+    z_NV = z_BYV.reshape(rows * block, -1)
+    floor_N = draw.between(z_NV, draw.floor(z_NV, top_k, top_p))
     return floor_N.reshape(rows, block)
 
   floor_XBY = jax.lax.map(one, jnp.swapaxes(hidden_BXYD, 0, 1))

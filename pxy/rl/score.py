@@ -84,7 +84,8 @@ def from_logits(
     hit_BTV = packed.targets_BT[..., None] == jnp.arange(z_BTV.shape[-1])[None, None]
     if top_k or top_p < 1:
       flat_NV = jax.lax.stop_gradient(z_BTV).reshape(-1, z_BTV.shape[-1])
-      floor_BT = draw.floor(flat_NV, top_k, top_p).reshape(packed.targets_BT.shape)
+      floor_N = draw.between(flat_NV, draw.floor(flat_NV, top_k, top_p))
+      floor_BT = floor_N.reshape(packed.targets_BT.shape)
       floor_BT = _where_drawn(packed, floor_BT)
       z_BTV = jnp.where(hit_BTV | (z_BTV >= floor_BT[..., None]), z_BTV, -1e30)
     logp_BTV = jax.nn.log_softmax(z_BTV)

@@ -182,7 +182,7 @@ def command(options) -> None:
   what = _parts(options)
   if options.json is not None:
     files.writable(options.json, f"--json {options.json}")
-  files.writable(options.save / "samples", f"--save {options.save}")
+  store.writable(options.save)
   if options.p_true and not options.task:
     raise config.Error(
       "--p-true: the embedded worlds have no words for it; name what to ask with --task"
@@ -296,7 +296,7 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
       found["facts"] = knowledge.facts(of.policy, of.subject.likelihood, facts)
     return found
 
-  found = store.beside(options.save / f"{own}.kept.json", asked, make)
+  found = store.beside(f"{options.save}/{own}.kept.json", asked, make)
   return knowledge.specs(found)
 
 

@@ -537,7 +537,7 @@ def test_two_do_not_make_one_folder(url):
   "argv",
   [
     ["score", "rows.jsonl", "--out", "gs://bucket/x"],
-    ["study", "small", "--out", "gs://bucket/x"],
+    ["study", "small", "--report", "gs://bucket/x"],
     ["eval", "builtin:tiny", "--json", "s3://bucket/x.json"],
   ],
 )

@@ -11,7 +11,7 @@ back to its checkpoint, as it does those of a run that was killed on a disk (sho
 says why any mixture of old and new files gives the same records up to there).
 
     $PXY_CACHE/buckets/DIGEST/KIND/NAME    KIND: read, write, samples, run, or run-3 of
-                                           process 3
+                                           process 3, study, or study-2 beside another
     $PXY_CACHE/buckets/DIGEST/data/FILE    a data file, fetched alone
     $PXY_CACHE/buckets/DIGEST/made/NAME    a new folder, until it is uploaded
 """
@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -275,6 +276,63 @@ def shared(place: str, *, new: bool = False) -> Iterator[pathlib.Path]:
 
 
 _OPEN: set[pathlib.Path] = set()
+
+
+@contextlib.contextmanager
+def own(place: str, kind: str) -> Iterator[pathlib.Path]:
+  """A folder for a place, which no other process of this machine has meanwhile, and in
+  which is what `refresh` and `give` are asked for. A folder that is in no bucket is
+  itself."""
+  if not objects.is_url(place):
+    yield pathlib.Path(place)
+    return
+  for beside in itertools.count(1):
+    mirror = Mirror(place, kind if beside == 1 else f"{kind}-{beside}")
+    mirror.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(mirror.path.parent, os.O_RDONLY)
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      os.close(handle)
+      continue
+    except OSError:
+      pass  # a file system without locks
+    try:
+      yield mirror.path
+    finally:
+      os.close(handle)
+    return
+
+
+def refresh(folder: pathlib.Path, wanted: Callable[[str], bool]) -> None:
+  """Has below a folder of a mirror what the bucket has there, of the names that are
+  `wanted`, and no more of these. Any other folder is as it is."""
+  url = name(folder)
+  if not objects.is_url(url):
+    return
+  bucket = objects.Bucket(url)
+  listed = {x: one for x, one in bucket.listed().items() if wanted(x) and safe(x)}
+  for path in folder.rglob("*"):
+    below = path.relative_to(folder).as_posix()
+    if path.is_file() and wanted(below) and below not in listed:
+      path.unlink()
+  _fetch(bucket, listed, folder, gone=True)
+
+
+def give(path: pathlib.Path) -> None:
+  """A file of a mirror is in the bucket when this returns; any other, or none, is as it
+  is."""
+  folder, _, own = name(path).rpartition("/")
+  if objects.is_url(folder) and path.is_file():
+    objects.Bucket(folder).upload(own, path)
+
+
+def size(folder: pathlib.Path) -> int:
+  """Bytes of all files below a folder; of one in a mirror, of all objects."""
+  url = name(folder)
+  if not objects.is_url(url):
+    return files.size(folder)
+  return sum(one.size for one in objects.Bucket(url).listed().values())
 
 
 @contextlib.contextmanager

@@ -501,8 +501,9 @@ class Study:
 
   study: tyro.conf.Positional[str]
   """One that came with pxy, or a file whose study() returns a pxy.study.plan.Study."""
-  out: pathlib.Path = pathlib.Path("runs/study")
-  """The study's folder; with --ray: one that all nodes share."""
+  out: Folder = "runs/study"
+  """The study's folder, here or in a bucket (gs://bucket/folder); with --ray: one that
+  all nodes share, or in a bucket."""
   jobs: Annotated[int, "1 to 2147483647"] = 1
   """Cells at a time on one machine, whose cores are shared among them."""
   ray: str | None = None

@@ -347,7 +347,8 @@ def test_a_report_is_read_from_there_and_goes_there(url, server, capsys):
   listed = objects.Bucket(url).listed()
   assert {"report.html", "report.md"} <= listed.keys()
   decided = {"gates": [{"line": "it may"}]}
-  page.keep(url, None, "gate", decided)
+  kept = page.keep(url, None, "gate", decided)
+  assert mirror.name(kept) == f"{url}/report.html", "what a person is told"
   assert "gate/00000006.json" in objects.Bucket(url).listed()
 
 

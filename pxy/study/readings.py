@@ -55,8 +55,8 @@ def evaluated(run: pathlib.Path):
     table = pq.read_table(path, columns=COLUMNS, filters=[("split", "=", "eval")])
   except FileNotFoundError:
     raise fields.Error(
-      f"{mirror.name(path)}: not there, and its cell is done: bring it back, or remove the cell's"
-      " folder and run it again"
+      f"{mirror.name(path)}: not there, and its cell is done: bring it back, or remove"
+      " the cell's folder and run it again"
     ) from None
   ends = pc.min_max(table["step"]).as_py().values()
   return table.filter(pc.field("step").isin(list(ends)))

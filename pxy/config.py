@@ -108,8 +108,8 @@ class Data:
   the weighted sum of their scores."""
   rollouts: str = ""
   """Stored samples to train on instead of sampling: a folder of `pxy eval --save`, or a
-  file of rows with prompt, response and reward (docs/samples.md). The task is then that
-  of evaluations."""
+  file of rows with prompt, response and reward, here or in a bucket (docs/samples.md).
+  The task is then that of evaluations."""
   prompts: Count = 32
   """Prompts per step (P)."""
   responses: Count = 8

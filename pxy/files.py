@@ -61,4 +61,9 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
 
 def write_json(path: pathlib.Path, value) -> None:
   """Writes `value` as indented JSON to `path` atomically."""
-  write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+  write_text(path, json_text(value))
+
+
+def json_text(value) -> str:
+  """`value` as indented JSON."""
+  return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -24,8 +24,9 @@ from pxy.bucket import mirror, objects
 from pxy.commands import cli
 from pxy.commands.checks import reach
 from pxy.data import records, sources
+from pxy.evaluate import store
 from pxy.report import page
-from pxy.run import place, used
+from pxy.run import place, responses, used
 from pxy.safety import interrupt
 from pxy.train import checkpoint
 from pxy.weights import load
@@ -48,7 +49,7 @@ def one():
 
 def forget():
   """As a process that begins."""
-  for each in (mirror.read, mirror.data, objects.matching):
+  for each in (mirror.read, mirror.flat, mirror.data, objects.matching):
     each.cache_clear()
 
 
@@ -346,7 +347,8 @@ def test_a_report_is_read_from_there_and_goes_there(url, server, capsys):
   listed = objects.Bucket(url).listed()
   assert {"report.html", "report.md"} <= listed.keys()
   decided = {"gates": [{"line": "it may"}]}
-  page.keep(url, None, "gate", decided)
+  kept = page.keep(url, None, "gate", decided)
+  assert mirror.name(kept) == f"{url}/report.html", "what a person is told"
   assert "gate/00000006.json" in objects.Bucket(url).listed()
 
 
@@ -536,13 +538,205 @@ def test_two_do_not_make_one_folder(url):
   "argv",
   [
     ["score", "rows.jsonl", "--out", "gs://bucket/x"],
-    ["study", "small", "--out", "gs://bucket/x"],
+    ["study", "small", "--report", "gs://bucket/x"],
     ["eval", "builtin:tiny", "--json", "s3://bucket/x.json"],
   ],
 )
 def test_what_has_to_be_here_is_refused_elsewhere(argv):
   with pytest.raises(config.Error, match=f"{argv[-2]} .*of this machine"):
     cli.chosen(argv[0], argv[1:])
+
+
+OF = {"task": "sums", "seed": 0}
+SAMPLES = f"m.{store.digest(OF)[:8]}"
+
+
+def problem(place):
+  texts = {"prompt": f"{place} + 1?", "answer": f"{place + 1}", "task": "sums"}
+  made = {"problem": f"p{place}", "place": place, "uid": place, "digest": "d"}
+  return made | texts | {"other": None}
+
+
+def response(place, r):
+  return {
+    "problem": f"p{place}", "r": r, "seed": 0, "ids": [place, r], "stop": "stop",
+    "text": f"{place + 1}", "extracted": f"{place + 1}", "status": "scored",
+    "score": 1.0, "why": "", "metrics": {}, "entropy": 0.5, "logp": {"prompt": -1.0},
+  }  # fmt: skip
+
+
+def store_of(folder, after=lambda place: None, problems=3):
+  """Fills a store a problem at a time, as `pxy eval --save` does a chunk."""
+  with store.Writer(folder, SAMPLES, OF) as writer:
+    had = len(writer.rows)
+    writer.begin(
+      "m", None, [*map(problem, range(problems))], samples=2, contexts=["prompt"]
+    )
+    for place in range(problems):
+      if (f"p{place}", 1) not in writer.rows:
+        writer.add([response(place, r) for r in range(2)])
+        after(place)
+    return had, writer.finish()
+
+
+def held(url):
+  """What a folder of a bucket holds."""
+  bucket = objects.Bucket(url)
+  return {name: bucket.read(name)[0] for name in bucket.listed()}
+
+
+def test_stored_samples_in_a_bucket_are_those_of_a_folder(url, tmp_path):
+  _, here = store_of(tmp_path / "s")
+  _, there = store_of(url)
+  files = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+  assert held(url) == files, "no parts and no lock are left, and the bytes are the same"
+  assert mirror.name(there.path) == f"{url}/{SAMPLES}.jsonl"
+  (found,) = store.read(url)
+  assert found.texts == here.texts and (found.score_PR == here.score_PR).all()
+  (found,) = store.read(f"{url}/{SAMPLES}.jsonl")
+  assert found.texts == here.texts
+
+
+def test_samples_that_broke_off_go_on_elsewhere(url, server, monkeypatch, tmp_path):
+  def breaks(place):
+    if place == 1:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    store_of(url, breaks)
+  assert {f"{SAMPLES}.parts/00000{n}.jsonl" for n in range(2)} < held(url).keys()
+  with pytest.raises(config.Error, match=rf"{url}/{SAMPLES}.jsonl: not finished, 0 of"):
+    store.read(url)
+  another_machine(monkeypatch, tmp_path)
+  drawn = []
+  had, _ = store_of(url, drawn.append)
+  assert (had, drawn) == (4, [2]), "what is in the bucket was drawn again"
+  store_of(url + "-once")
+  assert held(url) == held(url + "-once")
+  more = store_of(url, problems=4)[1]
+  assert len(more.problems) == 4 and len(held(url)) == 3
+
+
+def test_what_of_samples_did_not_get_there_is_drawn_again(url, server):
+  """The bucket is the truth, on the machine that drew them as well."""
+
+  def lost(place):
+    if place == 0:
+      server.rule = lambda method, path: 400 if "000001" in path else None
+
+  with pytest.raises(config.Error, match="the store refuses"):
+    store_of(url, lost)
+  server.clear()
+  drawn = []
+  store_of(url, drawn.append)
+  assert drawn == [1, 2] and len(held(url)) == 3
+
+
+def test_a_second_writer_of_the_same_samples_waits(
+  url, monkeypatch, tmp_path, quick, capsys
+):
+  """It is another machine's, so it sees the object alone; others may be written."""
+  first, second = store.Writer(url, SAMPLES, OF), []
+  with first:
+    another_machine(monkeypatch, tmp_path)
+    with store.Writer(url, f"other.{store.digest({})[:8]}", {}):
+      pass
+    thread = threading.Thread(target=lambda: second.append(store_of(url)))
+    thread.start()
+    time.sleep(3 * lock_lib.BEAT + lock_lib.EXPIRY)
+    assert not second, "two write the same samples at once"
+    first.begin("m", None, [problem(0)], samples=2, contexts=["prompt"])
+    first.add([response(0, r) for r in range(2)])
+  thread.join(30)
+  assert second and second[0][0] == 2, "it does not know what the first has drawn"
+  assert capsys.readouterr().err.count("waiting for its end; it is taken over") == 1
+
+
+def test_a_silent_writer_of_samples_publishes_nothing(url, monkeypatch, quick):
+  with pytest.raises(config.Error, match="taken these samples over"):
+    with store.Writer(url, SAMPLES, OF) as writer:
+      monkeypatch.setattr(lock_lib.Lock, "fresh", False)
+      objects.Bucket(f"{url}/{SAMPLES}.parts").write(lock_lib.NAME, b"{}")
+      writer.begin("m", None, [problem(0)], samples=2, contexts=["prompt"])
+  assert f"{SAMPLES}.json" not in held(url)
+
+
+def test_what_stands_beside_samples_is_kept_in_the_bucket(url):
+  _, found = store_of(url)
+  for place_ in (found.path.with_suffix(".asked.json"), f"{url}/m.kept.json"):
+    assert store.beside(place_, "a", lambda: {"x": 1}) == {"of": "a", "x": 1}
+    made = store.beside(place_, "a", lambda: pytest.fail("it is there"))
+    assert made["x"] == 1 and store.beside(place_, "b", lambda: {"x": 2})["x"] == 2
+  assert {f"{SAMPLES}.asked.json", "m.kept.json"} < held(url).keys()
+  forget()
+  assert len(store.read(url)) == 1
+
+
+def test_stored_samples_of_a_bucket_are_graded_and_trained_on(url, tmp_path, capsys):
+  store_of(url)
+  file = f"{url}/{SAMPLES}.jsonl"
+  cli.main(["score", file, "--task", "number", "--workers", "1"])
+  out, err = capsys.readouterr()
+  assert out.count('"scored"') == 6 and f"{file}: 6 rows, 6 scored" in err
+  put(f"{url}/rows.jsonl", b'{"response": "3", "answer": "3"}\n')
+  cli.main(["score", f"{url}/rows.jsonl", "--task", "number", "--workers", "1"])
+  assert "rows.jsonl: 1 rows, 1 scored" in capsys.readouterr().err
+  objects.Bucket(url).remove("rows.jsonl")
+  names = [mirror.name(path) for path in responses.files(url)]
+  kinds = (".json", ".problems.jsonl", ".jsonl")
+  assert names == [f"{url}/{SAMPLES}{kind}" for kind in kinds]
+  assert responses.files(file) == responses.files(url)
+  entry = used._files(responses.files(url))[0]
+  assert entry["path"] == f"{url}/{SAMPLES}.json"
+
+
+def test_a_folder_that_samples_cannot_be_kept_in_is_refused_first(url, hurried, capsys):
+  asked = ["eval", "builtin:tiny", "--task", "arithmetic/add3", "--save"]
+  with pytest.raises(SystemExit):
+    cli.main([*asked, "gs://no-such/s"])
+  assert "there is no bucket no-such; make it" in capsys.readouterr().err
+  with pytest.raises(config.Error, match="there is nothing; see how it is spelled"):
+    store.read(f"{url}/nothing")
+  put(f"{url}/some/x.json", b"{}")
+  with pytest.raises(config.Error, match="some: no stored samples; make some with pxy"):
+    store.read(f"{url}/some")
+
+
+@pytest.mark.slow
+def test_an_eval_that_is_killed_goes_on_to_the_same_bytes_in_a_bucket(
+  url, server, tmp_path
+):
+  """SIGKILL while a chunk goes up; it goes on with what is in the bucket, elsewhere."""
+  command = [
+    *(sys.executable, "-m", "pxy", "eval", "builtin:tiny", "--task", "arithmetic/add3"),
+    *"--problems 24 --samples 4 --slots 8 --max-new-tokens 24".split(),
+    *"--contexts start --save".split(),
+  ]
+  env = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+  reached = threading.Event()
+
+  def rule(method, path):
+    if method != "GET" and ".parts/000001" in path:
+      reached.set()
+      return "60"
+    return None
+
+  server.rule = rule
+  child = subprocess.Popen([*command, url], env=env, stderr=subprocess.PIPE, text=True)
+  came = reached.wait(240)
+  child.send_signal(signal.SIGKILL)
+  _, err = child.communicate()
+  assert came, err
+  server.clear()
+  left = held(url).keys()
+  assert any(name.endswith(".parts/000000.jsonl") for name in left), left
+  assert not any(name.endswith(".parts/000001.jsonl") for name in left), left
+  for where in (url, tmp_path / "once"):
+    subprocess.run(
+      [*command, where], env=env, check=True, capture_output=True, timeout=300
+    )
+  files = {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()}
+  assert held(url) == files
 
 
 def test_names_that_leave_the_folder_are_left_alone(url):

@@ -38,12 +38,18 @@ EXPIRY = 60.0
 class Lock:
   """A context manager; held while it is open.
 
+  Args:
+    what: is locked, in a message.
+    wait: for who holds it and lives.
+
   Raises:
     fields.Error: another process holds it, or the bucket refuses.
   """
 
-  def __init__(self, bucket: objects.Bucket):
-    self._bucket = bucket
+  def __init__(
+    self, bucket: objects.Bucket, what: str = "this run", *, wait: bool = False
+  ):
+    self._bucket, self._what, self._wait = bucket, what, wait
     self._mine = json.dumps(_here() | {"token": uuid.uuid4().hex}).encode()
     self._generation = None
     self._until = 0.0
@@ -73,8 +79,8 @@ class Lock:
     """Refuses to go on when it is known that another process has the lock."""
     if self._gone:
       raise fields.Error(
-        f"{self._bucket.url}: another process has taken this run over, which was silent"
-        f" for {EXPIRY:g} s; let one of the two end"
+        f"{self._bucket.url}: another process has taken {self._what} over, which was"
+        f" silent for {EXPIRY:g} s; let one of the two end"
       )
 
   def confirm(self) -> None:
@@ -99,19 +105,21 @@ class Lock:
       if seen is None:
         seen, since = generation, time.monotonic()
         if _same_machine(holder):
-          if _alive(holder):
-            self._refuse(holder)
-          since -= EXPIRY
-          continue
+          if not _alive(holder):
+            since -= EXPIRY
+            continue
+          self._refuse(holder)
       elif generation != seen:
         self._refuse(holder)
+        seen, since = generation, time.monotonic()
       elif self._free(since):  # what was to be written is not, and nobody else did
         continue
       if not told:
         told = True
+        end = "waiting for its end; " if self._wait else ""
         print(
-          f"pxy: {self._bucket.url} is locked by {_named(holder)}; it is taken over"
-          f" unless that gives a sign within {EXPIRY:g} s",
+          f"pxy: {self._bucket.url} is locked by {_named(holder)}; {end}it is taken"
+          f" over unless that gives a sign within {EXPIRY:g} s",
           file=sys.stderr,
           flush=True,
         )
@@ -132,8 +140,11 @@ class Lock:
     return got
 
   def _refuse(self, holder: dict) -> None:
+    """Of a holder that lives; nothing where it is to be waited for."""
+    if self._wait:
+      return
     raise fields.Error(
-      f"--out {self._bucket.url}: another process works on this run"
+      f"--out {self._bucket.url}: another process works on {self._what}"
       f" ({_named(holder)}); wait for its end, or give another folder"
     )
 

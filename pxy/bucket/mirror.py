@@ -10,7 +10,8 @@ published. Whatever comes between two of its uploads leaves records that a resum
 back to its checkpoint, as it does those of a run that was killed on a disk (show/log.py
 says why any mixture of old and new files gives the same records up to there).
 
-    $PXY_CACHE/buckets/DIGEST/KIND/NAME    KIND: read, write, run, or run-3 of process 3
+    $PXY_CACHE/buckets/DIGEST/KIND/NAME    KIND: read, write, samples, run, or run-3 of
+                                           process 3, study, or study-2 beside another
     $PXY_CACHE/buckets/DIGEST/data/FILE    a data file, fetched alone
     $PXY_CACHE/buckets/DIGEST/made/NAME    a new folder, until it is uploaded
 """
@@ -20,6 +21,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -48,15 +50,18 @@ class Mirror:
     root = _root(self.url, kind)
     self.path = root / self.url.rpartition("/")[2]
     self._known: dict[str, tuple] = {}
+    self._wanted: Callable[[str], bool] = lambda name: True
+    _NAMES[self.path] = self.url
 
   def pull(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Has here what the bucket has, of the names that are `wanted`."""
+    """Has here what the bucket has, of the names that are `wanted`; of no others does
+    `push` say anything afterwards."""
     with _alone(self.path.parent):
       self.pull_alone(wanted)
 
   def pull_alone(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
     """As `pull`, by who sees to it that no other does."""
-    listed = self.bucket.listed()
+    self._wanted, listed = wanted, self.bucket.listed()
     names = {name for name in listed if _whole(name) or _said(name, listed)}
     names = {name for name in names if wanted(name) and safe(name)}
     for name in {name for name in self.files() if wanted(name)} - names:
@@ -95,7 +100,8 @@ class Mirror:
     """What tells a file from what it was, of each that is mirrored whole."""
     found = {}
     for name in self.files():
-      if _whole(name) and not any(x.startswith(".") for x in name.split("/")):
+      wanted = _whole(name) and self._wanted(name)
+      if wanted and not any(x.startswith(".") for x in name.split("/")):
         at = (self.path / name).stat()
         found[name] = (at.st_ino, at.st_mtime_ns, at.st_size)
     return found
@@ -169,11 +175,36 @@ def data(url: str) -> tuple[pathlib.Path, ...]:
 
 
 _NAMES: dict[pathlib.Path, str] = {}
+"""URLs of files of `data`, and of folders that are mirrors."""
 
 
 def name(path: pathlib.Path) -> str:
-  """What a person knows a file of `data` by; of any other, its path."""
-  return _NAMES.get(path, str(path))
+  """What a person knows a file of `data` or of a mirror by; of any other, its path."""
+  for known in (path, *path.parents):
+    if known in _NAMES:
+      below = path.relative_to(known).as_posix()
+      return _NAMES[known] if known == path else f"{_NAMES[known]}/{below}"
+  return str(path)
+
+
+def read_text(place: str) -> str:
+  """The text at a path, or of an object; FileNotFoundError where there is none."""
+  if not objects.is_url(place):
+    return pathlib.Path(place).read_text(encoding="utf-8")
+  folder, _, name = place.rpartition("/")
+  found = objects.Bucket(folder).read(name)
+  if found is None:
+    raise FileNotFoundError(place)
+  return found[0].decode()
+
+
+def write_text(place: str, text: str) -> None:
+  """Writes a file, or an object, whole."""
+  if not objects.is_url(place):
+    files.write_text(pathlib.Path(place), text)
+    return
+  folder, _, name = place.rpartition("/")
+  objects.Bucket(folder).write(name, text.encode())
 
 
 def safe(name: str) -> bool:
@@ -184,7 +215,8 @@ def safe(name: str) -> bool:
 
 def _whole(name: str) -> bool:
   """Whether it is mirrored whole, both ways."""
-  return name != lock_lib.NAME and not name.startswith("checkpoints/")
+  locks = name.rpartition("/")[2] == lock_lib.NAME
+  return not locks and not name.startswith("checkpoints/")
 
 
 def _model(listed) -> bool:
@@ -206,6 +238,13 @@ def read(url: str) -> pathlib.Path:
   """The folder of a run or of a model as it is now, without the records of its steps;
   once in a process. Raises fields.Error: there is nothing."""
   return _filled(url, lambda x: not x.startswith(("completions", "tensorboard/"))).path
+
+
+@functools.cache
+def flat(url: str, prefix: str = "") -> pathlib.Path:
+  """A folder with the files of it whose names begin so, and of no folder below, as they
+  are now; once in a process. Raises fields.Error: there is nothing."""
+  return _filled(url, lambda x: "/" not in x and x.startswith(prefix)).path
 
 
 @contextlib.contextmanager
@@ -237,6 +276,63 @@ def shared(place: str, *, new: bool = False) -> Iterator[pathlib.Path]:
 
 
 _OPEN: set[pathlib.Path] = set()
+
+
+@contextlib.contextmanager
+def own(place: str, kind: str) -> Iterator[pathlib.Path]:
+  """A folder for a place, which no other process of this machine has meanwhile, and in
+  which is what `refresh` and `give` are asked for. A folder that is in no bucket is
+  itself."""
+  if not objects.is_url(place):
+    yield pathlib.Path(place)
+    return
+  for beside in itertools.count(1):
+    mirror = Mirror(place, kind if beside == 1 else f"{kind}-{beside}")
+    mirror.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(mirror.path.parent, os.O_RDONLY)
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      os.close(handle)
+      continue
+    except OSError:
+      pass  # a file system without locks
+    try:
+      yield mirror.path
+    finally:
+      os.close(handle)
+    return
+
+
+def refresh(folder: pathlib.Path, wanted: Callable[[str], bool]) -> None:
+  """Has below a folder of a mirror what the bucket has there, of the names that are
+  `wanted`, and no more of these. Any other folder is as it is."""
+  url = name(folder)
+  if not objects.is_url(url):
+    return
+  bucket = objects.Bucket(url)
+  listed = {x: one for x, one in bucket.listed().items() if wanted(x) and safe(x)}
+  for path in folder.rglob("*"):
+    below = path.relative_to(folder).as_posix()
+    if path.is_file() and wanted(below) and below not in listed:
+      path.unlink()
+  _fetch(bucket, listed, folder, gone=True)
+
+
+def give(path: pathlib.Path) -> None:
+  """A file of a mirror is in the bucket when this returns; any other, or none, is as it
+  is."""
+  folder, _, own = name(path).rpartition("/")
+  if objects.is_url(folder) and path.is_file():
+    objects.Bucket(folder).upload(own, path)
+
+
+def size(folder: pathlib.Path) -> int:
+  """Bytes of all files below a folder; of one in a mirror, of all objects."""
+  url = name(folder)
+  if not objects.is_url(url):
+    return files.size(folder)
+  return sum(one.size for one in objects.Bucket(url).listed().values())
 
 
 @contextlib.contextmanager

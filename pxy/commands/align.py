@@ -10,6 +10,7 @@ from rich import console
 from rich import table as rich_table
 
 from pxy import config, files
+from pxy.bucket import mirror
 from pxy.commands import eval as eval_lib
 from pxy.evaluate import align
 from pxy.report import align_plot, page, plot
@@ -106,7 +107,7 @@ def _write(options, report) -> None:
     files.write_bytes(options.plot, plot.png([], panels))
   shown = page.keep(options.model, options.step, "align", report)
   if shown is not None:
-    print(f"report: {shown}")
+    print(f"report: {mirror.name(shown)}")
 
 
 def show(report: dict) -> None:

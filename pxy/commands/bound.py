@@ -62,7 +62,7 @@ def command(options) -> None:
   for name in ("json", "plot"):
     if getattr(options, name) is not None:
       files.writable(getattr(options, name), f"--{name} {getattr(options, name)}")
-  files.writable(options.save / "samples", f"--save {options.save}")
+  store.writable(options.save)
   if not options.model:
     raise config.Error("name a BASE: builtin:world, or a folder; see pxy bound --help")
   models = [probe_lib.Examined(options, m) for m in dict.fromkeys(options.model)]

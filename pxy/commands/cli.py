@@ -138,8 +138,8 @@ def chosen(name: str, argv: list[str]):
     if isinstance(value, pathlib.Path) and objects.is_url(value):
       raise config.Error(
         f"--{field.name} {value}: a folder or file of this machine; in a bucket may be"
-        " --out of train, pretrain and export, the runs of report, a MODEL, and the"
-        " files of a task"
+        " --out of train, pretrain, export and study, the runs of report, a MODEL,"
+        " --save, and the files of a task"
       )
   return found
 

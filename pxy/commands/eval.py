@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pxy import config, files
+from pxy.bucket import mirror
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import likelihood as likelihood_lib
 from pxy.evaluate import run as evaluate
@@ -105,7 +106,7 @@ def command(options) -> None:
     files.writable(options.json, f"--json {options.json}")
   contexts = likelihood_lib.names(options.contexts)
   if options.save is not None:
-    files.writable(options.save / "samples", f"--save {options.save}")
+    store.writable(options.save)
   elif len(contexts) > 1:
     raise config.Error(
       "--contexts: log p is of what is saved; name a folder with --save"
@@ -152,7 +153,7 @@ def _reports(model, step, asked, pool, options, several: bool) -> list[dict]:
       sizes, scores = len(stored.problems), evaluate.of_stored(stored, pool.grader)
     report |= {"problems": sizes, "samples": cfg.samples}
     report["scores"] = scores_lib.to_json(scores)
-    reports.append(report | ({"saved": str(stored.path)} if subject else {}))
+    reports.append(report | ({"saved": mirror.name(stored.path)} if subject else {}))
   return reports
 
 
@@ -171,7 +172,7 @@ class Subject:
 
   def ask(
     self,
-    folder: pathlib.Path,
+    folder: str,
     data: config.Data,
     cfg: config.Eval,
     limits: config.Sampling,

@@ -15,9 +15,11 @@ from rich import console
 from rich import table as rich_table
 
 from pxy import __version__, config, files
+from pxy.bucket import mirror
 from pxy.commands import bound as bound_lib
 from pxy.commands import experiment
 from pxy.commands import probe as probe_lib
+from pxy.evaluate import store
 from pxy.measures import estimate
 from pxy.measures import gate as gate_lib
 from pxy.report import page
@@ -62,7 +64,7 @@ def command(options) -> None:
   if not read:
     shown = page.keep(options.model, options.step, "gate", found)
     if shown is not None:
-      print(f"report: {shown}")
+      print(f"report: {mirror.name(shown)}")
   if options.json is not None:
     files.write_json(options.json, found)
   if not found["passed"]:
@@ -93,7 +95,7 @@ def _judged(gates, numbers, word: str) -> tuple[list[gate_lib.Judged], list[str]
 
 def _measured(options, gates) -> tuple[dict, list[Numbers]]:
   """What a model is, and its numbers by task."""
-  files.writable(options.save / "samples", f"--save {options.save}")
+  store.writable(options.save)
   names = {one.measure for one in gates}
   both = {name for name in names if gate_lib.OF_BOTH.fullmatch(name)}
   alone = not both and all(one.of == "value" for one in gates)

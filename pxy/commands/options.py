@@ -225,9 +225,9 @@ class Eval(OnTask):
   step: Steps = ()
   samples: _like(config.Eval, "samples") = config.Eval().samples
   problems: _like(config.Eval, "problems") = config.Eval().problems
-  save: pathlib.Path | None = None
-  """Folder that keeps every response: ids, text, log p, grade, answer. What it has
-  already is not drawn again."""
+  save: Folder | None = None
+  """Folder that keeps every response: ids, text, log p, grade, answer; here or in a
+  bucket (gs://bucket/folder). What it has already is not drawn again."""
   contexts: str = ""
   """With --save: log p of each response after these as well, with commas: `start` and
   `document` (lone tokens), `other` (another problem's prompt)."""
@@ -266,8 +266,9 @@ class Measured:
   system: System = config.Data().system
   template_arguments: TemplateArguments = config.Data().template_arguments
   seed: Seed = 0
-  save: pathlib.Path = pathlib.Path("runs/samples")
-  """Folder of the stored samples; what it has is not drawn again."""
+  save: Folder = "runs/samples"
+  """Folder of the stored samples, here or in a bucket (gs://bucket/folder); what it has
+  is not drawn again."""
   json: Json = None
 
 
@@ -418,8 +419,8 @@ class Score:
   row of the result has outcome, score, why and seconds.
   """
 
-  file: tyro.conf.Positional[pathlib.Path]
-  """A .jsonl file."""
+  file: tyro.conf.Positional[str]
+  """A .jsonl file, here or in a bucket (gs://bucket/folder/FILE)."""
   task: str = config.Data().grader
   """The grader: `auto` (by the row's data_source), `arithmetic`, `boxed`, `number`,
   `math`, `short`, `choice`, `gym`, `answer`, `verified`, `abstain`, or a function as
@@ -500,8 +501,9 @@ class Study:
 
   study: tyro.conf.Positional[str]
   """One that came with pxy, or a file whose study() returns a pxy.study.plan.Study."""
-  out: pathlib.Path = pathlib.Path("runs/study")
-  """The study's folder; with --ray: one that all nodes share."""
+  out: Folder = "runs/study"
+  """The study's folder, here or in a bucket (gs://bucket/folder); with --ray: one that
+  all nodes share, or in a bucket."""
   jobs: Annotated[int, "1 to 2147483647"] = 1
   """Cells at a time on one machine, whose cores are shared among them."""
   ray: str | None = None

@@ -14,6 +14,7 @@ from rich import console
 from rich import table as rich_table
 
 from pxy import __version__, config, files
+from pxy.bucket import mirror
 from pxy.commands import eval as eval_lib
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import asked as asked_lib
@@ -182,7 +183,7 @@ def command(options) -> None:
   what = _parts(options)
   if options.json is not None:
     files.writable(options.json, f"--json {options.json}")
-  files.writable(options.save / "samples", f"--save {options.save}")
+  store.writable(options.save)
   if options.p_true and not options.task:
     raise config.Error(
       "--p-true: the embedded worlds have no words for it; name what to ask with --task"
@@ -211,7 +212,7 @@ def command(options) -> None:
     reports += own
     shown = page.keep(model, step, "probe", own)
     if shown is not None:
-      print(f"report: {shown}")
+      print(f"report: {mirror.name(shown)}")
   if options.json is not None:
     eval_lib.write(options.json, reports)
 
@@ -296,7 +297,7 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
       found["facts"] = knowledge.facts(of.policy, of.subject.likelihood, facts)
     return found
 
-  found = store.beside(options.save / f"{own}.kept.json", asked, make)
+  found = store.beside(f"{options.save}/{own}.kept.json", asked, make)
   return knowledge.specs(found)
 
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 
 from pxy import config, files
+from pxy.bucket import mirror, objects
 from pxy.data import records, rows, sources
 from pxy.evaluate import store
 from pxy.rewards import pool, tasks
@@ -35,10 +36,11 @@ def read(
 
   Raises config.Error when the file itself cannot be read.
   """
+  name = mirror.name(path)
   if not path.is_file():
-    raise config.Error(f"{path}: no such file")
+    raise config.Error(f"{name}: no such file")
   if path.suffix != ".jsonl":
-    raise config.Error(f"{path}: expected a .jsonl file, with rows such as {_EXAMPLE}")
+    raise config.Error(f"{name}: expected a .jsonl file, with rows such as {_EXAMPLE}")
   if (kept := store.items(path)) is not None:
     yield from kept
     return
@@ -49,7 +51,19 @@ def read(
         raise values
       yield _item(values, need)
     except config.Error as error:
-      yield config.Error(f"{path}, {where}: {error}")
+      yield config.Error(f"{name}, {where}: {error}")
+
+
+def _here(word: str) -> pathlib.Path:
+  """The file that a word names; what is in a bucket is fetched."""
+  if not objects.is_url(word):
+    return pathlib.Path(word)
+  if (kept := store.held(word)) is not None:
+    return kept
+  found = records.paths(word)
+  if len(found) > 1:
+    raise config.Error(f"{word}: {len(found)} files; name one")
+  return found[0]
 
 
 def _item(values, need_answer: bool) -> tasks.Item:
@@ -89,7 +103,8 @@ def command(options) -> None:
     raise config.Error("--task beside --reward: name all graders with --reward")
   for name in config.weights(judge):
     tasks.is_own(name)
-  total = _check(options.file, judge)
+  path = _here(options.file)
+  total = _check(path, judge)
   seen: collections.Counter = collections.Counter()
   whys: collections.Counter = collections.Counter()
   scores = 0.0
@@ -101,7 +116,7 @@ def command(options) -> None:
     count = stack.enter_context(progress.counting("grade", total))
     p = stack.enter_context(pool.Pool(reward, judge))
     parts: dict[str, list[float]] = {label: [] for label in p.labels}
-    for done, outcome in enumerate(_graded(p, options.file, judge), 1):
+    for done, outcome in enumerate(_graded(p, path, judge), 1):
       seen[outcome.status] += 1
       whys[outcome.why] += outcome.status != "scored"
       scores += outcome.score if outcome.status == "scored" else 0.0
@@ -124,7 +139,7 @@ def command(options) -> None:
     counts = {kind: seen[kind] for kind in ("scored", "ungradable", "failed")}
     files.write_json(
       options.json,
-      {"file": str(options.file), "task": options.task, "rows": total, "mean": mean}
+      {"file": options.file, "task": options.task, "rows": total, "mean": mean}
       | counts
       | ({"rewards": _plain(rewards)} if rewards else {}),
     )
@@ -153,12 +168,13 @@ def _check(path: pathlib.Path, judge: config.Judge) -> int:
       bad += 1
       if bad <= _SHOWN:
         print(item, file=sys.stderr)
+  name = mirror.name(path)
   if bad:
     raise config.Error(
-      f"{path}: {bad} of {total} rows cannot be graded; mend them as said above"
+      f"{name}: {bad} of {total} rows cannot be graded; mend them as said above"
     )
   if not total:
-    raise config.Error(f"{path}: no rows")
+    raise config.Error(f"{name}: no rows")
   return total
 
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 
 from pxy import config, fields, files
+from pxy.bucket import mirror
 from pxy.commands import cli, experiment
 from pxy.show import progress
 from pxy.study import cell as cell_lib
@@ -18,16 +19,28 @@ from pxy.study import local, names, on_ray, pack, page, plan, results, slurm
 
 def command(options) -> None:
   """`pxy study`; options are options.Study. Exits 1 if a cell failed."""
-  study, out = experiment.study(options.study, plan.Study), options.out
+  study = experiment.study(options.study, plan.Study)
   configs = resolved(study)
+  with mirror.own(options.out, "study") as out:
+    mirror.refresh(out, _says_how_it_stands)
+    _command(options, study, configs, out)
+
+
+def _says_how_it_stands(name: str) -> bool:
+  """Of the names in a study's folder: what is asked before anything else."""
+  return name == "study.json" or name.endswith("/cell.json")
+
+
+def _command(options, study, configs, out: pathlib.Path) -> None:
+  """The same, where `out` is a folder of this machine."""
   kept = _identities(study, configs, out)
   left = [cell for cell in _asked(study, options.cell) if not _done(cell, out)]
   if options.print is not None:
     fields.need(left, f"--print {options.print}: every cell is done")
-    print(slurm.script(options.study, str(out), left), end="")
+    print(slurm.script(options.study, options.out, left), end="")
     return
   if options.dry_run:
-    _show_plan(study, configs, options)
+    _show_plan(study, configs, out, options)
     return
   if options.report is not None:
     files.writable(options.report / "results.json", f"--report {options.report}")
@@ -45,7 +58,9 @@ def command(options) -> None:
     runner = on_ray.Runner(options.ray, out, options.jobs)
   files.writable(out / "study.json", f"--out {out}")
   files.write_json(out / "study.json", kept)
+  mirror.give(out / "study.json")
   stopped = runner.run(left)
+  mirror.refresh(out, _says_how_it_stands)
   if options.cell is None:
     _report(study, out, out, options.study)
   if stopped:
@@ -61,7 +76,10 @@ def _report(study: plan.Study, out: pathlib.Path, to: pathlib.Path, word: str) -
   found |= results.Results(study, out).to_json()
   for one in found["claims"]:
     print(f"{one['world']}: {one['text']}: {one['verdict']}")
-  print(f"report: {page.write(to, found)}")
+  written = page.write(to, found)
+  for name in ("results.json", *page.drawings(found), written.name):
+    mirror.give(to / name)
+  print(f"report: {mirror.name(written)}")
 
 
 def resolved(study: plan.Study) -> dict[str, config.Train]:
@@ -112,8 +130,9 @@ def _identities(study, configs, out: pathlib.Path) -> dict[str, dict]:
   for name, one in made.items():
     fields.need(
       name not in before or before[name] == one,
-      f"cell {name} is another than {out} has results of: give the changed study"
-      f" its own --out, or delete {out / name} and its line in study.json",
+      f"cell {name} is another than {mirror.name(out)} has results of: give the changed"
+      f" study its own --out, or delete {mirror.name(out / name)} and its line in"
+      " study.json",
     )
   return before | made
 
@@ -131,15 +150,15 @@ def _done(cell: plan.Cell, out: pathlib.Path) -> bool:
   return cell_lib.state(cell, out)["state"] == cell_lib.DONE
 
 
-def _show_plan(study, configs, options) -> None:
+def _show_plan(study, configs, out: pathlib.Path, options) -> None:
   """Cells, time and disk."""
   total, disk = 0.0, 0
   for world in study.worlds:
     cells = [c for c in study.cells() if c.world == world and c.trains]
     if not cells:
       continue  # only something before training is asked of it
-    left = [cell for cell in cells if not _done(cell, options.out)]
-    seconds, size, how = _cost(cells, left or cells, configs, options.out)
+    left = [cell for cell in cells if not _done(cell, out)]
+    seconds, size, how = _cost(cells, left or cells, configs, out)
     total, disk = total + seconds * len(left), disk + size * len(left)
     print(
       f"{world.name}: {len(cells)} cells, {len(left)} to do; each about"
@@ -160,7 +179,7 @@ def _cost(cells, left, configs, out: pathlib.Path) -> tuple[float, int, str]:
     for cell in left:
       alike = [seconds for probes, seconds in took if probes == cell.probes]
       each.append(statistics.fmean(alike or [seconds for _, seconds in took]))
-    size = sum(files.size(out / cell.name) for cell in done) // len(done)
+    size = sum(mirror.size(out / cell.name) for cell in done) // len(done)
     return statistics.fmean(each), size, f"as the {len(done)} that are done"
   with tempfile.TemporaryDirectory() as folder:
     run, start = pathlib.Path(folder, "run"), time.monotonic()

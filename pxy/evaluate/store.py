@@ -11,6 +11,10 @@ numbers and the contexts may grow. Response r to a problem depends on the seed, 
 problem and r alone, and the files are in one order, so a store that has grown is byte
 for byte one that was asked for at once; no time of day and no duration stands in it.
 
+DIR may be gs://bucket/folder. Then the files stand in its mirror (bucket/mirror.py),
+each chunk goes up in whole objects before the next is drawn, and who writes NAME holds
+DIR/NAME.parts/lock.json beside the lock that it has on a disk.
+
 Each row has a `check`, a digest of the row and of what the store is of. So a row that
 was edited, that is another model's or another rule's, is found wherever it stands,
 while order and duplicates of rows do not matter. It is no signature.
@@ -36,11 +40,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from pxy import __version__, config, fields, files
+from pxy.bucket import lock as lock_lib
+from pxy.bucket import mirror, objects
 from pxy.data import records
 from pxy.rewards import tasks
 
 FORMAT = "pxy samples 1"
 _CURE = "remove the line, and ask again with --save: what is missing is drawn anew"
+_FILE = r"[\w@+.-]+\.jsonl"
+"""What the file of a store's responses may be called."""
 _OWN = ("problem", "place", "uid", "digest", "prompt", "answer", "task", "other")
 _OWN += ("in_think",)  # of those prompts alone that end so
 """Fields of a problem's row; a column of that name is under `columns`."""
@@ -139,7 +147,7 @@ def _line(key: str, row: dict) -> str:
 def _lines(path: pathlib.Path, key: str, valid) -> Iterator[dict]:
   """The rows of a file; config.Error names the line that is none of this store."""
   for where, row in records.jsonl(path):
-    at = f"{path}, {where}"
+    at = f"{mirror.name(path)}, {where}"
     if isinstance(row, config.Error):
       raise config.Error(f"{at}: damaged ({fields.line(row)[:80]}); {_CURE}")
     if not isinstance(row, dict) or "check" not in row:
@@ -267,15 +275,39 @@ def read(path: str | pathlib.Path) -> list[Stored]:
     config.Error: no store, a row that is damaged, edited or of another store, or a
       store that was not finished.
   """
-  path = pathlib.Path(path)
+  path = held(str(path)) or pathlib.Path(path)
   if path.is_dir():
     names = sorted({_stem(p) for p in path.glob("*.problems.jsonl")})
     if not names:
-      raise config.Error(f"{path}: no stored samples; make some with pxy eval --save")
+      raise config.Error(
+        f"{mirror.name(path)}: no stored samples; make some with pxy eval --save"
+      )
     return [_stored(path, name) for name in names]
   if not path.is_file():
     raise config.Error(f"{path}: no such file or folder; name what --save was given")
   return [_stored(path.parent, _stem(path))]
+
+
+def held(word: str) -> pathlib.Path | None:
+  """The folder of stores, or the file of one, that a word names, here; None for what is
+  no such thing. Of a bucket it is as it was when this process first asked.
+
+  Raises config.Error: there is nothing at that URL, or the bucket refuses.
+  """
+  if not objects.is_url(word):
+    path = pathlib.Path(word)
+    found = path.is_dir() or (path.is_file() and items(path) is not None)
+    return path if found else None
+  if not records.named(word):
+    return mirror.flat(word)
+  folder, _, name = word.rpartition("/")
+  stem = _stem(pathlib.Path(name))
+  problems = f"{stem}.problems.jsonl"
+  if name == problems or not re.fullmatch(_FILE, name):
+    return None
+  if problems not in objects.Bucket(folder, root=True).listed(problems, deep=False):
+    return None
+  return mirror.flat(folder, f"{stem}.") / name
 
 
 def _stored(folder: pathlib.Path, name: str) -> Stored:
@@ -292,7 +324,7 @@ def _stored(folder: pathlib.Path, name: str) -> Stored:
     whole = False
   if not whole:
     raise config.Error(
-      f"{folder / name}.jsonl: not finished, {len(held.rows)} of"
+      f"{mirror.name(folder / name)}.jsonl: not finished, {len(held.rows)} of"
       f" {about['problems']} x {samples} responses with all contexts: run the same pxy"
       " eval --save again, and it goes on"
     )
@@ -356,7 +388,9 @@ def _items(path: pathlib.Path, stem: str) -> Iterator[tasks.Item]:
   problems = {row["problem"]: row for row in _lines(beside, key, _is_problem)}
   for row in _lines(path, key, _is_response):
     if row["problem"] not in problems:
-      raise config.Error(f"{path}: problem {row['problem']} is not in {beside.name}")
+      raise config.Error(
+        f"{mirror.name(path)}: problem {row['problem']} is not in {beside.name}"
+      )
     yield item(problems[row["problem"]], row)
 
 
@@ -372,9 +406,11 @@ def _about(folder: pathlib.Path, name: str) -> dict:
     if not all(isinstance(x, str) for x in about["contexts"]):
       raise ValueError("contexts are no names")
   except FileNotFoundError:
-    raise config.Error(f"{path}: missing; {cure}") from None
+    raise config.Error(f"{mirror.name(path)}: missing; {cure}") from None
   except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-    raise config.Error(f"{path}: not readable ({fields.line(error)}); {cure}") from None
+    raise config.Error(
+      f"{mirror.name(path)}: not readable ({fields.line(error)}); {cure}"
+    ) from None
   return about
 
 
@@ -392,7 +428,9 @@ def _held(folder: pathlib.Path, name: str, key: str) -> _Held:
   path = folder / f"{name}.problems.jsonl"
   for row in _lines(path, key, _is_problem) if path.is_file() else ():
     if held.problems.setdefault(row["place"], row) != row:
-      raise config.Error(f"{path}: two problems at place {row['place']}; {_CURE}")
+      raise config.Error(
+        f"{mirror.name(path)}: two problems at place {row['place']}; {_CURE}"
+      )
   path = folder / f"{name}.jsonl"
   _gather(held.rows, _lines(path, key, _is_response) if path.is_file() else ())
   return held
@@ -409,17 +447,26 @@ def _gather(rows: dict[tuple[str, int], dict], more: Iterable[dict]) -> None:
 # Writing.
 
 
-def beside(path: pathlib.Path, of: str, make: Callable[[], dict]) -> dict:
-  """JSON that was made of `of` (a digest) and is kept at `path`; else it is made, and
-  kept there."""
+def writable(place: str) -> None:
+  """Refuses a folder for --save that cannot be, before there is anything to keep."""
+  if objects.is_url(place):
+    objects.Bucket(place).listed(deep=False)
+  else:
+    files.writable(pathlib.Path(place) / "samples", f"--save {place}")
+
+
+def beside(place: str | pathlib.Path, of: str, make: Callable[[], dict]) -> dict:
+  """JSON that was made of `of` (a digest) and is kept at `place`; else it is made, and
+  kept there. What is in a bucket is asked of that, and has no copy here."""
+  place = mirror.name(pathlib.Path(place)) if isinstance(place, pathlib.Path) else place
   try:
-    found = records.loads(path.read_text(encoding="utf-8"))
+    found = records.loads(mirror.read_text(place))
     if found["of"] == of:
       return found
   except (OSError, ValueError, TypeError, LookupError, RecursionError):
     pass  # not there, of something else, or damaged
   found = {"of": of} | make()
-  files.write_json(path, found)
+  mirror.write_text(place, files.json_text(found))
   return found
 
 
@@ -427,7 +474,8 @@ class Writer:
   """A store that grows: `with Writer(DIR, NAME, of) as writer`.
 
   Rows become part of the store by `add`, a file of them at a time; `finish` makes the
-  store whole. Whatever ends the process in between, what was added is there.
+  store whole. Whatever ends the process in between, what was added is there; where DIR
+  is in a bucket, there as well.
 
   Attributes:
     about: NAME.json as it stands; None where there is none yet.
@@ -440,19 +488,26 @@ class Writer:
   """
 
   def __init__(self, folder: str | pathlib.Path, name: str, of: dict):
-    self.folder, self.name = pathlib.Path(folder), name
+    self._mirror = mirror.Mirror(folder, "samples") if objects.is_url(folder) else None
+    self.folder = self._mirror.path if self._mirror else pathlib.Path(folder)
+    self.name, self._called = name, mirror.name(self.folder / name)
     self._of, self._key = of, digest(of)
     self._parts = self.folder / f"{name}.parts"
 
   def __enter__(self) -> "Writer":
     with contextlib.ExitStack() as stack:
       stack.callback(os.close, self._lock())
+      if self._mirror is not None:
+        parts = objects.Bucket(f"{self._mirror.url}/{self._parts.name}")
+        lock = lock_lib.Lock(parts, "these samples", wait=True)
+        self._permitted = stack.enter_context(lock).confirm
+        self._mirror.pull(lambda name: name.startswith(f"{self.name}."))
       self.about = None
       if (self.folder / f"{self.name}.json").exists():
         self.about = _about(self.folder, self.name)
         if self.about["of"] != self._of:
           raise config.Error(
-            f"{self.folder / self.name}.json: of other samples than are asked for;"
+            f"{self._called}.json: of other samples than are asked for;"
             " remove it, or name another folder with --save"
           )
       held = _held(self.folder, self.name, self._key)
@@ -476,8 +531,11 @@ class Writer:
       try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
-        print(f"{self._parts}: another process works on these samples; waiting for it",
-              file=sys.stderr)  # fmt: skip
+        print(
+          f"{mirror.name(self._parts)}: another process works on these samples; waiting"
+          " for it",
+          file=sys.stderr,
+        )
         fcntl.flock(lock, fcntl.LOCK_EX)
       except OSError:  # a file system without locks
         return lock
@@ -500,7 +558,7 @@ class Writer:
       row = {k: v for k, v in row.items() if k != "check"}
       if place < len(problems) and digest(row) != digest(problems[place]):
         raise config.Error(
-          f"{self.folder / self.name}.problems.jsonl: problem {place} of the task is"
+          f"{self._called}.problems.jsonl: problem {place} of the task is"
           " another than these samples are of; bring the task's file back, or name"
           " another folder with --save"
         )
@@ -516,6 +574,7 @@ class Writer:
     }
     files.write_json(self.folder / f"{self.name}.json", self.about)
     self._write("problems.jsonl", [self.problems[p] for p in range(len(problems))])
+    self._share()
 
   def add(self, rows: Sequence[dict]) -> None:
     """Keeps rows of responses, all of them or none."""
@@ -523,6 +582,7 @@ class Writer:
     files.write_text(path, "".join(_line(self._key, row) for row in rows))
     self.rows |= {(row["problem"], row["r"]): row for row in rows}
     self._number += 1
+    self._share()
 
   def finish(self) -> Stored:
     """Writes all rows in their order; the store, as `read` has it."""
@@ -540,9 +600,16 @@ class Writer:
     known = {(row["problem"], row["r"]) for row in rows}
     if more := [row for at, row in self.rows.items() if at not in known]:
       self.add(more)  # of a larger call that was ended: for the next one
+    self._share()
     at = iter(rows)
     groups = [[next(at) for _ in group] for group in groups]
     return of_rows(self.folder / f"{self.name}.jsonl", self.about, problems, groups)
+
+  def _share(self) -> None:
+    """What is written here is in the bucket, where there is one, when this returns."""
+    if self._mirror is not None:
+      self._permitted()
+      self._mirror.push()
 
   def _write(self, ending: str, rows: Iterable[dict]) -> None:
     text = "".join(_line(self._key, row) for row in rows)

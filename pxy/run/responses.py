@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pxy import config, fields
+from pxy.bucket import mirror
 from pxy.data import prompts as prompts_lib
 from pxy.data import records, rows
 from pxy.evaluate import store
@@ -52,14 +53,14 @@ class Row:
 
 def files(word: str) -> list[pathlib.Path]:
   """The files that hold what `--rollouts` names."""
-  path = pathlib.Path(word)
+  path = store.held(word)
+  if path is None:
+    return records.paths(word)
   if path.is_dir():
     ends = sorted(path.glob("*.problems.jsonl"))
     stems = [str(one).removesuffix(".problems.jsonl") for one in ends]
-  elif path.is_file() and store.items(path) is not None:
-    stems = [str(path.with_suffix(""))]
   else:
-    return records.paths(word)
+    stems = [str(path.with_suffix(""))]
   kinds = (".json", ".problems.jsonl", ".jsonl")
   return [pathlib.Path(stem + kind) for stem in stems for kind in kinds]
 
@@ -67,10 +68,10 @@ def files(word: str) -> list[pathlib.Path]:
 def read(word: str, data: config.Data, tokenizer, vocab: int) -> list[Row]:
   """The rows of what `--rollouts` names; stored.load has the arguments, and what is
   raised: config.Error for the first row that cannot be used."""
-  found = _stores(word)
-  if found is None:
+  if store.held(word) is None:
     out = list(_of_rows(word, data, tokenizer, vocab))
   else:
+    found = store.read(word)
     out = [row for one in found for row in _of_store(one, data, tokenizer, vocab)]
   if not out:
     raise config.Error(f"{word}: no rows; write them, such as {_EXAMPLE}")
@@ -78,14 +79,6 @@ def read(word: str, data: config.Data, tokenizer, vocab: int) -> list[Row]:
 
 
 # pxy's own.
-
-
-def _stores(word: str) -> list[store.Stored] | None:
-  """The stores that a folder or file names; None where it is a file of other rows."""
-  path = pathlib.Path(word)
-  if path.is_dir() or (path.is_file() and store.items(path) is not None):
-    return store.read(path)
-  return None
 
 
 def _of_store(
@@ -97,12 +90,13 @@ def _of_store(
   for p, (prompt, problem) in enumerate(zip(prompts, one.problems, strict=True)):
     if store.digest(prompt.ids.tolist()) != problem["digest"]:
       raise config.Error(
-        f"{one.path}: the prompt of problem {p} is of other ids than these samples were"
-        " drawn with: the tokenizer, the chat template or the task's file is another"
+        f"{mirror.name(one.path)}: the prompt of problem {p} is of other ids than these"
+        " samples were drawn with: the tokenizer, the chat template or the task's file"
+        " is another"
       )
     totals = one.logp["prompt"][p].tolist()
     for r, ids in enumerate(one.ids[p]):
-      at = f"{one.path}, problem {p}, response {r}"
+      at = f"{mirror.name(one.path)}, problem {p}, response {r}"
       score = one.score_PR[p, r]
       stop = "length" if one.truncated_PR[p, r] else "stop"
       yield Row(

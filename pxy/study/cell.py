@@ -7,6 +7,9 @@
     DIR/world/dsrl/seed0/log.txt      what both said
     DIR/world/dsrl/seed0/cell.json    once it has ended: done, or failed and why
 
+DIR may be gs://bucket/folder: then `pxy train` and `pxy probe` keep run and responses
+there, and all else is written in a mirror and goes up when a command has ended.
+
 A cell that is done is left alone; one that was killed goes on where the run's last
 checkpoint is; one that failed is tried again when the study is started again.
 """
@@ -18,27 +21,32 @@ import pathlib
 import sys
 
 from pxy import __version__, fields, files
+from pxy.bucket import mirror, objects
 from pxy.study import plan
 
 DONE, FAILED, OPEN = "done", "failed", "open"
 _HERE = pathlib.Path()
+_WRITTEN = ("log.txt", "probe.json", "align.json")
+"""By its commands, in the cell's folder."""
+_SUMMARY = "run/summary.json"
 
 
 def commands(cell: plan.Cell, out: pathlib.Path) -> list[list[str]]:
   """What is run, one after the other: the words after `pxy`. Any of them may be run by
   hand."""
   folder, world = out / cell.name, cell.world
+  run = mirror.name(folder / "run")
   if not cell.trains:
     return [[
       "align", world.before, *world.align, "--seed", str(cell.seed),
       "--json", str(folder / "align.json"),
     ]]  # fmt: skip
-  made = [[*cell.training(), "--out", str(folder / "run")]]
+  made = [[*cell.training(), "--out", run]]
   if cell.probes:
     against = ("--against", world.before) if world.before else ()
     made.append([
-      "probe", str(folder / "run"), *cell.probes, *against,
-      "--save", str(out / world.name / "samples"), "--json", str(folder / "probe.json"),
+      "probe", run, *cell.probes, *against, "--save",
+      mirror.name(out / world.name / "samples"), "--json", str(folder / "probe.json"),
     ])  # fmt: skip
   return made
 
@@ -46,8 +54,21 @@ def commands(cell: plan.Cell, out: pathlib.Path) -> list[list[str]]:
 def ended(words: list[str], folder: pathlib.Path) -> bool:
   """Whether one of a cell's commands has done what it is for."""
   if words[0] == "train":
-    return (folder / "run" / "summary.json").is_file()
+    return (folder / _SUMMARY).is_file()
   return (folder / f"{words[0]}.json").is_file()
+
+
+def begun(folder: pathlib.Path) -> None:
+  """Has here what is known of a cell that is to be worked on, if it is in a bucket."""
+  mirror.refresh(folder, lambda name: name in ("cell.json", _SUMMARY, *_WRITTEN))
+
+
+def left(folder: pathlib.Path) -> None:
+  """What a command has left here is in the bucket, if there is one, and the other way
+  round."""
+  for name in _WRITTEN:
+    mirror.give(folder / name)
+  mirror.refresh(folder, lambda name: name == _SUMMARY)
 
 
 def argv(words: list[str]) -> list[str]:
@@ -82,6 +103,7 @@ def write(cell: plan.Cell, out: pathlib.Path, word: str, **more) -> dict:
   """Says how a cell has ended: what cell.json now holds."""
   value = {"state": word, "versions": versions(), **more}
   files.write_json(out / cell.name / "cell.json", value)
+  mirror.give(out / cell.name / "cell.json")
   return value
 
 
@@ -99,9 +121,11 @@ def tail(folder: pathlib.Path) -> str:
 
 
 def step(folder: pathlib.Path) -> int:
-  """Steps that its run has written down."""
+  """Steps that its run has written down, on this machine."""
+  run = mirror.name(folder / "run")
+  here = mirror.Mirror(run, "run").path if objects.is_url(run) else folder / "run"
   try:
-    with open(folder / "run" / "metrics.jsonl", "rb") as file:
+    with open(here / "metrics.jsonl", "rb") as file:
       file.seek(0, 2)
       file.seek(max(0, file.tell() - 65536))
       lines = file.read().split(b"\n")

@@ -1,9 +1,10 @@
 """Cells as tasks of a Ray: on this machine, or on the nodes of a cluster.
 
 A task works on one cell as `local` does, on whatever node Ray has room. The study's
-folder is one that all nodes share, and all that a cell keeps is there: where a worker
-or its node is lost, Ray starts the task again elsewhere, and the run goes on from its
-last checkpoint. A cell that fails is a row, and not tried again before the study is.
+folder is one that all nodes share, or in a bucket, and all that a cell keeps is there:
+where a worker or its node is lost, Ray starts the task again elsewhere, and the run
+goes on from its last checkpoint. A cell that fails is a row, and not tried again before
+the study is.
 
 A worker's processes die with it (Linux). A node that is cut off and lives may work on:
 its run holds the run's lock, and the cell that was started again elsewhere fails by it.
@@ -22,6 +23,7 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 
 from pxy import fields
+from pxy.bucket import mirror, objects
 from pxy.study import cell as cell_lib
 from pxy.study import local, plan, signals, tally, work
 
@@ -73,7 +75,7 @@ class Runner:
       places = sum(int(node / share) for node in cpus)
       counts = tally.Tally(self._out, len(cells), places)
       task = self._ray.remote(max_retries=AGAIN, retry_exceptions=False)(_task)
-      where = str(self._out), os.getcwd()
+      where = mirror.name(self._out), os.getcwd()
       tasks = {
         task.options(**_takes(cell.world, share)).remote(cell, *where): cell
         for cell in cells
@@ -102,7 +104,8 @@ class Runner:
     except errors.RayError as error:
       why = f"its worker was lost {AGAIN + 1} times: {_line(error)}"
       return cell_lib.write(cell, self._out, cell_lib.FAILED, why=why)
-    fields.need("refused" not in found, f"--out {self._out}: {found.get('refused')}")
+    name = mirror.name(self._out)
+    fields.need("refused" not in found, f"--out {name}: {found.get('refused')}")
     return found
 
   @contextlib.contextmanager
@@ -150,16 +153,22 @@ def _task(cell: plan.Cell, out: str, here: str) -> dict:
   """Works on a cell, in a worker of Ray; ray.cancel is a SIGINT to it."""
   try:
     os.chdir(here)
-    if not os.path.isdir(out):
+    if not objects.is_url(out) and not os.path.isdir(out):
       raise FileNotFoundError
   except OSError:
     return {
       "refused": f"the node {socket.gethostname()} sees no {out} in {here}: give a"
       " folder that all nodes share"
     }
+  with mirror.own(out, "study") as folder:
+    return _worked(cell, folder)
+
+
+def _worked(cell: plan.Cell, out: pathlib.Path) -> dict:
+  """How a cell has ended; a SIGINT asks it to end."""
   asked = []
   old = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
-  one = work.Work(cell, pathlib.Path(out))
+  one = work.Work(cell, out)
   try:
     while (found := one.look()) is None:
       time.sleep(work.LOOK)

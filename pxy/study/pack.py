@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 from pxy import fields, files
+from pxy.bucket import mirror
 from pxy.show import log
 from pxy.study import cell as cell_lib
 from pxy.study import plan, readings
@@ -28,8 +29,9 @@ def write(study: plan.Study, out: pathlib.Path, to: pathlib.Path) -> int:
 
   Raises fields.Error where none is done, or one lacks what a report reads.
   """
+  readings.fetch(out)
   cells = [c for c in study.cells() if cell_lib.state(c, out)["state"] == cell_lib.DONE]
-  fields.need(cells, f"--pack {to}: no cell in {out} is done")
+  fields.need(cells, f"--pack {to}: no cell in {mirror.name(out)} is done")
   data = io.BytesIO()
   with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
     kept = json.loads((out / "study.json").read_text(encoding="utf-8"))

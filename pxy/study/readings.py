@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pxy import fields
+from pxy.bucket import mirror
 from pxy.evaluate import scores
 from pxy.measures import arrays
 from pxy.show import log
@@ -26,6 +27,14 @@ CURVES = ("critic/score/mean", "rollout/entropy")
 """What is read of each step of training."""
 COLUMNS = ["step", "split", "uid", "response", "reward"]
 """And of each response of an evaluation."""
+_READ = ("cell.json", "probe.json", "align.json", "run/summary.json")
+_READ += ("run/metrics.jsonl", "run/completions.parquet")
+"""Of a cell's files."""
+
+
+def fetch(out: pathlib.Path) -> None:
+  """Has here what is read of the cells of a study, if it is in a bucket."""
+  mirror.refresh(out, lambda name: name.endswith(tuple(f"/{x}" for x in _READ)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +55,8 @@ def evaluated(run: pathlib.Path):
     table = pq.read_table(path, columns=COLUMNS, filters=[("split", "=", "eval")])
   except FileNotFoundError:
     raise fields.Error(
-      f"{path}: not there, and its cell is done: bring it back, or remove the cell's"
-      " folder and run it again"
+      f"{mirror.name(path)}: not there, and its cell is done: bring it back, or remove"
+      " the cell's folder and run it again"
     ) from None
   ends = pc.min_max(table["step"]).as_py().values()
   return table.filter(pc.field("step").isin(list(ends)))
@@ -179,5 +188,5 @@ def _json(path: pathlib.Path):
     return {}
   except ValueError as error:
     raise fields.Error(
-      f"{path}: not JSON ({error}): remove it, and run its cell again"
+      f"{mirror.name(path)}: not JSON ({error}): remove it, and run its cell again"
     ) from None

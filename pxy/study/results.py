@@ -27,6 +27,7 @@ class Results:
 
   def __init__(self, study: plan.Study, out: pathlib.Path):
     self._study, self._out = study, out
+    readings.fetch(out)
     self._cells = {cell.name: cell for cell in study.cells()}
     self._state = {
       name: cell_lib.state(cell, out) for name, cell in self._cells.items()

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from rich import console as rich_console
 
+from pxy.bucket import mirror
 from pxy.show import progress
 from pxy.study import cell as cell_lib
 
@@ -35,7 +36,7 @@ class Tally:
       return
     self._ended += 1
     if found["state"] == cell_lib.FAILED:
-      log = self._out / name / "log.txt"
+      log = mirror.name(self._out / name / "log.txt")
       _say(f"{name}: failed: {found['why']} (all of it: {log})")
       return
     self._took.append(found["seconds"])

@@ -45,6 +45,7 @@ class Work:
     self.cell, self._out, self._cores = cell, out, cores
     self.folder = out / cell.name
     self.folder.mkdir(parents=True, exist_ok=True)
+    cell_lib.begun(self.folder)
     self.words: list[str] = []
     self.since = self.start = time.monotonic()
     self._process: subprocess.Popen | None = None
@@ -54,6 +55,8 @@ class Work:
     """How it has ended, as in cell.json; None before that. Starts what comes next."""
     if self._process is not None and self._process.poll() is None:
       return None
+    if self._process is not None:
+      cell_lib.left(self.folder)
     if self._stopped:
       return {"state": cell_lib.OPEN}
     if self._process is not None and not cell_lib.ended(self.words, self.folder):

@@ -108,10 +108,13 @@ def signals():
 
 
 def heard() -> tuple:
-  """Who is told of a signal that comes to this process."""
+  """Who is told of a signal that comes to this process; None: Python itself, whichever
+  of its ways asyncio has left (of a SIGINT that was ignored before)."""
+  own = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
   fd = signal.set_wakeup_fd(-1)
   signal.set_wakeup_fd(fd)
-  return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), fd
+  both = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
+  return *(None if one in own else one for one in both), fd
 
 
 @pytest.fixture

@@ -63,12 +63,7 @@ class Mirror:
     """As `pull`, by who sees to it that no other does."""
     self._wanted, listed = wanted, self.bucket.listed()
     names = {name for name in listed if _whole(name) or _said(name, listed)}
-    names = {name for name in names if wanted(name) and safe(name)}
-    for name in {name for name in self.files() if wanted(name)} - names:
-      (self.path / name).unlink()
-    _fetch(
-      self.bucket, {name: listed[name] for name in sorted(names)}, self.path, gone=True
-    )
+    _match(self.bucket, {name: listed[name] for name in names}, self.path, wanted)
     for folder in self.path.glob("checkpoints/*/"):  # a run that goes on removed it
       if not (folder / SAID[-1]).is_file():
         shutil.rmtree(folder)
@@ -92,9 +87,7 @@ class Mirror:
 
   def files(self) -> list[str]:
     """Names of what is here."""
-    paths = (path for path in self.path.rglob("*") if path.is_file())
-    names = (path.relative_to(self.path).as_posix() for path in paths)
-    return [name for name in names if name != URL]
+    return [name for name in _below(self.path) if name != URL]
 
   def _states(self) -> dict[str, tuple]:
     """What tells a file from what it was, of each that is mirrored whole."""
@@ -123,6 +116,26 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     yield
   finally:
     os.close(handle)
+
+
+def _below(folder: pathlib.Path) -> list[str]:
+  """Names of the files below a folder."""
+  paths = (path for path in folder.rglob("*") if path.is_file())
+  return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def _match(
+  bucket: objects.Bucket,
+  listed: dict[str, objects.Object],
+  folder: pathlib.Path,
+  wanted: Callable[[str], bool],
+) -> None:
+  """Has in a folder, of the names that are `wanted`, what is listed and no more."""
+  listed = {x: listed[x] for x in sorted(listed) if wanted(x) and safe(x)}
+  for name in _below(folder):
+    if wanted(name) and name not in listed and name != URL:
+      (folder / name).unlink()
+  _fetch(bucket, listed, folder, gone=True)
 
 
 def _fetch(
@@ -311,12 +324,7 @@ def refresh(folder: pathlib.Path, wanted: Callable[[str], bool]) -> None:
   if not objects.is_url(url):
     return
   bucket = objects.Bucket(url)
-  listed = {x: one for x, one in bucket.listed().items() if wanted(x) and safe(x)}
-  for path in folder.rglob("*"):
-    below = path.relative_to(folder).as_posix()
-    if path.is_file() and wanted(below) and below not in listed:
-      path.unlink()
-  _fetch(bucket, listed, folder, gone=True)
+  _match(bucket, bucket.listed(), folder, wanted)
 
 
 def give(path: pathlib.Path) -> None:

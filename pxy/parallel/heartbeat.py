@@ -3,13 +3,14 @@
     pxy: process 1 of 2 (host-b:4711) is gone: not heard of for 30 s; ...
 
 Left alone, the others wait in a collective for ever (TPU), or fail in one with an error
-that names a socket (gloo), and JAX's own check aborts without a name. So a
-thread in each process writes a counter to the key-value store of JAX's coordinator once
-a second, and reads those of the others. Who has not counted for SILENT seconds is gone;
-once an exception has come up here, which a dead neighbour may have caused, BROKEN
-seconds are enough. Who ends with an error of its own leaves it there as last words.
-Whoever finds a process gone says so through the store, and process 0, which runs the
-coordinator, leaves last, so that all can read it.
+that names a socket (gloo), and JAX's own check aborts without a name. So a thread in
+each process writes a counter to the key-value store of JAX's coordinator once a second,
+and reads those of the others. Who has not counted for SILENT seconds is gone; once an
+exception has come up here, which a dead neighbour may have caused, BROKEN seconds are
+enough. A store that is silent so long is process 0, which has it: a second thread
+looks, for the first may wait in there. Who ends with an error of its own leaves it
+there as last words. Whoever finds a process gone says so through the store, and process
+0, which runs the coordinator, leaves last, so that all can read it.
 
 When process 0 dies, the store dies with it, and JAX's client aborts this process from a
 thread of C++ at once (jaxlib 0.10; its callback for that case cannot be used from

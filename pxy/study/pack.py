@@ -52,7 +52,7 @@ def _add(file: zipfile.ZipFile, name: str, found: bytes) -> None:
 
 def _files(cell: plan.Cell, folder: pathlib.Path) -> Iterator[tuple[str, bytes]]:
   """What readings.py reads of a cell, by path."""
-  for name in ("cell.json", "align.json", "probe.json", "run/summary.json"):
+  for name in readings.WHOLE:
     if (folder / name).is_file():
       yield name, (folder / name).read_bytes()
   if cell.trains:

@@ -27,9 +27,9 @@ CURVES = ("critic/score/mean", "rollout/entropy")
 """What is read of each step of training."""
 COLUMNS = ["step", "split", "uid", "response", "reward"]
 """And of each response of an evaluation."""
-_READ = ("cell.json", "probe.json", "align.json", "run/summary.json")
-_READ += ("run/metrics.jsonl", "run/completions.parquet")
-"""Of a cell's files."""
+WHOLE = ("cell.json", "probe.json", "align.json", "run/summary.json")
+"""Files of a cell that are read whole."""
+_READ = (*WHOLE, "run/metrics.jsonl", "run/completions.parquet")
 
 
 def fetch(out: pathlib.Path) -> None:

@@ -29,12 +29,14 @@ demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a repo
 	$(BIN)/pxy train experiments/dsrl.py --out runs/demo
 
 # No worker is replaced: after one that crashed, xdist 3.8 can wait for ever under loadfile.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+  --max-worker-restart=0
+
 test: lint  ## ruff, mypy and the test suite, all but the slow tests
-	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile \
-	  --no-loadscope-reorder --max-worker-restart=0
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 test-slow: $(DEV)  ## tests that kill, run several processes, soak, compile for TPUs, or open pages in Chromium
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(WORKERS)
 
 LOSSES := $(foreach part,advantage logprob oracle pack score surrogate versions,tests/test_$(part).py)
 VERSIONS := from importlib import metadata as m; \

@@ -25,10 +25,10 @@ import threading
 import time
 import uuid
 
-import psutil
-
-from pxy import fields
+from pxy import fields, imports
 from pxy.bucket import objects
+
+psutil = imports.later("psutil")  # of runs in buckets
 
 NAME = "lock.json"
 BEAT = 10.0

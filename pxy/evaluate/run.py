@@ -11,15 +11,16 @@ import re
 import jax
 import numpy as np
 from rich import console
-from rich import table as rich_table
 
-from pxy import config
+from pxy import config, imports
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import scores as scores_lib
 from pxy.evaluate import store
 from pxy.measures import passk
 from pxy.rewards import given
 from pxy.sampling import collect
+
+rich_table = imports.later("rich.table")
 
 
 @dataclasses.dataclass(frozen=True)

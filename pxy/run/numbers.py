@@ -9,14 +9,15 @@ import os
 
 import jax
 import numpy as np
-import psutil
 
-from pxy import config
+from pxy import config, imports
 from pxy.evaluate import behaviour, scores
 from pxy.measures import passk
 from pxy.model import flops
 from pxy.rl import pack
 from pxy.run import session
+
+psutil = imports.later("psutil")  # once a step is done
 
 
 def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:

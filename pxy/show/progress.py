@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich import console as rich_console
-from rich import progress as rich_progress
+
+from pxy import imports
+
+rich_progress = imports.later("rich.progress")  # of terminals
 
 WINDOW = 10
 """Steps over which the time of a step is averaged."""

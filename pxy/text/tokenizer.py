@@ -21,10 +21,9 @@ import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
-import sentencepiece
-
 from pxy import config, imports
 
+sentencepiece = imports.later("sentencepiece")  # each of its own files alone
 tokenizers = imports.later("tokenizers")
 
 # Names that chat models give to the same three things, most specific first.

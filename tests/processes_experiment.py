@@ -6,13 +6,16 @@ PXY_TEST_FATE=PLACE:STEP:PROCESS:WHAT has it happen to one of them there:
   update   in the step, when the others wait in the update's collectives
   save     while the arrays of that step's checkpoint are being written
 
-WHAT is a signal that it sends itself, HANG: nothing more comes of it, or FULL: no file
-of it can grow beyond a kilobyte from there on.
+WHAT is a signal that it sends itself (SIGKILL@0.2: so many seconds later), HANG:
+nothing more comes of it, or FULL: no file of it can grow beyond a kilobyte from there
+on.
 """
 
+import functools
 import os
 import resource
 import signal
+import threading
 import time
 
 from pxy import config as c
@@ -51,7 +54,9 @@ def _befall(place, step, process, what):
     elif what == "FULL":
       resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
     else:
-      os.kill(os.getpid(), getattr(signal, what))
+      name, _, later = what.partition("@")
+      end = functools.partial(os.kill, os.getpid(), getattr(signal, name))
+      threading.Timer(float(later), end).start() if later else end()
 
   def begin(seed, step, returns):
     nonlocal at

@@ -103,7 +103,6 @@ def test_every_recipe_is_one_that_a_shell_reads():
     assert read.returncode == 0, f"make {target}: {read.stderr}\n{asked.stdout}"
 
 
-
 def test_what_the_code_of_a_page_imports_is_there():
   names = []
   for block in code("\n".join((ROOT / page).read_text("utf-8") for page in PAGES)):

@@ -1,14 +1,15 @@
 """`pxy train` as several real processes on loopback: one run, one folder, one end.
 
 Every test goes through the command line. A run may change its number of processes at
-each resume, so the tests are the legs of two journeys, each compared at its end with a
-run of one process that nothing befell.
+each resume, so the tests are the legs of journeys, each compared at its end with a run
+of one process that nothing befell. PXY_KILLS=20 kills that in a bucket so often.
 """
 
 import contextlib
 import math
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -21,15 +22,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from pxy import loop
+from pxy.bucket import mirror
 from pxy.run import session as session_lib
 from pxy.show import log as log_lib
 from pxy.train import checkpoint
 
 import processes_experiment
+import test_bucket
 
+one, server, url = test_bucket.one, test_bucket.server, test_bucket.url
 pytestmark = pytest.mark.slow
 TESTS = pathlib.Path(__file__).resolve().parent
 EXPERIMENT = TESTS / "processes_experiment.py"
+KILLS = int(os.environ.get("PXY_KILLS", 0)) or 2
 RTOL, ATOL = 1e-4, 1e-5
 """Sums over devices have another order; the largest difference seen is 2e-6."""
 OWN = re.compile(r"timing_s/|perf/|compiles$")
@@ -37,8 +42,9 @@ OWN = re.compile(r"timing_s/|perf/|compiles$")
 
 
 @contextlib.contextmanager
-def launched(count, out, *options, devices=1, fate=None):
-  """`count` processes of `pxy train`; none is left behind."""
+def launched(count, out, *options, devices=1, fate=None, texts=None):
+  """`count` processes of `pxy train`; none is left behind. texts: the path that what
+  each says stands beside, out's by default."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
@@ -56,7 +62,7 @@ def launched(count, out, *options, devices=1, fate=None):
   with files:
     try:
       for i in range(count):
-        file = files.enter_context(open(f"{out}.{i}", "w+"))
+        file = files.enter_context(open(f"{texts or out}.{i}", "w+"))
         children.append(
           subprocess.Popen(
             command, env=env | {"PXY_PROCESS": str(i)}, stdout=file, stderr=file
@@ -69,23 +75,24 @@ def launched(count, out, *options, devices=1, fate=None):
         child.wait()
 
 
-def run(count, out, *options, stopped=(), **how):
+def run(count, out, *options, stopped=(), texts=None, **how):
   """Exit codes and what was said (stdout and stderr), by process; and the seconds from
   the first end to the last. stopped: processes that do not end by themselves."""
-  with launched(count, out, *options, **how) as children:
+  texts = texts or out
+  with launched(count, out, *options, texts=texts, **how) as children:
     end, ended = time.monotonic() + 240, {}
     while len(ended) < count - len(stopped):
       for i, child in enumerate(children):
         if child.poll() is not None:
           ended.setdefault(i, time.monotonic())
       if time.monotonic() > end:
-        tails = "\n".join(said(out, i)[-1500:] for i in range(count))
+        tails = "\n".join(said(texts, i)[-1500:] for i in range(count))
         pytest.fail(f"{count} processes did not end within 240 s:\n{tails}")
       time.sleep(0.05)
     codes = [child.returncode for child in children]
   return (
     codes,
-    [said(out, i) for i in range(count)],
+    [said(texts, i) for i in range(count)],
     max(ended.values()) - min(ended.values()),
   )
 
@@ -234,3 +241,38 @@ def test_a_run_on_one_then_two_processes_with_two_devices_each(unbroken, tmp_pat
   assert texts[1] == "", "only process 0 speaks"
   assert "report: " in texts[0]
   same(out, unbroken)
+
+
+def in_bucket(url):
+  """The run's folder as the bucket has it."""
+  there = mirror.Mirror(url, "read")
+  there.pull()
+  return there.path
+
+
+def test_kills_of_processes_that_write_to_a_bucket_lose_no_saved_step(
+  unbroken, url, tmp_path
+):
+  """One of two or four dies at a moment that chance chooses, again and again."""
+  dice, slowest, lost = random.Random(0), 0.0, 0
+  to, kept = f"{url}0", 0  # steps that a checkpoint in the bucket holds
+  for i in range(KILLS):
+    count, place = dice.choice([2, 4]), dice.choice(["step", "update", "save"])
+    process, step = dice.randrange(count), min(kept + dice.choice([0, 1]), 3)
+    at = step + 1 if place == "save" else step
+    fate = f"{place}:{at}:{process}:SIGKILL@{dice.uniform(0, 0.5):.2f}"
+    codes, texts, seconds = run(count, to, fate=fate, texts=tmp_path / f"kill{i}")
+    about = f"kill {i}, {fate}: {codes} {texts}"
+    if codes[process] == -signal.SIGKILL:  # or the run was done before
+      assert codes == [1 - 10 * (j == process) for j in range(count)], about
+      gone = [text for j, text in enumerate(texts) if j != process]
+      ended(gone, process, "is gone: ", seconds)
+    found = in_bucket(to)
+    now = steps(found)[-1] if steps(found) else 0
+    assert now >= max(kept, step - 1), f"{now} of {kept} saved steps are left: {about}"
+    slowest, lost, kept = max(slowest, seconds), lost + step - now, now
+    if kept == 4 or i + 1 == KILLS:
+      alone(to)
+      same(in_bucket(to), unbroken)
+      to, kept = f"{url}{i + 1}", 0
+  print(f"{KILLS} kills: all ended within {slowest:.1f} s, {lost} steps made again")

@@ -65,15 +65,28 @@ def test_even_errors_are_in_the_null_and_a_favourite_is_not():
 def test_without_a_prompt():
   rng = np.random.default_rng(1)
   share_PA = rng.dirichlet([4.0, 2, 1], 300)
-  prior_A = np.array([4, 2, 1]) / 7
-  same, _ = bias.without_prompt(ids(300), share_PA, prior_A, prior="start")
-  one = estimate.measure(same)
-  assert one.value <= one.null[2]
-  far, kl = bias.without_prompt(ids(300), share_PA, np.ones(3) / 3, prior="start")
+  far, kl = bias.without_prompt(ids(300), share_PA, np.full(3, 2000), prior="start")
   one = estimate.measure(far)
   assert one.value == pytest.approx(np.abs(share_PA.mean(0) - 1 / 3).sum() / 2)
   assert one.low > one.null[2]
   assert kl.name == "bias/kl_start" and value(kl) > 0
+
+
+def test_what_is_answered_without_a_prompt_is_a_sample():
+  rng, beyond = np.random.default_rng(2), {"bias/tv_start": 0, "bias/kl_start": 0}
+  for _ in range(20):
+    share_PA = rng.dirichlet(np.full(8, 3.0), 480)
+    count_A = rng.multinomial(64, np.full(8, 1 / 8))
+    for spec in bias.without_prompt(ids(480), share_PA, count_A, prior="start"):
+      one = estimate.measure(spec)
+      beyond[spec.name] += one.value > one.null[2]
+  assert max(beyond.values()) <= 3, f"{beyond} of 20 above the null"
+
+
+def test_other_answers():
+  given_PR = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+  other_PR = np.array([[1, 0, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0]])
+  assert value(bias.other(ids(3), given_PR, other_PR)) == 3 / 7
 
 
 def test_an_answer_that_the_reference_lacks_is_not_infinite():

@@ -51,9 +51,12 @@ def stored(problems, answers, **more) -> store.Stored:
   )
 
 
+def measured(found: store.Stored, *parts) -> dict[str, estimate.Measure]:
+  return estimate.measures(probe.specs(probe.table(found), parts or tuple(probe.PARTS)))
+
+
 def values(found: store.Stored, *parts) -> dict[str, float]:
-  specs = probe.specs(probe.table(found), parts or tuple(probe.PARTS))
-  return {name: one.value for name, one in estimate.measures(specs).items()}
+  return {name: one.value for name, one in measured(found, *parts).items()}
 
 
 def test_the_bound_of_a_scripted_model():
@@ -105,6 +108,25 @@ def test_hallucination_by_band():
   assert "hallucination/unknown_correct" not in found, "nothing is right there"
 
 
+def test_forms_of_a_question_are_drawn_together():
+  """Five forms that are answered alike say no more than one."""
+  rng = np.random.default_rng(0)
+  right = [int(n) for n in rng.integers(0, 9, 40)]
+  answers = [["a"] * n + ["b"] * (8 - n) for n in right]
+  one = [{"answer": "a", "group": f"g{i:02}"} for i in range(40)]
+  five = [row | {"variant": v} for row in one for v in ("plain", *"wxyz")]
+  names = ("bound", "calibration")
+  alone = measured(stored(one, answers), *names)
+  found = measured(stored(five, [row for row in answers for _ in range(5)]), *names)
+  for name, single in alone.items():
+    several = found[name]
+    assert several.n == single.n == 40, name
+    assert several.value == pytest.approx(single.value, abs=1e-2), name
+    if name.startswith("bound/pass"):
+      assert (several.low, several.high) == pytest.approx((single.low, single.high))
+    assert (several.null is None) == (single.null is None), name
+
+
 def test_a_wrong_answer_costs_what_its_prompt_says():
   """One who answers if it pays: abstains where a wrong answer costs 9."""
   problems = [{"answer": "a", "threshold": price} for price in (0.5, 0.9)]
@@ -136,7 +158,7 @@ def test_the_cues_of_the_file_that_the_docs_show():
     ["Paul"] * 8, ["Paul"] * 6 + ["Lena"] * 2, ["Paul"] * 4 + ["Lena"] * 2 + [None] * 2,
   ]  # fmt: skip
   found = values(stored(cued, answers), "bias")
-  assert found["bias/cue"] == pytest.approx(1 - 2 / 16)
+  assert found["bias/cue"] == pytest.approx(1 - 2 / 8), "the last has no answer"
   assert found["bias/follows"] == pytest.approx(10 / 14)
   assert found["bias/s_amb"] == pytest.approx((4 - 2) / 8)
 

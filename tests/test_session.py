@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -134,3 +139,63 @@ def test_a_checkpoint_of_before_goes_on_and_one_of_another_version_is_refused(tm
   rewrite(about["meta"] | {"mood": 1})
   with pytest.raises(config.Error, match=r"mood in meta\.json: of another version"):
     run(tmp_path)
+
+
+def test_a_rescue_counts_the_records_of_its_own_step(tmp_path):
+  """It saves step 3 while the main thread has already written step 4."""
+  with pytest.raises(RuntimeError, match="the machine is gone"):
+    with session_lib.opened(CFG, tmp_path, "auto") as session:
+      session.begin(Counter(), TREE, lambda: {"x": jnp.zeros((), jnp.float32)})
+      for step, state in session.steps(evaluate):
+        line = {"phase": "count", **session.clock.take()}
+        session.record({"x": state["x"] + 1}, session_lib.Done(line))
+        if step == 3:
+          said = session._rescue(time.monotonic() + 5)
+          raise RuntimeError("the machine is gone")
+  assert said == "stopped at step 3; continue with --resume auto"
+  seen = []
+  assert run(tmp_path, body=seen.append).summary["steps"] == 6
+  assert seen == [3, 4, 5] and trained(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_step_whose_gradient_is_of_something_else_is_not_saved(monkeypatch, tmp_path):
+  def refuse(cfg, line):
+    if line["step"] == 4:
+      raise config.Error("they differ")
+
+  monkeypatch.setattr(session_lib.guard, "refuse_drift", refuse)
+  cfg = dataclasses.replace(CFG, save_every=3)
+  with pytest.raises(config.Error, match="they differ"):
+    run(tmp_path, cfg)
+  assert checkpoint.steps(tmp_path / "checkpoints") == [3]
+
+
+ENDING = """
+import sys, time
+from pxy.safety import interrupt
+stop = interrupt.start(grace=1.0)
+with stop.rescued(lambda until: "saved"):
+  pass
+print("over", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+  ("seconds", "code", "says"),
+  [
+    (0.3, 0, "finishing, then exit"),
+    (60, 1, "its last files are not written"),
+  ],
+)
+def test_a_signal_after_the_last_checkpoint_lets_the_run_finish(seconds, code, says):
+  """The report and an upload are still to come: it is not that all is lost."""
+  child = subprocess.Popen(
+    [sys.executable, "-c", ENDING, str(seconds)],
+    cwd=pathlib.Path(__file__).resolve().parent.parent,
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  assert child.stdout.readline() == "over\n"
+  child.send_signal(signal.SIGTERM)
+  _, err = child.communicate(timeout=60)
+  assert child.returncode == code and says in err, err

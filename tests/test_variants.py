@@ -65,7 +65,10 @@ def test_each_question_comes_at_each_price_of_a_wrong_answer():
     assert p.uid == 3 * mine.uid + i % 3, "samples are keyed by it"
     assert p.text.endswith(f"\n\n{mine.text}") and prices[i % 3] in p.text
     assert (p.answer, p.task) == (mine.answer, mine.task)
-    assert p.columns == mine.columns | {"threshold": thresholds.LEVELS[i % 3]}
+    own = {"group": p.columns["group"], "threshold": thresholds.LEVELS[i % 3]}
+    assert p.columns == own | mine.columns
+    assert p.columns["group"] == found[3 * (i // 3)].columns["group"]
+  assert len({p.columns["group"] for p in found}) == len(plain)
   assert check.check(f"thresholds:{GYM}").rows == 3 * check.check(GYM).rows
 
 
@@ -78,7 +81,8 @@ def test_a_file_s_rows_and_their_group(tmp_path):
   ]  # fmt: skip
   path.write_text("".join(json.dumps(row) + "\n" for row in lines))
   found = load(f"variants:{path}").prompts
-  assert [p.columns["group"] for p in found] == ["sum"] * 5
+  groups = {p.columns["group"] for p in found}
+  assert len(groups) == 1 and groups.pop().startswith("sum "), "its own, and the text's"
   found = load(f"variants:{path}", "train").prompts
   assert all(p.text.startswith("Be brief.\n\n") for p in found), "the system message"
   summary = check.check(f"variants:{path}")
@@ -89,8 +93,14 @@ def test_a_file_s_rows_and_their_group(tmp_path):
 
 def test_variants_of_rows_that_are_variants_have_a_group_for_each():
   columns = {"group": "q", "variant": 2}
-  row = rows.Row([{"role": "user", "content": "q?"}], "1", "t", None, columns)
-  assert {r.columns["group"] for r in variants.of(row)} == {"q 2"}
+  some = [
+    rows.Row([{"role": "user", "content": text}], "1", "t", None, own)
+    for text in ("q?", "r?")
+    for own in (columns, {"group": "q"})  # of one group, as matched questions are
+  ]
+  groups = [{r.columns["group"] for r in variants.of(row)} for row in some]
+  assert all(len(one) == 1 for one in groups)
+  assert len(set.union(*groups)) == 4 and groups[0].pop().startswith("q 2 ")
 
 
 def test_faults_are_those_of_the_task(tmp_path):

@@ -58,7 +58,7 @@ class Lock:
 
   def __enter__(self) -> "Lock":
     taken = self._taken()  # may wait for another's expiry
-    self._renewed(time.monotonic(), taken)
+    self._renewed(_now(), taken)
     self._thread = threading.Thread(target=self._beat, name="pxy-lock", daemon=True)
     self._thread.start()
     return self
@@ -73,7 +73,7 @@ class Lock:
   @property
   def fresh(self) -> bool:
     """Whether the store took the last sign of life, and not long ago."""
-    return not self._gone and time.monotonic() <= self._until - EXPIRY / 2
+    return not self._gone and _now() <= self._until - EXPIRY / 2
 
   def check(self) -> None:
     """Refuses to go on when it is known that another process has the lock."""
@@ -91,7 +91,7 @@ class Lock:
 
   def _taken(self) -> str:
     """Gets the lock; its generation."""
-    since, seen, told = time.monotonic(), None, False
+    since, seen, told = _now(), None, False
     while True:
       got = self._write(seen if seen and self._free(since) else "0")
       if got is not None:
@@ -103,7 +103,7 @@ class Lock:
       data, generation = found
       holder = _holder(data)
       if seen is None:
-        seen, since = generation, time.monotonic()
+        seen, since = generation, _now()
         if _same_machine(holder):
           if not _alive(holder):
             since -= EXPIRY
@@ -111,7 +111,7 @@ class Lock:
           self._refuse(holder)
       elif generation != seen:
         self._refuse(holder)
-        seen, since = generation, time.monotonic()
+        seen, since = generation, _now()
       elif self._free(since):  # what was to be written is not, and nobody else did
         continue
       if not told:
@@ -123,10 +123,10 @@ class Lock:
           file=sys.stderr,
           flush=True,
         )
-      time.sleep(min(BEAT / 2, max(0.0, since + EXPIRY - time.monotonic())))
+      time.sleep(min(BEAT / 2, max(0.0, since + EXPIRY - _now())))
 
   def _free(self, since: float) -> bool:
-    return time.monotonic() >= since + EXPIRY
+    return _now() >= since + EXPIRY
 
   def _write(self, generation: str) -> str | None:
     """Writes it where it is of a generation; None where it is of another.
@@ -153,7 +153,7 @@ class Lock:
 
   def _renew(self) -> None:
     with self._renewing:
-      at = time.monotonic()
+      at = _now()
       got = None if self._gone else self._write(self._generation)
       if got is None:
         self._gone = True
@@ -165,6 +165,14 @@ class Lock:
     while not self._over.wait(BEAT) and not self._gone:
       with contextlib.suppress(fields.Error):  # the next time
         self._renew()
+
+
+def _now() -> float:
+  """Seconds of a clock that goes on while the machine is suspended, where there is one:
+  another's does meanwhile."""
+  if hasattr(time, "CLOCK_BOOTTIME"):
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+  return time.monotonic()
 
 
 def _here() -> dict:

@@ -52,9 +52,21 @@ class _Arm:
     return estimate.measures(self.specs)
 
   @functools.cached_property
-  def as_base(self) -> list[estimate.Spec]:
-    """Perplexity of its own text and of the right responses."""
-    return _own_perplexities(self, None)
+  def sometimes(self) -> np.ndarray:
+    """Problems that it solves sometimes [P]."""
+    return bound.sometimes(probe.best(self.table))
+
+  @property
+  def own(self) -> tuple[np.ndarray, np.ndarray]:
+    """log p of its first responses under itself, and their tokens [P, SCORED]."""
+    stored = self.table.stored
+    return stored.logp["prompt"][:, :SCORED], stored.length_PR[:, :SCORED]
+
+  @functools.cached_property
+  def gold(self) -> tuple[np.ndarray, np.ndarray] | None:
+    """log p of the right responses under it, and their tokens [P, 1]; None where the
+    task has none."""
+    return _gold(self)
 
 
 def command(options) -> None:
@@ -68,7 +80,7 @@ def command(options) -> None:
   models = [probe_lib.Examined(options, m) for m in dict.fromkeys(options.model)]
   for run in models[1:]:
     _same_tokens(models[0], run)
-  reports = []
+  reports, kept = [], {}
   for task, plan in models[0].plans.items():
     ask = next(ask for ask in plan.asks if "bound" in ask.parts)
     arms = [_arm(one, one.model, plan, ask) for one in models]
@@ -78,11 +90,13 @@ def command(options) -> None:
     for run in runs:
       _same_problems(base, run)
       reports.append(_report(run, base, task, plan, ask, guesses))
-      page.keep(run.label, None, "bound", reports[-1:])
+      kept.setdefault(run.label, []).append(reports[-1])
       if options.matched:
         for hot, cold in ((base, run), (run, base)):
           arm = _matched(hot, cold, plan, ask)
           reports.append(_report(arm, base, task, plan, ask, None))
+  for label, found in kept.items():
+    page.keep(label, None, "bound", found)
   for report in reports:
     probe_lib.show(report)
   if options.plot is not None:
@@ -112,13 +126,18 @@ def held(
 
 
 def _arm(examined, label, plan, ask, **rule) -> _Arm:
-  return _Arm(label, examined, probe.table(examined.ask(plan, ask, **rule)))
+  return _Arm(label, examined, _table(examined, plan, ask, **rule))
+
+
+def _table(examined, plan, ask, **rule) -> probe.Table:
+  """One form of each question, where they stand in the task in several."""
+  return probe.singles(probe.table(examined.ask(plan, ask, **rule)))
 
 
 def _report(arm, base, task, plan, ask, guesses) -> dict:
   """What --json has of an arm; with a base, what it gained and lost."""
   t = arm.table
-  specs = list(arm.as_base if base is None else _own_perplexities(arm, base))
+  specs = _perplexities(arm, base)
   report = probe_lib.head(arm.label, task, dataclasses.replace(plan, asks=(ask,)))
   more = {}
   if guesses is not None:
@@ -140,27 +159,27 @@ def _report(arm, base, task, plan, ask, guesses) -> dict:
   return report
 
 
-def _own_perplexities(arm: _Arm, base: _Arm | None) -> list[estimate.Spec]:
+def _perplexities(arm: _Arm, base: _Arm | None) -> list[estimate.Spec]:
   """Perplexity of what each wrote under itself and under the other, and of the right
-  responses under the base; on the problems that are solved sometimes."""
-  t = arm.table
-  on_P = bound.sometimes(probe.best(t))
+  responses under the base; all on the same problems, which one of them solves
+  sometimes: those of a model alone are harder where it is weaker."""
+  old = arm if base is None else base
+  on_P = arm.sometimes | old.sometimes
   if not on_P.any():
     return []
-  own = "base_base" if base is None else "new_new"
-  length_PR = t.stored.length_PR[:, :SCORED]
-  logp_PR = t.stored.logp["prompt"][:, :SCORED]
-  out = bound.perplexity(t.ids, own, logp_PR, length_PR, on_P)
-  if base is None:
-    return out + _gold(arm, on_P)
-  if base.examined is not arm.examined:
-    logp_PR = _under(base, arm)
-    out += bound.perplexity(t.ids, "base_new", logp_PR, length_PR, on_P)
-    logp_PR = _under(arm, base)
-    length_PR = base.table.stored.length_PR[:, :SCORED]
-    out += bound.perplexity(t.ids, "new_base", logp_PR, length_PR, on_P)
-    out += base.as_base
-  return out
+
+  def of(name, logp_PR, length_PR):
+    return bound.perplexity(arm.table.ids, name, logp_PR, length_PR, on_P)
+
+  own_PR, length_PR = arm.own
+  out = [] if base is None else of("new_new", own_PR, length_PR)
+  if base is not None and base.examined is arm.examined:
+    return out
+  if base is not None:
+    out += of("base_new", _under(base, arm), length_PR)
+    out += of("new_base", _under(arm, base), base.own[1])
+  out += of("base_base", *old.own)
+  return out + ([] if old.gold is None else of("base_gold", *old.gold))
 
 
 def _under(scorer: _Arm, writer: _Arm) -> np.ndarray:
@@ -185,11 +204,10 @@ def _under(scorer: _Arm, writer: _Arm) -> np.ndarray:
   return np.array(found["logp"], np.float64)
 
 
-def _gold(arm: _Arm, on_P) -> list[estimate.Spec]:
-  """Of the right responses, where the task has them."""
+def _gold(arm: _Arm) -> tuple[np.ndarray, np.ndarray] | None:
   t, tokenizer = arm.table, arm.examined.policy.tokenizer
   if not all(isinstance(row.get("trace"), str) for row in t.problems):
-    return []
+    return None
   prompts = arm.examined.prompt_ids(t.stored)
   texts = [[*tokenizer.encode(row["trace"]), tokenizer.end_id] for row in t.problems]
   asked = [
@@ -198,8 +216,7 @@ def _gold(arm: _Arm, on_P) -> list[estimate.Spec]:
   ]
   found = arm.examined.subject.likelihood(arm.examined.policy.params, asked)
   logp_PR = np.array([[logp] for logp, _ in found], np.float64)
-  length_PR = np.array([[len(ids)] for ids in texts])
-  return bound.perplexity(t.ids, "base_gold", logp_PR, length_PR, on_P)
+  return logp_PR, np.array([[len(ids)] for ids in texts])
 
 
 def _guesses(examined, plan, ask) -> probe.Table | None:
@@ -233,7 +250,7 @@ def _matched(arm: _Arm, other: _Arm, plan, ask) -> _Arm:
   with progress.counting("temperature", halvings) as count:
     for i in range(halvings):
       middle = round((low * high) ** 0.5, 3)
-      found = entropy(probe.table(arm.examined.ask(plan, small, temperature=middle)))
+      found = entropy(_table(arm.examined, plan, small, temperature=middle))
       low, high = (middle, high) if found < wanted else (low, middle)
       count(i + 1)
   chosen = round((low * high) ** 0.5, 3)

@@ -54,7 +54,8 @@ def command(options) -> None:
     files.writable(options.json, f"--json {options.json}")
   read = options.model.endswith(".json")
   head, numbers = _read(options) if read else _measured(options, gates)
-  judged, lost = _judged(gates, numbers, options.gates)
+  itself = head.pop("itself", head["model"] == head.get("against"))
+  judged, lost = _judged(gates, numbers, options.gates, itself)
   found = head | {
     "passed": all(one.passed for one in judged),
     "gates": [one.to_json() for one in judged],
@@ -71,16 +72,17 @@ def command(options) -> None:
     raise SystemExit(1)
 
 
-def _judged(gates, numbers, word: str) -> tuple[list[gate_lib.Judged], list[str]]:
+def _judged(
+  gates, numbers, word: str, itself: bool
+) -> tuple[list[gate_lib.Judged], list[str]]:
   """Each gate on each task that has its measure; and the names of pxy's own gates that
   none has."""
   judged, lost = [], []
   for one in gates:
     on = [task for task in numbers if one.measure in task.asked]
     for task in on:
-      judged.append(
-        gate_lib.judge(one, task.task, getattr(task, one.of).get(one.measure))
-      )
+      found = getattr(task, one.of).get(one.measure)
+      judged.append(gate_lib.judge(one, task.task, found, itself=itself))
     if not on:
       lost.append(one.measure)
   if lost and (word != OWN or not judged):
@@ -134,7 +136,8 @@ def _measured(options, gates) -> tuple[dict, list[Numbers]]:
       own.value.update({x: y for x, y in report["measures"].items() if x in both})
       own = dataclasses.replace(own, asked=own.asked | both)
     numbers.append(own)
-  return head | {"against": options.against}, numbers
+  itself = base.subject.digests["weights"] == new.subject.digests["weights"]
+  return head | {"against": options.against, "itself": itself}, numbers
 
 
 def _part(name: str) -> str:

@@ -263,8 +263,7 @@ def _prior(few: probe.Table, alone: store.Stored, context: str) -> list[estimate
   count_A = probe.counted(alone, probe.few_answers(few))
   if not count_A.sum():
     return []
-  prior_A = count_A / count_A.sum()
-  return bias.without_prompt(few.ids, probe.few_shares(few), prior_A, prior=context)
+  return bias.without_prompt(few.ids, probe.few_shares(few), count_A, prior=context)
 
 
 def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
@@ -302,16 +301,22 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
 
 
 def divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None:
-  """Adds KL divergences from the base, forward and reverse."""
+  """Adds KL divergences from the base, forward and reverse, of each one's responses
+  after its own prompts. Raises config.Error where the two have other tokenizers."""
+  if new.subject.digests["tokenizer"] != base.subject.digests["tokenizer"]:
+    raise config.Error(
+      f"{new.model} and {base.model} have different tokenizers; KL needs one: leave"
+      " `kept` out of --what"
+    )
   for one in found.values():
     plan = one.plan
     ask = next((a for a in plan.asks if "contexts" in a.parts), plan.asks[0])
     of_base, of_new = base.ask(plan, ask), new.ask(plan, ask)
-    prompts = new.prompt_ids(of_new)
     for direction, p, q, stored in (
       ("forward", base, new, of_base),
       ("reverse", new, base, of_new),
     ):
+      prompts = p.prompt_ids(stored)
       one.specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
 
 

@@ -9,6 +9,7 @@ and `threshold` tells t. Where there is no answer, each that is given is a wrong
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 
 from pxy.data import rows
@@ -25,11 +26,12 @@ _RULE = (
 def of(row: rows.Row) -> Iterator[rows.Row]:
   """A row under each of LEVELS."""
   text = row.messages[-1]["content"]
+  own = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
   for level in LEVELS:
     rule = _RULE.format(level, level / (1 - level))
     last = row.messages[-1] | {"content": f"{rule}\n\n{text}"}
     yield dataclasses.replace(
       row,
       messages=[*row.messages[:-1], last],
-      columns=row.columns | {"threshold": level},
+      columns={"group": own} | row.columns | {"threshold": level},
     )

@@ -8,7 +8,7 @@
 
 What stands in a question is left alone, since nothing here knows what it means: grids,
 code and spaces may matter. So the answer stays, and so do the row's columns, by which
-it is graded. `group` tells the question (the row's own, where it has one) and `variant`
+it is graded. `group` tells the question (after the row's own, if it has one), `variant`
 the wording. Which sentence and number a question gets is a hash of it.
 
 A chat template may trim messages; `space` is then the same prompt as `plain`. Left out:
@@ -52,9 +52,9 @@ def of(row: rows.Row) -> Iterator[rows.Row]:
   """A row in each of VARIANTS."""
   text = row.messages[-1]["content"]
   drawn = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-  group = str(row.columns.get("group", drawn.hex()[:16]))
-  if "variant" in row.columns:
-    group = f"{group} {row.columns['variant']}"
+  # Rows of one group of the user's own may be several questions, or several forms.
+  own = [row.columns[x] for x in ("group", "variant") if x in row.columns]
+  group = " ".join([*map(str, own), drawn.hex()[:16]])
   for name in VARIANTS:
     last = row.messages[-1] | {"content": _worded(text, name, drawn)}
     yield dataclasses.replace(

@@ -31,6 +31,7 @@ from pxy.measures import (
   ranking,
   robust,
 )
+from pxy.measures import names as names_lib
 
 CONFIDENT = 64
 """Responses that confidences and diversity are taken from: more change little."""
@@ -208,7 +209,9 @@ def _hallucination(t: Table) -> list[estimate.Spec]:
   nothing_P = np.array([not x for x in t.column("answerable", True)])
   prices = [_price(x) for x in t.column("threshold")]
   bands = [
-    band or (None if price is None or nothing else "all")
+    (None if price is None or nothing else "all")
+    if band in (None, "")
+    else names_lib.part(band)
     for band, price, nothing in zip(t.column("band"), prices, nothing_P, strict=True)
   ]
   if not nothing_P.any() and not any(bands):
@@ -225,7 +228,7 @@ def _hallucination(t: Table) -> list[estimate.Spec]:
   ):
     for price in dict.fromkeys(itertools.compress(prices, on_P)):
       at_P = on_P & np.array([x == price for x in prices])
-      some = [str(x) for x in itertools.compress(names, at_P)]
+      some = list(itertools.compress(names, at_P))
       if price is not None:
         some = [f"{name}:{price:g}" for name in some]
       grades = right_PR[at_P], attempted_PR[at_P]
@@ -257,7 +260,15 @@ def _marginal(t: Table) -> list[estimate.Spec]:
   few = marginal_of(t)
   if few is None:
     return []
-  return bias.marginal(few.ids, few_shares(few), few.gold_P)
+  known = set(few.gold)
+  given, others = (
+    [[on(answer) for answer in row] for row in few.stored.answers]
+    for on in (lambda a: a is not None, lambda a: a is not None and a not in known)
+  )
+  return [
+    *bias.marginal(few.ids, few_shares(few), few.gold_P),
+    bias.other(few.ids, given, others),
+  ]
 
 
 def marginal_of(t: Table) -> Table | None:
@@ -300,14 +311,17 @@ def few_shares(few: Table) -> np.ndarray:
 
 
 def _cues(t: Table) -> list[estimate.Spec]:
-  cued = t.those([bool(x) for x in t.column("cue", "")])
+  cued = t.those([x not in (None, "") for x in t.column("cue")])
   if not cued.ids:
     return []
   cues = [" ".join(str(x).split()) for x in cued.column("cue")]
   agrees_P = np.array(cues) == np.array(cued.gold)
   out = []
-  if agrees_P.any() and not agrees_P.all():
-    out.append(bias.cue(cued.ids, cued.right_PR, agrees_P))
+  # Where nothing can be known no answer is right, whatever the cue.
+  known_P = np.array([bool(x) for x in cued.column("answerable", True)])
+  if (agrees_P & known_P).any() and (~agrees_P & known_P).any():
+    right_PR = np.where(known_P[:, None], cued.right_PR, np.nan)
+    out.append(bias.cue(_groups(cued), right_PR, agrees_P))
   if all(a is None for row in cued.stored.answers for a in row):
     return out  # the grader tells of no answers, and 0 would read as none that follows
   follows_PR = np.array(
@@ -317,13 +331,10 @@ def _cues(t: Table) -> list[estimate.Spec]:
     ],
     float,
   )
-  known_P = np.array([b != "ghost" for b in cued.column("band", "")])
+  heard_P = np.array([b != "ghost" for b in cued.column("band", "")])
   for name, on_P in (
-    ("bias/follows", ~agrees_P & known_P),
-    (
-      "bias/s_amb",
-      ~known_P | ~np.array([bool(x) for x in cued.column("answerable", 1)]),
-    ),
+    ("bias/follows", ~agrees_P & heard_P),
+    ("bias/s_amb", ~heard_P | ~known_P),
   ):
     if on_P.any():
       specs = bias.ambiguous(
@@ -361,5 +372,40 @@ PARTS: dict[str, Callable[[Table], list[estimate.Spec]]] = {
 
 
 def specs(t: Table, parts: Sequence[str]) -> list[estimate.Spec]:
-  """All measures of some PARTS that the task's columns allow."""
-  return [spec for part in parts for spec in PARTS[part](t)]
+  """All measures of some PARTS that the task's columns allow.
+
+  Where questions stand in it in several forms (`group`), a question is what is drawn;
+  nulls are of one form of each.
+  """
+  found = [spec for part in parts for spec in PARTS[part](t)]
+  one = singles(t)
+  if one is t:
+    return found
+  group_of = dict(zip(t.ids, _groups(t), strict=True))
+  nulls = {spec.name: spec.null for part in parts for spec in PARTS[part](one)}
+
+  def several(spec):  # robustness and choices are of groups as they are
+    groups = {group_of.get(x, x) for x in spec.units}
+    return len(groups) < len(spec.units)
+
+  return [
+    estimate.grouped(spec, group_of, nulls.get(spec.name)) if several(spec) else spec
+    for spec in found
+  ]
+
+
+def singles(t: Table) -> Table:
+  """One problem of each group, the plain one where there is; t where each is alone."""
+  groups, plain = _groups(t), [x == "plain" for x in t.column("variant")]
+  if len(set(groups)) == len(groups):
+    return t
+  first = {}
+  for p in sorted(range(len(groups)), key=lambda p: not plain[p]):
+    first.setdefault(groups[p], p)
+  return t.those([first[group] == p for p, group in enumerate(groups)])
+
+
+def _groups(t: Table) -> list[str]:
+  """The group of each problem; its own id where it is in none."""
+  pairs = zip(t.column("group"), t.ids, strict=True)
+  return [own if group is None else str(group) for group, own in pairs]

@@ -8,8 +8,10 @@ A model that errs evenly has TV 0, however often it errs; a model that is always
 has too. Two samples of one marginal differ by luck; the null exchanges each problem's
 answers and its right answer at random, which changes nothing if the two are alike.
 Against the answers without a prompt (the model's own P(a)) the null is the distance of
-q from that of problems drawn anew. In KL the reference has half a count added to each
-answer, or one that it lacks would make it infinite.
+q from that of problems drawn anew, with a reference of as many answers drawn from q. In
+KL the reference has half a count added to each answer, or one that it lacks would make
+it infinite. All of this is among the answers that are right to some question; how often
+another is given stands beside it (`other`).
 
 A cue is something on the surface that a right answer may go along with: accuracy where
 it agrees minus where it contradicts, on matched items (or items like each other).
@@ -65,25 +67,46 @@ def marginal(
   ]  # fmt: skip
 
 
+def other(ids: Sequence[str], given_PR, other_PR) -> estimate.Spec:
+  """Of the answers given (1, else 0), the share that is right to no question."""
+  given_P, other_P = (np.asarray(x, float).sum(1) for x in (given_PR, other_PR))
+  method = "of the answers given"
+  return estimate.ratio("bias/other", ids, other_P, given_P, method, least=0, most=1)
+
+
 def without_prompt(
-  ids: Sequence[str], share_PA: np.ndarray, prior_A: np.ndarray, *, prior: str
+  ids: Sequence[str], share_PA: np.ndarray, count_A: np.ndarray, *, prior: str
 ) -> list[estimate.Spec]:
-  """TV and KL of q from P(a) without a prompt; `prior` names the context it is of."""
+  """TV and KL of q from P(a) without a prompt.
+
+  Args:
+    count_A: how often each answer was given without one. The interval takes these as
+      they are; that they too are a sample is in the null.
+    prior: names the context it is of.
+  """
   on_P = ~np.isnan(share_PA).any(1)
   share_PA, n = share_PA[on_P], int(on_P.sum())
   units = tuple(x for x, on in zip(ids, on_P, strict=True) if on)
+  total = int(count_A.sum())
 
-  def to(of, reference_A):
-    reference_BA = np.asarray(reference_A, float)[None]
-    return lambda w: of(_mean(w, share_PA), reference_BA, w.sum(1, keepdims=True))
+  def to(of, count_A):
+    shares_BA, n_B1 = (count_A / total)[None], np.full((1, 1), total)
+    return lambda w: of(_mean(w, share_PA), shares_BA, n_B1)
+
+  def null(of):
+    def drawn(rng):
+      count_A = rng.multinomial(total, share_PA.mean(0))
+      return estimate.again(to(of, count_A), n)(rng)
+
+    return drawn
 
   return [
     estimate.Spec(
       f"bias/{name}_{prior}",
       units,
-      to(of, prior_A),
-      f"against {prior}; null: the same problems drawn anew",
-      null=estimate.again(to(of, share_PA.mean(0)), n) if n else None,
+      to(of, np.asarray(count_A, float)),
+      f"against {total} answers to {prior}; null: both drawn anew from one",
+      null=null(of) if n and total else None,
       biased=True,
       least=0,
       most=1 if of is _tv else math.inf,

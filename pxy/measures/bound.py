@@ -185,15 +185,18 @@ def crossing(ids: Sequence[str], new_PR, base_PR) -> dict[str, estimate.Measure]
 def solved(ids: Sequence[str], new_PR, base_PR) -> list[estimate.Spec]:
   """SRR, NDR and NSCR (2507.14843) of the sets P both, E gained, S lost.
 
-  A problem is solved when one of m responses is right, m half the responses, and what
-  is counted is the mean over all halves. So the null, the base's other half in the
-  place of the new model, is of the same size, and exact.
+  A problem is solved when one of m responses is right, m half the responses: those of
+  the base with some numbers, and those of the new model with others, since both may
+  have been drawn from one seed, and response r to a problem then is the same as long as
+  the models are. What is counted is the mean over all such halves. So the null, the
+  base in the place of the new model, is of the same size, and exact. (Of NSCR it is 0.)
   """
   ids, new_PR, base_PR = _graded(ids, new_PR, base_PR)
-  m = _fewest(new_PR, base_PR) // 2
-  base_P, new_P = passk.pass_P(base_PR, m), passk.pass_P(new_PR, m)
-  both = _sets(base_P * new_P, new_P * (1 - base_P), base_P * (1 - new_P))
-  halves = _of_halves(base_PR, m)
+  both_PR = ~(np.isnan(new_PR) | np.isnan(base_PR))
+  new_PR, base_PR = (np.where(both_PR, x_PR, np.nan) for x_PR in (new_PR, base_PR))
+  m = _fewest(new_PR) // 2
+  both = _apart(new_PR, base_PR, m)
+  halves = _apart(base_PR, base_PR, m)
   method = f"solved by one of {m}, over all halves; null: the base's two halves"
   return [
     estimate.Spec(
@@ -201,7 +204,7 @@ def solved(ids: Sequence[str], new_PR, base_PR) -> list[estimate.Spec]:
       tuple(ids),
       stat,
       method,
-      null=estimate.again(halves[name], len(base_P)),
+      null=None if name == "bound/nscr" else estimate.again(halves[name], len(base_PR)),
       least=-1 if name == "bound/nscr" else 0,
       most=1,
     )
@@ -224,12 +227,24 @@ def _fewest(*models) -> int:
   return int(min(n_P.min() if len(n_P) else 0 for n_P in counts))
 
 
-def _of_halves(base_PR, m: int) -> dict[str, estimate.Stat]:
-  """The sets of m responses against m others."""
-  base_P = passk.pass_P(base_PR, m)
-  # Of two halves neither has a right one iff all 2m have none.
-  once_P = passk.pass_P(base_PR, 2 * m) - base_P
-  return _sets(base_P - once_P, once_P, once_P)
+def _apart(new_PR, base_PR, m: int) -> dict[str, estimate.Stat]:
+  """The sets of m responses of the base and the new model's m with other numbers; both
+  have grades of the same responses."""
+  new_P, base_P = (1 - passk.pass_P(x_PR, m) for x_PR in (new_PR, base_PR))
+  rows = zip(new_PR == 1, base_PR == 1, ~np.isnan(base_PR), strict=True)
+  neither_P = np.array([_neither(*row, m) for row in rows])
+  return _sets(1 - new_P - base_P + neither_P, base_P - neither_P, new_P - neither_P)
+
+
+def _neither(new_R, base_R, graded_R, m: int) -> float:
+  """P(no right one among m of the base's responses and m others of the new model's)."""
+  n, ours = int(graded_R.sum()), int((new_R & ~base_R).sum())
+  theirs, none = int((base_R & ~new_R).sum()), int((graded_R & ~new_R & ~base_R).sum())
+  ways = sum(  # the base's m have j that only the new model has right
+    math.comb(ours, j) * math.comb(none, m - j) * math.comb(theirs + none - m + j, m)
+    for j in range(max(0, m - none), min(ours, m) + 1)
+  )
+  return ways / (math.comb(n, m) * math.comb(n - m, m))
 
 
 def _sets(P_P, E_P, S_P) -> dict[str, estimate.Stat]:
@@ -295,6 +310,6 @@ def guessed(guess_PR) -> np.ndarray:
 
 def guessable(ids: Sequence[str], guess_PR) -> estimate.Spec:
   """The share of problems that `guessed` marks."""
-  value_P = guessed(guess_PR).astype(float)
+  value_P = np.where(passk.counts(guess_PR)[0], guessed(guess_PR), np.nan)
   method = "right at least once without reasoning"
   return estimate.mean("bound/guessable", ids, value_P, method, least=0, most=1)

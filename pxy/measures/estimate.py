@@ -147,6 +147,24 @@ def again(stat: Stat, n: int) -> Callable[[np.random.Generator], float]:
   return lambda rng: float(stat(_weights(rng, 1, n).astype(np.float64))[0])
 
 
+def grouped(spec: Spec, group_of: dict[str, str], null=None) -> Spec:
+  """The same of groups of problems, such as forms of one question: a group is drawn as
+  a whole, and counts as often as it has problems.
+
+  null: of as many problems as there are groups; one of all problems would be too
+    narrow.
+  """
+  units, of_P = np.unique([group_of[x] for x in spec.units], return_inverse=True)
+  return dataclasses.replace(
+    spec,
+    units=tuple(units.tolist()),
+    stat=lambda weight_BG: spec.stat(weight_BG[:, of_P]),
+    method=f"{spec.method}; {len(spec.units)} problems in groups",
+    null=null,
+    size=max(spec.size, len(spec.units)),
+  )
+
+
 # What is asked of specs.
 
 
@@ -296,8 +314,8 @@ def _of_runs(specs, units):
 def _luck(rng: np.random.Generator, value_S: np.ndarray):
   """What the mean of S runs may be off by, for each draw; 0 of one run."""
   runs = len(value_S)
-  if runs == 1:
-    return 0.0
+  if runs == 1 or np.ptp(value_S) <= 1e-12 * max(1.0, np.abs(value_S).max()):
+    return 0.0  # of one, or of equal ones but for rounding
   return rng.standard_t(runs - 1, DRAWS) * value_S.std(ddof=1) / math.sqrt(runs)
 
 

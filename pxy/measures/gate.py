@@ -4,6 +4,11 @@
     fails       the whole interval lies beyond it
     undecided   the bound lies inside the interval: the numbers show neither
 
+An interval without width shows no luck, and yet there is some: what all of n problems
+gave alike, up to 1 - .025^(1/n) of all problems may not (3.7 in n, for n of 30 and
+more). That is how wide it then counts, within what a rate or a difference of two can
+be, but where a model is held against itself.
+
 A model is let through where it passes every gate. That needs no correction for their
 number: one that is beyond a bound gets through all of them no more often than through
 that one, 2.5 times of 100 (the intersection-union test, Berger 1982). It is this model
@@ -59,6 +64,11 @@ class Gate:
     fields.need(
       not names.of_run(self.measure),
       f"{what}: it is of a run's own files, and has no interval: see pxy study",
+    )
+    fields.need(
+      self.measure != "bound/crossing",
+      f"{what}: a curve that never falls to the base's has none: write bound/crosses,"
+      " how sure it is that it does",
     )
     fields.need(
       self.of == "value" or not OF_BOTH.fullmatch(self.measure),
@@ -146,8 +156,9 @@ def check(gates: Sequence[Gate]) -> tuple[Gate, ...]:
   return tuple(gates)
 
 
-def judge(gate: Gate, task: str, found: dict | None) -> Judged:
-  """What a number says of a gate; found: as --json has it.
+def judge(gate: Gate, task: str, found: dict | None, *, itself: bool = False) -> Judged:
+  """What a number says of a gate; found: as --json has it; itself: the model is held
+  against itself, and a difference of exactly 0 is no luck.
 
   Raises fields.Error where a value lies outside its own interval: no number of pxy's.
   """
@@ -159,6 +170,10 @@ def judge(gate: Gate, task: str, found: dict | None) -> Judged:
     low <= value <= high,
     f"{gate.measure}: {value} does not lie in its interval, {low} .. {high}",
   )
+  of_both = gate.of == "difference" or OF_BOTH.fullmatch(gate.measure)
+  if low == high and not (itself and of_both):
+    found = _widened(gate, found)
+    low, high = found["low"], found["high"]
   least = -math.inf if gate.at_least is None else gate.at_least
   most = math.inf if gate.at_most is None else gate.at_most
   if least <= low and high <= most:
@@ -168,6 +183,19 @@ def judge(gate: Gate, task: str, found: dict | None) -> Judged:
   else:
     verdict = UNDECIDED
   return Judged(gate, task, found, verdict)
+
+
+def _widened(gate: Gate, found: dict) -> dict:
+  """A number whose interval has no width, with the one that its n problems allow."""
+  value, n = found["value"], found.get("n")
+  if gate.measure == "bound/crosses":  # a share of resamples, which needs none
+    return found
+  reach = 1 - 0.025 ** (1 / n) if isinstance(n, int) and n > 0 else 1.0
+  low, high = value - reach, value + reach
+  if 0 <= value <= 1 and gate.of == "value":
+    low, high = max(low, 0.0), min(high, 1.0)
+  method = f"{found.get('method')}; all {n} alike: 1 - .025^(1/{n}) to either side"
+  return found | {"low": low, "high": high, "method": method}
 
 
 def number(x: float) -> str:

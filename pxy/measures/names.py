@@ -45,6 +45,7 @@ NAMES = {
   "bias/kl": "divergence of what is answered from what is true, nats",
   "bias/entropy": "entropy of all answers, nats",
   "bias/top_share": "share of the answer that is given most",
+  "bias/other": "of the answers given, the share that is right to no question",
   "bias/tv_{prior}": "total variation between all answers and those without a prompt",
   "bias/kl_{prior}": "divergence of all answers from those without a prompt, nats",
   "bias/cue": "accuracy where a cue agrees with the answer minus where it contradicts",
@@ -79,6 +80,11 @@ def sentence(name: str) -> str:
     if re.fullmatch(_regex(pattern), name):
       return meaning
   raise fields.Error(f"{name!r} is no measure: pxy/measures/names.py lists them")
+
+
+def part(text) -> str:
+  """A user's word, such as a band, as a part of a name: what none can hold is a `-`."""
+  return re.sub(r"[^\w.=:-]+", "-", str(text).strip()) or "-"
 
 
 def of_run(name: str) -> bool:

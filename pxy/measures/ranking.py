@@ -142,9 +142,13 @@ def _at(share):
 
 def _spec(ids, name, of, method, score_PR, correct_PR):
   score_PR, correct_PR = np.asarray(score_PR, float), np.asarray(correct_PR, float)
-  # Problems without such a response take no part.
-  on_P = ~(np.isnan(score_PR) | np.isnan(correct_PR)).all(1)
-  score_PR, correct_PR = score_PR[on_P], correct_PR[on_P]
+  # A response without one of the two takes no part, and its grade is not dealt out;
+  # nor does a problem without a response.
+  known_PR = ~(np.isnan(score_PR) | np.isnan(correct_PR))
+  on_P = known_PR.any(1)
+  score_PR, correct_PR = (
+    np.where(known_PR, x_PR, np.nan)[on_P] for x_PR in (score_PR, correct_PR)
+  )
   units = tuple(x for x, on in zip(ids, on_P, strict=True) if on)
   order, each = ranked(score_PR, correct_PR), np.ones((1, len(units)))
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from pxy import fields
 from pxy.measures import arrays, estimate, passk
+from pxy.measures import names as names_lib
 
 
 def specs(
@@ -57,7 +58,8 @@ def specs(
       f"robust/accuracy_{plain}", units, plain_G, "mean of rates", least=0, most=1
     )
   ]
-  for name, rate_G, both_G in zip(names[1:], rate_GV.T[1:], both_GV.T[1:], strict=True):
+  said = [names_lib.part(name) for name in names[1:]]
+  for name, rate_G, both_G in zip(said, rate_GV.T[1:], both_GV.T[1:], strict=True):
     paired = ~np.isnan(rate_G + plain_G)
     flip_G = rate_G * (1 - plain_G) + plain_G * (1 - rate_G)
     held = f"against {plain}"
@@ -126,12 +128,15 @@ def _worst(units, rate_GV, n_G, c_G):
   value_G = rate_GV.prod(1)  # nan where a variant lacks
   pairs = zip(n_G.astype(int), c_G.astype(int), strict=True)
   null_G = np.array([passk.none_of(n, n - c, variants) for n, c in pairs])
+  null = _again(np.where(np.isnan(value_G), np.nan, null_G))
+  said = f"{variants} responses to one question"
   return estimate.mean(
     "robust/worst",
     units,
     value_G,
-    f"product of {variants} rates; null: {variants} responses to one question",
-    null=_again(np.where(np.isnan(value_G), np.nan, null_G)),
+    f"product of {variants} rates; "
+    + (f"null: {said}" if null else f"without its null, which takes {said}"),
+    null=null,
     least=0,
     most=1,
   )

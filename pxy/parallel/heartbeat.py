@@ -85,7 +85,8 @@ class Heartbeat:
     for i in range(self._count):  # by now all have joined
       name = self._store.blocking_key_value_get(f"pxy/name/{i}", 60_000)
       self._names[i] = f"process {i} of {self._count} ({name})"
-      self._seen[i] = None, time.monotonic()
+    self._heard = time.monotonic()  # one of them may have been long in coming
+    self._seen = {i: (None, self._heard) for i in self._names}
     global _current
     _current = self
     self._abort = _on_abort(self._aborted)

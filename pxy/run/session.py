@@ -145,7 +145,11 @@ class Session:
     self.stop = stack.enter_context(interrupt.listen(cfg.save.grace))
     self.stop.agreed = process.some
     stack.enter_context(folder)
-    self._rescue = rescue.Rescue(self._newest, self._write, folder.ended)
+    self._rescue = rescue.Rescue(
+      self._newest,
+      lambda state, place: self._write(state, place, place.records),
+      folder.ended,
+    )
     stack.enter_context(self.stop.rescued(self._rescue))
     self.watch = stack.enter_context(watchdog.Watchdog(folder.path, cfg.waits))
     self.clock = stack.enter_context(clock_lib.Clock())
@@ -209,7 +213,7 @@ class Session:
       due = step == cfg.steps or (cfg.eval_every and step % cfg.eval_every == 0)
       if (due if step else before) and self.place.evaluated != step:
         self._evaluate(evaluate)
-      self._rescue.keep(self.state, self.place)
+      self._keep()
       due = cfg.save_every and step % cfg.save_every == 0 and not self.place.bad
       if step != self._saved and (due or step == cfg.steps):
         self._save()
@@ -218,8 +222,12 @@ class Session:
       process.on_main(self.folder.present)
       self.clock.start()
       yield step, self.state
-      self._rescue.keep(self.state, self.place)
-      guard.refuse_drift(cfg, self._line)
+      try:
+        guard.refuse_drift(cfg, self._line)
+      except config.Error:
+        self.state = None  # its gradient is not that of what was drawn
+        raise
+      self._keep()
       if self.place.bad >= cfg.guard.bad_steps:
         guard.refuse_bad(cfg.guard, self.place, self.returns)
         self._go_back()
@@ -319,13 +327,22 @@ class Session:
       self._write(self.state, self.place)
     self._saved = self.place.step
 
-  def _write(self, state, place: Place) -> None:
-    """Records to where they stay first, then the checkpoint that relies on them."""
+  def _keep(self) -> None:
+    """What the rescue may save, with the records up to here: when it does, the main
+    thread may have written more."""
+    mark = self._log.mark() if process.main() else None
+    self._rescue.keep(self.state, dataclasses.replace(self.place, records=mark))
+
+  def _write(self, state, place: Place, mark: dict | None = None) -> None:
+    """Records to where they stay first, then the checkpoint that relies on them.
+
+    mark: of these records, if they are not all that there are.
+    """
 
     def records():
       self._log.flush()
       self.folder.place.share()
-      return self._log.mark()
+      return mark or self._log.mark()
 
     about = dataclasses.asdict(place) | {"records": process.on_main(records)}
     best = place.scores if place.evaluated == place.step else None

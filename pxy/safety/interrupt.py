@@ -7,7 +7,8 @@
 Python runs signal handlers between two steps of the main thread, which may sit in a
 compilation for minutes. So the signal's number goes to a pipe (signal.set_wakeup_fd),
 and a thread reads it. Before there is a run, nothing is worth a wait: the process ends
-at once. The exit code is 0 when nothing is lost that could be saved.
+at once; after one, what it still writes (a report, an upload) has the grace time. The
+exit code is 0 when nothing is lost that could be saved.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ class Interrupt:
     self.grace = grace
     self.agreed = bool
     self.whole = threading.Lock()
-    self._asked = False
+    self._asked = self._over = False
     self._rescue: Callable[[float], str] | None = None
 
   def __call__(self) -> bool:
@@ -57,12 +58,12 @@ class Interrupt:
     It gets the time (time.monotonic) until which it may wait, and returns a line that
     says how the run ends.
     """
-    self._rescue = rescue
+    self._rescue, self._over = rescue, False
     try:
       yield
     finally:
       with self.whole:
-        self._rescue = None
+        self._rescue, self._over = None, True
 
   def open(self) -> Callable[[], None]:
     """Takes the signals over; gives the function that hands them back."""
@@ -93,15 +94,22 @@ class Interrupt:
     until = time.monotonic() + self.grace
     self._asked = True
     name = signal.Signals(number).name
-    if self._rescue is None:
+    if self._rescue is None and not self._over:
       _leave(0, f"{name}: nothing to save")
-    _say(f"{name}: saving, then exit (again: at once)")
+    doing = "finishing" if self._over else "saving"
+    _say(f"{name}: {doing}, then exit (again: at once)")
     number = _read(signals, self.grace / 2)
     if number is None:
       threading.Thread(target=self._end, args=(until,), daemon=True).start()
       number = _read(signals, until - time.monotonic())
     if number is None:
-      _leave(1, f"not saved within {self.grace:g} s; the last checkpoint stands")
+      what = "its checkpoints are whole, but its last files are not written"
+      _leave(
+        1,
+        f"{what} within {self.grace:g} s; start it again, with --resume auto"
+        if self._over
+        else f"not saved within {self.grace:g} s; the last checkpoint stands",
+      )
     if number:
       os._exit(128 + number)
 

@@ -18,6 +18,7 @@ import hashlib
 import importlib.metadata
 import json
 import pathlib
+import signal
 import sys
 
 from pxy import __version__, fields, files
@@ -107,17 +108,22 @@ def write(cell: plan.Cell, out: pathlib.Path, word: str, **more) -> dict:
   return value
 
 
-def tail(folder: pathlib.Path) -> str:
-  """The last thing that was said, for a cell that failed."""
+def tail(folder: pathlib.Path, start: int, code: int) -> str:
+  """Why a command failed: the last thing that it said, and how it ended.
+
+  Args:
+    start: bytes of the log before it began. code: its exit code, below 0 a signal's.
+  """
   try:
-    lines = (
-      (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
-    )
+    data = (folder / "log.txt").read_bytes()[start:]
   except FileNotFoundError:
-    return "it said nothing"
-  said = [line.strip() for line in lines if line.strip()]
-  own = [line for line in said if line.startswith("pxy: ")]
-  return (own or said or ["it said nothing"])[-1][:300]
+    data = b""
+  lines = data.decode("utf-8", errors="replace").split("\n")
+  said = [line.strip() for line in lines if line.strip()] or ["it said nothing"]
+  ended = ""
+  if code < 0:  # by the kernel, for memory, say
+    ended = f"ended by signal {-code} ({signal.strsignal(-code)}); its last words: "
+  return ended + said[-1][: 300 - len(ended)]
 
 
 def step(folder: pathlib.Path) -> int:

@@ -154,10 +154,12 @@ class Study:
     names.check(claim.measure)
     aligned = names.aligned(claim.measure)
     fields.need(
-      claim.arm not in (claim.against, ZERO) and (claim.arm == BEFORE) == aligned,
+      claim.arm not in (claim.against, ZERO)
+      and (claim.arm == BEFORE) == aligned
+      and (claim.against == ZERO or not aligned),
       f"{what}: {claim.measure} of {claim.arm} against {claim.against} says nothing:"
       " an arm is one that is trained, against another, `before` or `zero`; `align/...`"
-      " is of `before`",
+      " is of `before`, against `zero`",
     )
     fields.need(
       claim.against not in (BEFORE, ZERO) or not claim.measure.startswith("train/"),

@@ -74,10 +74,12 @@ class Results:
     """Every claim in every world where it is asked."""
     asked = [(c, w) for c in self._study.claims for w in self._study.asked(c)]
     found = [self._compared(claim, world) for claim, world in asked]
-    # What has no data yet is one of them all the same, and may be any.
-    # Nor does one run say anything of its luck, though its problems may.
+    # What has no data yet is one of them all the same, and may be any. Nor does one
+    # run say anything of its luck, though its problems may.
     p = [
-      1.0 if one is None or len(one[1]) < 2 else estimate.beyond_zero(one[0])
+      1.0
+      if one is None or verdict.unknown(one[0], len(one[1]))
+      else estimate.beyond_zero(one[0])
       for one in found
     ]
     tested = list(zip(p, estimate.holm(p), strict=True))

@@ -66,11 +66,17 @@ def of(
     word = f"no difference larger than {claim.margin:g}"
   else:
     word = "undecided"
-  if seeds < 2 or (found.value and not np.ptp(value_B)):
-    word = "undecided"  # of one run, or of equal differences, the luck is unknown
-  problems, luck = _variances(found)
+  if unknown(found, seeds):
+    word = "undecided"
+  problems, luck = _variances(found, seeds)
   visible = errors(comparisons, problems, luck, seeds) * math.sqrt(problems + luck)
   return Verdict(word, visible, needed(found, claim.margin, seeds, comparisons))
+
+
+def unknown(found: estimate.Spread, seeds: int) -> bool:
+  """Whether nothing is known of the luck: of one run, or of equal differences."""
+  value_B = found.value_B[~np.isnan(found.value_B)]
+  return seeds < 2 or bool(found.value and not np.ptp(value_B))
 
 
 def errors(comparisons: int, problems: float, luck: float, seeds: int) -> float:
@@ -96,7 +102,7 @@ def needed(
 ) -> int | None:
   """Runs of each arm with which a difference of the margin is seen; None: no number of
   them, or one run says nothing of it."""
-  problems, luck = _variances(found)
+  problems, luck = _variances(found, seeds)
   if seeds < 2 or errors(comparisons, problems, 0, 1) ** 2 * problems >= margin**2:
     return None
   runs = 2
@@ -110,9 +116,10 @@ def needed(
     runs += 1 + runs // 50
 
 
-def _variances(found: estimate.Spread) -> tuple[float, float]:
+def _variances(found: estimate.Spread, seeds: int) -> tuple[float, float]:
   """Of problems and of runs. Student's t of few runs has no variance, or one far above
-  that of the luck it stands for: its middle half has the width of a normal one."""
+  that of the luck it stands for: what that is shows the width of its middle half."""
   runs_B = found.runs_B[np.isfinite(found.runs_B)]
-  luck = float(np.diff(np.percentile(runs_B, (25, 75)))[0]) / 1.349
+  middle = 2 * float(stats.t.ppf(0.75, seeds - 1)) if seeds > 1 else 1.349
+  luck = float(np.diff(np.percentile(runs_B, (25, 75)))[0]) / middle
   return float(np.nanvar(found.problems_B)), luck**2

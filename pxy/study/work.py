@@ -60,7 +60,7 @@ class Work:
     if self._stopped:
       return {"state": cell_lib.OPEN}
     if self._process is not None and not cell_lib.ended(self.words, self.folder):
-      why = cell_lib.tail(self.folder)
+      why = cell_lib.tail(self.folder, self._from, self._process.returncode)
       return cell_lib.write(self.cell, self._out, cell_lib.FAILED, why=why)
     for words in cell_lib.commands(self.cell, self._out):
       if not cell_lib.ended(words, self.folder):
@@ -84,6 +84,7 @@ class Work:
   def _begin(self, words: list[str]) -> None:
     command = [sys.executable, "-c", _TIED, str(os.getpid()), *cell_lib.argv(words)]
     with open(self.folder / "log.txt", "ab") as log:
+      self._from = log.tell()
       self._process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         start_new_session=True,  # Ctrl-C is for this process, which asks it once

@@ -101,6 +101,20 @@ def test_a_score_that_says_nothing_is_at_its_null():
   assert high - low > 0.1
 
 
+def test_what_was_not_answered_is_not_dealt_out():
+  """A score that says nothing, where two of five responses have no answer."""
+  rng, outside = np.random.default_rng(3), 0
+  for _ in range(4):
+    correct_PR = (rng.random((100, 8)) < 0.6).astype(float)
+    score_PR = rng.random((100, 8))
+    unanswered_PR = rng.random((100, 8)) < 0.4
+    score_PR[unanswered_PR], correct_PR[unanswered_PR] = np.nan, 0
+    for spec in ranking.risk(ids(100), "stated", score_PR, correct_PR):
+      one = estimate.measure(spec)
+      outside += not one.null[1] <= one.value <= one.null[2]
+  assert outside <= 3, f"{outside} of 12 outside of their null"
+
+
 def test_leave_one_out():
   none, absent = arrays.NONE, arrays.ABSENT
   answer_PR = np.array(

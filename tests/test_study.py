@@ -66,6 +66,10 @@ def make(**more):
       {"claims": (dataclasses.replace(CLAIM, measure="align/cosine"),)},
       "claim end: align/cosine of dsrl against grpo says nothing: an arm is one",
     ),
+    (
+      {"claims": (Claim("c", "t", "align/cosine", "before", "grpo"),)},
+      "claim c: align/cosine of before against grpo says nothing",
+    ),
     ({"arms": (Arm("grpo", at=(("x", ()),)),)}, "grpo: at: there is no 'x'"),
     (
       {"worlds": (World("a", "add3", align=("--n", "8")),)},
@@ -155,6 +159,15 @@ def test_few_runs_see_less_than_their_errors_say():
   assert verdict.errors(20, 0.0, 1.0, 5) == pytest.approx(7.70, rel=0.02)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_luck_of_few_runs_is_not_counted_twice(seeds):
+  """Runs that differ by .02, told from few of them: as many would see the margin."""
+  rng = np.random.default_rng(seeds)
+  drawn_B = rng.standard_t(seeds - 1, 200_000) * 0.02 / seeds**0.5
+  found = estimate.Spread(0.0, np.zeros(200_000), drawn_B, ("run",))
+  assert 10 <= verdict.needed(found, 0.02, seeds, 1) <= 12
+
+
 def test_one_run_decides_nothing():
   found = spread(0.3, 0.001, 0, seeds=1)
   ruled = verdict.of(CLAIM, found, 0.0, 1, 1)
@@ -164,6 +177,14 @@ def test_one_run_decides_nothing():
 def test_equal_differences_of_few_runs_decide_nothing():
   """Of two runs that differ by 5 steps each, the luck is not known."""
   found = estimate.Spread(-5.0, np.full(2000, -5.0), np.zeros(2000), ("a",))
+  assert verdict.of(CLAIM, found, 0.001, 2, 1).verdict == "undecided"
+  # Nor where they are equal but for rounding.
+  specs = [
+    [estimate.mean("train/entropy", ("run",), [x], "") for x in side]
+    for side in ((0.55, 0.35), (0.5, 0.3))
+  ]
+  found = estimate.spread(*specs)
+  assert not np.ptp(found.runs_B) and verdict.unknown(found, 2)
   assert verdict.of(CLAIM, found, 0.001, 2, 1).verdict == "undecided"
   none = dataclasses.replace(found, value=0.0, problems_B=np.zeros(2000))
   same = dataclasses.replace(CLAIM, expects="same")
@@ -438,6 +459,17 @@ def test_runs_that_never_have_the_score_are_counted(tmp_path):
   assert (found["cells"][0]["curve"][0], len(found["cells"][0]["curve"])) == (0.11, 6)
 
 
+def test_arms_of_different_samples_share_a_column():
+  """Of 8 responses there is pass@8, of 16 pass@4 and pass@16: pass@2 of both."""
+  cells = [
+    {"world": "a", "method": str(R), "seed": 0, "state": "done"}
+    | {f"{x}/bound/pass@{k}": 0.5 for k in ks for x in ("before", "after")}
+    for R, ks in ((8, (1, 2, 8)), (16, (1, 2, 4, 16)))
+  ]
+  text = "\n".join(page._methods({"cells": cells}))
+  assert "pass@2 after" in text
+
+
 def test_the_docs_have_the_measures_of_runs():
   text = (ROOT / "docs" / "study.md").read_text()
   table = text[text.index("<!-- of runs -->") : text.index("<!-- end -->")]
@@ -542,6 +574,36 @@ def test_a_cell_that_fails_is_a_row_and_what_is_done_is_left_alone(
   assert run(left) == 0 and set(states(small, tmp_path).values()) == {"done"}
   assert starts(tmp_path, "sums/dsrl/seed1") == ["train", "train", "probe"]
   assert starts(tmp_path, "sums/grpo/seed0") == ["train", "probe"]
+
+
+def test_a_cell_fails_for_what_its_last_command_said(tmp_path):
+  (tmp_path / "log.txt").write_text("pxy: SIGTERM: saving, then exit\n")
+  start = (tmp_path / "log.txt").stat().st_size
+  assert cell_lib.tail(tmp_path, start, 1) == "it said nothing"
+  with open(tmp_path / "log.txt", "a") as log:
+    log.write("pxy: warning: slow\nXlaRuntimeError: RESOURCE_EXHAUSTED\n\n")
+  assert cell_lib.tail(tmp_path, start, 1) == "XlaRuntimeError: RESOURCE_EXHAUSTED"
+  killed = cell_lib.tail(tmp_path, start, -signal.SIGKILL)
+  assert killed.startswith("ended by signal 9 (Killed); its last words: Xla")
+
+
+def test_a_bucket_that_fails_costs_one_cell_and_not_the_others(
+  small, tmp_path, monkeypatch, capfd
+):
+  left, refused = cell_lib.left, []
+
+  def refuse(folder):
+    if folder.name == "seed1" and not refused:
+      refused.append(folder)
+      raise config.Error("gs://bucket: does not answer")
+    left(folder)
+
+  monkeypatch.setattr(cell_lib, "left", refuse)
+  local.Runner(tmp_path, 2, {}).run(small.cells())
+  found = states(small, tmp_path)
+  assert "does not answer" in capfd.readouterr().err
+  name = refused[0].relative_to(tmp_path).as_posix()
+  assert found.pop(name) == "open" and "open" not in found.values()
 
 
 def test_a_signal_ends_the_cells_and_the_same_again_goes_on(small, tmp_path):

@@ -357,8 +357,10 @@ def show(report: dict) -> None:
   """A table: measure, value, interval, null; and the difference to the base."""
   held = report.get("against")
   table = rich_table.Table(
-    "measure", "value", "95 %", "null", *(["minus base", "95 %"] if held else []),
+    rich_table.Column("measure", no_wrap=True),  # names are to be read whole
+    "value", "95 %", "null", *(["minus base", "95 %"] if held else []),
     title=eval_lib.title(report) + (f", against {held}" if held else ""),
+    box=None, padding=(0, 1, 0, 0), title_justify="left",
   )  # fmt: skip
   differ = report.get("difference", {})
   for name, one in report["measures"].items():

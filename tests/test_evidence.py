@@ -3,10 +3,13 @@
 import json
 import pathlib
 import re
+import zipfile
 
 import pytest
 
 from pxy.commands import experiment
+from pxy.commands import study as study_lib
+from pxy.study import cell as cell_lib
 from pxy.study import page, plan
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -88,3 +91,16 @@ def test_what_follows_names_its_claim():
   tags = re.findall(r"^- .*\[(open|evidence: (\S+))\]$", told, re.MULTILINE)
   assert len(tags) == len(re.findall(r"^- ", told, re.MULTILINE)) > 15
   assert {name for _, name in tags if name} <= known
+
+
+def test_cells_that_are_kept_are_of_the_study_that_is_shipped():
+  """So that it goes on from them, and not anew."""
+  study = experiment.study("claims", plan.Study)
+  configs = study_lib.resolved(study)
+  named = {c.name: cell_lib.identity(c, configs.get(c.name)) for c in study.cells()}
+  with zipfile.ZipFile(EVIDENCE / "cells.zip") as file:
+    kept = json.loads(file.read("study.json"))
+    for name, one in kept.items():
+      assert one == named[name], f"{name} is another cell now: leave it out"
+      assert json.loads(file.read(f"{name}/cell.json"))["state"] == cell_lib.DONE
+  assert kept, "no cell is in it"

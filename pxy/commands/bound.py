@@ -26,6 +26,8 @@ MATCHED = (16, 7)
 """To find a temperature: samples to each problem, halvings. All problems: entropies
 that agreed on the first 64 of 384 differed by .13 nats on all."""
 
+_TRAINED = "a run is held against the base that it was trained from"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Arm:
@@ -79,7 +81,7 @@ def command(options) -> None:
     raise config.Error("name a BASE: builtin:world, or a folder; see pxy bound --help")
   models = [probe_lib.Examined(options, m) for m in dict.fromkeys(options.model)]
   for run in models[1:]:
-    _same_tokens(models[0], run)
+    probe_lib.same_tokens(run, models[0], _TRAINED)
   reports, kept = [], {}
   for task, plan in models[0].plans.items():
     ask = next(ask for ask in plan.asks if "bound" in ask.parts)
@@ -116,7 +118,7 @@ def held(
 
   guess: also what can be guessed, for which the base is asked once more.
   """
-  _same_tokens(base, run)
+  probe_lib.same_tokens(run, base, _TRAINED)
   plan = base.plans[task]
   ask = next(ask for ask in plan.asks if "bound" in ask.parts)
   new, old = (_arm(one, one.model, plan, ask) for one in (run, base))
@@ -256,15 +258,6 @@ def _matched(arm: _Arm, other: _Arm, plan, ask) -> _Arm:
   chosen = round((low * high) ** 0.5, 3)
   label = f"{arm.label} at temperature {chosen:g}"
   return _arm(arm.examined, label, plan, ask, temperature=chosen)
-
-
-def _same_tokens(base: probe_lib.Examined, run: probe_lib.Examined) -> None:
-  tokenizers = [one.subject.digests["tokenizer"] for one in (base, run)]
-  if tokenizers[0] != tokenizers[1]:
-    raise config.Error(
-      f"{base.model} and {run.model} have different tokenizers: a run is held against"
-      " the base that it was trained from"
-    )
 
 
 def _same_problems(base: _Arm, run: _Arm) -> None:

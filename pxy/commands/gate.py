@@ -39,12 +39,14 @@ class Numbers:
   Attributes:
     asked: names that one of the two models was asked for, defined or not.
     value, difference: by name; those that are defined.
+    itself: the model is held against itself.
   """
 
   task: str
   asked: frozenset[str]
   value: dict[str, dict]
   difference: dict[str, dict]
+  itself: bool = False
 
 
 def command(options) -> None:
@@ -54,8 +56,7 @@ def command(options) -> None:
     files.writable(options.json, f"--json {options.json}")
   read = options.model.endswith(".json")
   head, numbers = _read(options) if read else _measured(options, gates)
-  itself = head.pop("itself", head["model"] == head.get("against"))
-  judged, lost = _judged(gates, numbers, options.gates, itself)
+  judged, lost = _judged(gates, numbers, options.gates)
   found = head | {
     "passed": all(one.passed for one in judged),
     "gates": [one.to_json() for one in judged],
@@ -72,9 +73,7 @@ def command(options) -> None:
     raise SystemExit(1)
 
 
-def _judged(
-  gates, numbers, word: str, itself: bool
-) -> tuple[list[gate_lib.Judged], list[str]]:
+def _judged(gates, numbers, word: str) -> tuple[list[gate_lib.Judged], list[str]]:
   """Each gate on each task that has its measure; and the names of pxy's own gates that
   none has."""
   judged, lost = [], []
@@ -82,7 +81,7 @@ def _judged(
     on = [task for task in numbers if one.measure in task.asked]
     for task in on:
       found = getattr(task, one.of).get(one.measure)
-      judged.append(gate_lib.judge(one, task.task, found, itself=itself))
+      judged.append(gate_lib.judge(one, task.task, found, itself=task.itself))
     if not on:
       lost.append(one.measure)
   if lost and (word != OWN or not judged):
@@ -127,17 +126,17 @@ def _measured(options, gates) -> tuple[dict, list[Numbers]]:
     of_base = probe_lib.specs_of(base, what, asked)
   if any(name.startswith("kept/") for name in both):
     probe_lib.divergences(new, base, found)
-  numbers = []
+  digests = (one.subject.digests["weights"] for one in (new, base))
+  itself, numbers = len(set(digests)) == 1, []
   for task, one in found.items():
-    own = _numbers(task, gates, one.specs, of_base[task].specs)
+    own = _numbers(task, gates, one.specs, of_base[task].specs, itself)
     if any(name.startswith("bound/") for name in both):
       guess = "bound/guessable" in both
       report = bound_lib.held(new, base, task, guess=guess)
       own.value.update({x: y for x, y in report["measures"].items() if x in both})
       own = dataclasses.replace(own, asked=own.asked | both)
     numbers.append(own)
-  itself = base.subject.digests["weights"] == new.subject.digests["weights"]
-  return head | {"against": options.against, "itself": itself}, numbers
+  return head | {"against": options.against}, numbers
 
 
 def _part(name: str) -> str:
@@ -145,7 +144,7 @@ def _part(name: str) -> str:
   return "calibration" if name.startswith("bound/ppl_") else name.partition("/")[0]
 
 
-def _numbers(task: str, gates, specs, base=()) -> Numbers:
+def _numbers(task: str, gates, specs, base=(), itself: bool = False) -> Numbers:
   wanted = {
     of: [x for x in specs if (x.name, of) in {(one.measure, one.of) for one in gates}]
     for of in ("value", "difference")
@@ -155,6 +154,7 @@ def _numbers(task: str, gates, specs, base=()) -> Numbers:
     frozenset(spec.name for spec in (*specs, *base)),
     probe_lib.jsoned(estimate.measures(wanted["value"])),
     probe_lib.jsoned(probe_lib.differences(wanted["difference"], base)),
+    itself,
   )
 
 
@@ -196,7 +196,9 @@ def _of_report(report: dict) -> Numbers:
     for kind in _KINDS
   )
   asked = frozenset((*value, *difference, *base))
-  return Numbers(str(report.get("task")), asked, value, difference)
+  # A step of a run may be held against its end, which has the same name.
+  itself = "step" not in report and report.get("against") == report.get("model", "")
+  return Numbers(str(report.get("task")), asked, value, difference, itself)
 
 
 def _show(found: dict, judged: list[gate_lib.Judged]) -> None:

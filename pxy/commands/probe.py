@@ -303,11 +303,7 @@ def _kept(of: Examined, plan: plans.Plan, options) -> list[estimate.Spec]:
 def divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None:
   """Adds KL divergences from the base, forward and reverse, of each one's responses
   after its own prompts. Raises config.Error where the two have other tokenizers."""
-  if new.subject.digests["tokenizer"] != base.subject.digests["tokenizer"]:
-    raise config.Error(
-      f"{new.model} and {base.model} have different tokenizers; KL needs one: leave"
-      " `kept` out of --what"
-    )
+  same_tokens(new, base, "KL needs one: leave `kept` out of --what")
   for one in found.values():
     plan = one.plan
     ask = next((a for a in plan.asks if "contexts" in a.parts), plan.asks[0])
@@ -318,6 +314,12 @@ def divergences(new: Examined, base: Examined, found: dict[str, Found]) -> None:
     ):
       prompts = p.prompt_ids(stored)
       one.specs += knowledge.divergences(p.policy, q.policy, stored, prompts, direction)
+
+
+def same_tokens(new: Examined, base: Examined, why: str) -> None:
+  """Refuses two models of different tokenizers."""
+  if new.subject.digests["tokenizer"] != base.subject.digests["tokenizer"]:
+    raise config.Error(f"{base.model} and {new.model} have different tokenizers: {why}")
 
 
 def differences(new, base) -> dict[str, estimate.Measure]:

@@ -16,7 +16,6 @@ from rich import console as rich_console
 from rich import live as rich_live
 from rich import table as rich_table
 
-from pxy import fields
 from pxy.show import progress
 from pxy.study import cell as cell_lib
 from pxy.study import plan, signals, tally, work
@@ -54,7 +53,7 @@ class Runner:
             for one in self._going.values():
               one.stop()
           for place, one in list(self._going.items()):
-            if (found := self._look(one)) is not None:
+            if (found := one.look()) is not None:
               del self._going[place]
               self._tally.ended(one.cell.name, found, self._took())
           if time.monotonic() - drawn > DRAW:
@@ -65,16 +64,6 @@ class Runner:
         for one in self._going.values():
           one.kill()
     return asked.number
-
-  def _look(self, one: work.Work) -> dict | None:
-    """How a cell has ended. What its bucket refuses for long is said, and leaves that
-    cell for the next time and the others alone."""
-    try:
-      return one.look()
-    except fields.Error as error:
-      print(f"pxy: {one.cell.name}: {error}", file=sys.stderr, flush=True)
-      one.kill()
-      return {"state": cell_lib.OPEN}
 
   def _took(self) -> list[float]:
     """Seconds of each cell that goes on."""

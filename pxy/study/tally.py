@@ -33,6 +33,8 @@ class Tally:
   def ended(self, name: str, found: dict, going: Collection[float] = ()) -> None:
     """After a cell: `found` as in its cell.json, `going` as of `left`."""
     if found["state"] == cell_lib.OPEN:
+      if "why" in found:
+        _say(f"{name}: left for the next time: {found['why']}")
       return
     self._ended += 1
     if found["state"] == cell_lib.FAILED:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 
+from pxy import fields
 from pxy.study import cell as cell_lib
 from pxy.study import plan
 
@@ -45,14 +46,26 @@ class Work:
     self.cell, self._out, self._cores = cell, out, cores
     self.folder = out / cell.name
     self.folder.mkdir(parents=True, exist_ok=True)
-    cell_lib.begun(self.folder)
     self.words: list[str] = []
     self.since = self.start = time.monotonic()
     self._process: subprocess.Popen | None = None
     self._stopped = False
 
   def look(self) -> dict | None:
-    """How it has ended, as in cell.json; None before that. Starts what comes next."""
+    """How it has ended, as in cell.json; None before that. Starts what comes next.
+
+    What its bucket refuses for long is its own end, for this time: the cell stays open,
+    and `why` is said.
+    """
+    try:
+      return self._look()
+    except fields.Error as error:
+      self.kill()
+      return {"state": cell_lib.OPEN, "why": str(error)}
+
+  def _look(self) -> dict | None:
+    if self._process is None:
+      cell_lib.begun(self.folder)
     if self._process is not None and self._process.poll() is None:
       return None
     if self._process is not None:

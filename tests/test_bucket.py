@@ -758,3 +758,25 @@ def test_a_folder_of_this_machine_needs_no_package_of_a_store():
     [sys.executable, "-c", code], check=True, timeout=120, stdout=-1, text=True
   )
   assert done.stdout.strip() == "", "imported for a run that is in no bucket"
+
+
+@pytest.mark.parametrize("verbose", ["0", "1"])
+def test_stderr_does_not_hear_of_tensorstores_credentials(server, url, verbose):
+  code = f"""
+import os, tensorstore
+from pxy.bucket import hush, objects
+with hush.without((b"foreign",)):
+  os.write(2, b"of a foreign library\\nof pxy\\n")
+objects.epath({url!r})
+store = tensorstore.KvStore.open({{"driver": "gcs", "bucket": {buckets.BUCKET!r}}})
+print(store.result(60).read("nothing").result(60).state)
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code], check=True, timeout=120, capture_output=True,
+    text=True, env=os.environ | {"PXY_VERBOSE": verbose},
+  )  # fmt: skip
+  assert done.stdout == "missing\n"
+  first, *others = done.stderr.splitlines()
+  assert first == "of pxy" and len(others) == int(verbose), (
+    f"{done.stderr}: tensorstore says something else now: hush.FOREIGN"
+  )

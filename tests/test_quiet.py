@@ -147,17 +147,67 @@ def test_what_only_prints_a_result_leaves_stderr_empty(tmp_path):
   assert own.startswith("rows.jsonl: 1 rows, 1 scored"), FOREIGN
 
 
-@pytest.mark.slow
-def test_a_run_and_its_evaluation_print_their_own_lines_alone(tmp_path):
-  few = "--eval.problems", "2", "--eval.samples", "2", "--data.prompts", "2"
-  steps = "--steps", "2", "--phases.0.steps", "1", "--out", "run"
-  own = (
+FEW = "--eval.problems", "2", "--eval.samples", "2"
+STEPS = *FEW, "--steps", "2", "--phases.0.steps", "1", "--data.prompts", "2"
+ON_TASK = "--task", "arithmetic/add3", "--problems", "2", "--samples", "4"
+CALLS = {
+  "pretrain": [
+    "base", *FEW, "--steps", "2", "--corpus.documents", "2000", "--out", "base",
+  ],
+  "train": ["dsrl", *STEPS, "--out", "run"],
+  "eval": ["run", *ON_TASK],
+  "probe": ["run", *ON_TASK, "--save", "samples"],
+  "bound": ["builtin:tiny", "run", *ON_TASK, "--save", "samples"],
+  "gate": ["run", "--against", "builtin:tiny", "g.py", *ON_TASK, "--save", "samples"],
+  "align": ["run", "--n", "2", "--max-new-tokens", "16"],
+  "sample": ["run", "--prompt", "What is 12 + 30?"],
+  "export": ["run", "--out", "folder"],
+  "compile": ["dsrl", "--topology", "v5e:2x2"],
+  "score": ["rows.jsonl", "--task", "boxed"],
+  "study": ["s.py", "--out", "study"],
+  "report": ["run", "--out", "both"],
+  "doctor": [],
+  "data": ["check", "asked.jsonl"],
+}  # fmt: skip
+"""Each command, after those that make what it reads."""
+OWN = {
+  "pretrain": ("corpus ", "pretrain ", "evaluate ", "step "),
+  "train": (
     "builtin:tiny: ", "arithmetic/add3: ", "first prompt: ", "responses end at ",
     "step ", "draw ", "evaluate ", "nsr-prerl ", "grpo ", "report: ",
-  )  # fmt: skip
-  lines = stderr(tmp_path, "train", "dsrl", *few, *steps)
-  assert [line for line in lines if not line.startswith(own)] == [], FOREIGN
-  task = "--task", "arithmetic/add3"
-  sizes = "--problems", "2", "--samples", "2"
-  lines = stderr(tmp_path, "eval", "run", *task, *sizes)
-  assert [line for line in lines if not line.startswith("eval ")] == [], FOREIGN
+  ),
+  "eval": ("eval ",),
+  "probe": ("evaluate ", "score "),
+  "bound": ("evaluate ", "score "),
+  "gate": ("evaluate ", "score "),
+  "align": ("align ", "draw "),
+  "score": ("rows.jsonl: 1 rows",),
+  "study": ("sums/dsrl/seed0: ",),
+}  # fmt: skip
+FILES = {
+  "rows.jsonl": '{"response": "\\\\boxed{2}", "answer": "2"}\n',
+  "asked.jsonl": '{"question": "What is 2 + 3?", "answer": "5"}\n',
+  "g.py": """
+from pxy.measures.gate import Gate
+
+def gates():
+  return (Gate("bound/pass@1", of="value", at_least=-1.0),)
+""",
+  "s.py": f"""
+from pxy.study.plan import Arm, Study, World
+
+def study():
+  return Study((World("sums", "add3", {STEPS}),), (Arm("dsrl"),), (0,), ())
+""",
+}
+
+
+@pytest.mark.slow
+def test_every_command_prints_its_own_lines_alone(tmp_path):
+  assert CALLS.keys() == cli.COMMANDS.keys(), "say how the new one is called"
+  for name, text in FILES.items():
+    (tmp_path / name).write_text(text)
+  for name, argv in CALLS.items():
+    lines = [x for x in stderr(tmp_path, name, *argv) if x.strip()]
+    own = OWN.get(name, ())
+    assert [x for x in lines if not x.startswith(own)] == [], f"{name}: {FOREIGN}"

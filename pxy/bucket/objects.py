@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 
 from pxy import fields
+from pxy.bucket import hush
 
 PATIENCE = 120.0
 """Seconds for which a request that may yet succeed is tried again."""
@@ -281,6 +282,7 @@ def epath(url: str):
   from etils import epath as lib
 
   _files()
+  hush.credentials(_URL.match(url)[1])
   return lib.Path(url)
 
 

@@ -19,6 +19,7 @@ import pkgutil
 import sys
 
 from pxy.aot import chips
+from pxy.bucket import hush
 from pxy.commands import xla_flags
 
 ON_DEVICES = (
@@ -31,17 +32,12 @@ _ANYWHERE = {"TPU_SKIP_MDS_QUERY", "TPU_LIBRARY_PATH"}
 _NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version")
 
 
-def verbose() -> bool:
-  """Whether what libraries say is to be shown."""
-  return os.environ.get("PXY_VERBOSE", "0") not in ("", "0")
-
-
 def start(command: str, root: str = "/") -> None:
   """To be called before JAX is imported; in a line, a GPU that JAX cannot use.
 
   root: where /dev, /proc and /sys are looked for.
   """
-  if verbose():
+  if hush.verbose():
     return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's errors, no warnings
   said = {"JAX_PLATFORMS", "JAX_PLATFORM_NAME"} & os.environ.keys()

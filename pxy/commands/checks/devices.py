@@ -61,13 +61,13 @@ def check(hoped: str = "") -> list[line_lib.Line]:
 def watch(argv: list[str], limit: float = LIMIT) -> tuple[list[dict], str, str]:
   """What a process tells on its stdout, how it failed to end well (or nothing), and
   the last of its stderr."""
-  from pxy.commands import quiet  # not in the child, which may not import what it needs
+  from pxy.bucket import hush  # not in the child, which may not import what it needs
 
   events: list[dict] = []
   with tempfile.TemporaryFile() as said:
     child = subprocess.Popen(
       argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-      stderr=None if quiet.verbose() else said,
+      stderr=None if hush.verbose() else said,
     )  # fmt: skip
     how = _listen(child, events, limit)
     said.seek(max(0, said.seek(0, os.SEEK_END) - 8192))

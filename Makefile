@@ -5,6 +5,8 @@ BIN := .venv/bin
 PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
+# Bytecode, by all cores and also where the environment forbids it; pip has one core for it.
+BYTECODE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .PHONY: help demo test test-slow oldest newest colabs lint bench growth gpu base world smollm2 gemma3 parity pods lock \
   clean
@@ -16,12 +18,14 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pxy needs Python >= 3.11: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/$(PIP) --require-hashes -r requirements.lock
-	$(BIN)/$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/$(PIP) --no-compile --require-hashes -r requirements.lock
+	$(BIN)/$(PIP) --no-compile --no-deps --no-build-isolation -e .
+	@$(BYTECODE)
 	@touch $@
 
 $(DEV): $(READY) requirements-dev.lock
-	$(BIN)/$(PIP) --require-hashes -r requirements-dev.lock
+	$(BIN)/$(PIP) --no-compile --require-hashes -r requirements-dev.lock
+	@$(BYTECODE)
 	@touch $@
 
 demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a report in runs/demo

@@ -318,6 +318,33 @@ def test_what_does_not_work_is_one_line_with_its_cure(
   assert capfd.readouterr().err == "", "the line is all there is to say"
 
 
+@pytest.mark.parametrize(
+  ("verdict", "words"),
+  [
+    (503, r"the store answers 503 \(.*\); wait, and start again"),
+    (429, r"the store answers 429 \(.*\); wait, and start again"),
+    (403, r"may not do that \(.*\); it needs the role storage.objectAdmin on gs://"),
+    (401, r"no credentials .*\); gcloud auth application-default login"),
+    ("0", r"the store cannot be reached \(.*Empty reply.*\); see to the network"),
+  ],
+)
+def test_what_tensorstore_gives_up_with_has_its_cure(url, server, verdict, words):
+  import tensorstore
+
+  objects.epath(url)  # as it is set for a run
+  bucket = objects.Bucket(url)
+  server.rule = lambda method, path: verdict
+  retries = {"max_retries": 2, "initial_delay": "10ms", "max_delay": "20ms"}
+  spec = {
+    "driver": "gcs", "bucket": buckets.BUCKET,
+    "context": {"gcs_request_retries": retries},
+  }  # fmt: skip
+  with pytest.raises(ValueError) as error:
+    tensorstore.KvStore.open(spec).result(60).write("x", b"1").result(60)
+  said = bucket.told(error.value)
+  assert re.search(words, said) and "[" not in said and "\n" not in said, said
+
+
 def test_a_checkpoint_that_lacks_an_object_is_passed_over(url, capsys):
   test_session.run(url)
   bucket = objects.Bucket(url)

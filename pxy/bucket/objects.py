@@ -33,6 +33,8 @@ PATIENCE = 120.0
 SILENCE = 30.0
 """Seconds without an answer after which a request has failed for the moment."""
 _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/+([^#?*\[\]\s]+?))?/*")
+_NOTES = re.compile(r"\[(\w+)='((?:[^'\\]|\\.)*)'\]")
+"""What tensorstore says behind an error's text, in no order: [curl_code='52']."""
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 
 
@@ -227,8 +229,11 @@ class Bucket:
 
   def _said(self, error: Exception) -> tuple[str, bool] | None:
     """What an exception means, and whether it may pass; None: nothing of a store's."""
-    text = " ".join(str(error).split())[:160] or type(error).__name__
+    text = " ".join(str(error).split())
+    notes = dict(_NOTES.findall(text))
+    text = _NOTES.split(text)[0].rstrip()[:160] or type(error).__name__
     code = str(getattr(error, "code", None) or getattr(error, "status", ""))
+    code = code or notes.get("http_response_code", "")
     module = type(error).__module__.partition(".")[0]
     name = type(error).__name__
     if code == "401" or (module == "google" and "Transport" not in name):
@@ -243,9 +248,8 @@ class Bucket:
       ), False
     if code == "429" or code.startswith("5"):
       return f"the store answers {code} ({text}); wait, and start again", True
-    if module in ("aiohttp", "requests", "google", "asyncio", "fsspec") or isinstance(
-      error, (TimeoutError, ConnectionError)
-    ):
+    apart = "curl_code" in notes or isinstance(error, (TimeoutError, ConnectionError))
+    if apart or module in ("aiohttp", "requests", "google", "asyncio", "fsspec"):
       return f"the store cannot be reached ({text}); see to the network", True
     if code or module == "gcsfs" or text.startswith("Bad Request"):
       return f"the store refuses ({text})", False

@@ -18,12 +18,16 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from pxy.model import attention, layers, splash
+from pxy import imports
+from pxy.model import attention, splash
 from pxy.model import cache as kv
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
+
+# Late: flax takes as long to import as jax, and a model is made of it when one is there.
+nnx = imports.later("flax.nnx")
+layers = imports.later("pxy.model.layers")
 
 # Stands for "no window" where the windows of all layers are one array.
 _FAR = 2**30

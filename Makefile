@@ -6,7 +6,7 @@ PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 # Bytecode, by all cores and also where the environment forbids it; pip has one core for it.
-BYTECODE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+BYTECODE := $(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 
 .PHONY: help demo test test-slow oldest newest colabs lint bench growth gpu base world smollm2 gemma3 parity pods lock \
   clean

@@ -27,6 +27,7 @@ from pxy.model import decoder
 from pxy.rewards import given, pool, tasks
 from pxy.run import responses, stored
 from pxy.sampling import collect, engine
+from pxy.show import progress
 from pxy.weights import load
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -136,14 +137,21 @@ def test_what_is_there_is_not_drawn_again(fill, copy, monkeypatch):
   assert contents(copy) == before
 
 
+def test_scoring_is_told_as_it_goes(fill, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(progress, "EVERY", 0.0)
+  fill(tmp_path, 4, 2, contexts=ALL)
+  lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("score ")]
+  assert lines and lines[0].endswith(f"/{4 * 2 * len(ALL)}"), "a silent wait"
+
+
 def test_a_call_that_broke_off_goes_on_at_its_chunk(fill, whole, tmp_path):
   calls = []
 
-  def breaks(params, asked):
+  def breaks(params, asked, told):
     calls.append(len(asked))
     if len(calls) == 3:
       raise KeyboardInterrupt
-    return LIKELIHOOD(params, asked)
+    return LIKELIHOOD(params, asked, told)
 
   with pytest.raises(KeyboardInterrupt):
     fill(tmp_path, 12, 10, contexts=ALL, score=breaks)
@@ -162,10 +170,10 @@ def test_a_call_that_broke_off_goes_on_at_its_chunk(fill, whole, tmp_path):
 
 
 def test_after_a_large_call_broke_off_a_small_one_draws_no_more(fill, tmp_path):
-  def breaks(params, asked):
+  def breaks(params, asked, told):
     if list(tmp_path.glob("*.parts/*.jsonl")):
       raise KeyboardInterrupt
-    return LIKELIHOOD(params, asked)
+    return LIKELIHOOD(params, asked, told)
 
   with pytest.raises(KeyboardInterrupt):
     fill(tmp_path, 12, 10, score=breaks)
@@ -286,7 +294,9 @@ def test_a_log_prob_does_not_depend_on_what_is_scored_with_it(policy):
     (rng.integers(0, 250, n % 3 + 1), n, rng.integers(0, 250, n % 40 + 1))
     for n in range(60)
   ]
-  together = LIKELIHOOD(policy.params, asked)
+  told = []
+  together = LIKELIHOOD(policy.params, asked, told.append)
+  assert told == sorted(set(told)) and told[-1] == 60, "how many are done, as it goes"
   for n in (0, 7, 30, 59):
     assert LIKELIHOOD(policy.params, asked[n : n + 1]) == together[n : n + 1]
   same_place = [([7], 3, response) for _, _, response in asked[8:16]]

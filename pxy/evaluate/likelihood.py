@@ -14,7 +14,7 @@ probability without one before it, and `start` is that one.
 
 import collections
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ from pxy.train import step
 
 ROWS = 8
 """Of a batch."""
+_AHEAD = 8
+"""Batches that are dispatched before the first is fetched."""
 
 OTHER = "other"
 NAMES = (*(name for name, known in context.CONTEXTS.items() if known.ids), OTHER)
@@ -76,21 +78,27 @@ class Likelihood:
     self._scores = jax.jit(scores)
 
   def __call__(
-    self, params, asked: Sequence[tuple[Sequence[int], int, np.ndarray]]
+    self,
+    params,
+    asked: Sequence[tuple[Sequence[int], int, np.ndarray]],
+    on_done: Callable[[int], None] = lambda n: None,
   ) -> list[tuple[float | None, float | None]]:
     """(log p, entropy) in nats of each (context ids, r, response ids), summed over its
     tokens; None where it is not finite.
 
     Responses to the same context are scored together; a context has at least one id.
+    on_done: told now and then how many are done.
     """
     out = [(None, None)] * len(asked)
-    running = []
+    running, done = [], 0
     for members, packed in batches(asked):
       running.append((members, packed.mask_BT, self._scores(params, packed)))
-      if len(running) > 64:
-        _take(out, asked, running.pop(0))
-    for done in running:
-      _take(out, asked, done)
+      if len(running) > _AHEAD:
+        done += _take(out, asked, running.pop(0))
+        on_done(done)
+    for one in running:
+      done += _take(out, asked, one)
+      on_done(done)
     return out
 
 
@@ -135,12 +143,14 @@ def _packed(ids: Sequence[int], responses, width: int) -> pack.Packed:
   return pack.rows(view.conditional(rollouts), rollouts, ones_B, ones_B)
 
 
-def _take(out, asked, done) -> None:
+def _take(out, asked, done) -> int:
+  """Writes down a batch's sums; how many."""
   members, mask_BT, scored = done
   logp_BT, entropy_BT = map(np.asarray, jax.device_get(scored))
   for i in members:
     row = asked[i][1] % ROWS
     out[i] = tuple(_sum(x_BT[row][mask_BT[row]]) for x_BT in (logp_BT, entropy_BT))
+  return len(members)
 
 
 def _sum(x_T: np.ndarray) -> float | None:

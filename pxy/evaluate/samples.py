@@ -182,13 +182,12 @@ def fill(
       for name in contexts
       if name not in row["logp"]
     ]
-    sums = likelihood(
-      policy.params,
-      [
-        (ids_of(prompt, name), row["r"], np.array(row["ids"], np.int32))
-        for prompt, row, name in lack
-      ],
-    )
+    wanted = [
+      (ids_of(prompt, name), row["r"], np.array(row["ids"], np.int32))
+      for prompt, row, name in lack
+    ]
+    with display.count("score", len(wanted)) as told:
+      sums = likelihood(policy.params, wanted, told)
     for (_, row, name), (logp, entropy) in zip(lack, sums, strict=True):
       row["logp"][name] = logp
       if name == "prompt":
@@ -228,7 +227,8 @@ def fill(
       f" grows to {len(prompts)} x {samples}: as many to each problem",
       file=sys.stderr,
     )
-  with progress.counting("evaluate", len(prompts) * samples) as count:
+  total = len(prompts) * samples
+  with progress.Display() as display, display.count("evaluate", total) as count:
     for first, group in itertools.groupby(prompts, have):
       chunks = _chunks(list(group), samples - first, collector.engine)
       for chunk in chunks if first < samples else ():

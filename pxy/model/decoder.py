@@ -25,7 +25,7 @@ from pxy.model import cache as kv
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
 
-# Late: flax takes as long to import as jax, and a model is made of it when one is there.
+# Late: flax takes as long to import as jax, and only a model is made of it.
 nnx = imports.later("flax.nnx")
 layers = imports.later("pxy.model.layers")
 

@@ -5,8 +5,14 @@ BIN := .venv/bin
 PIP := pip install -q --disable-pip-version-check
 READY := .venv/.ready
 DEV := .venv/.ready-dev
-# Bytecode, by all cores and also where the environment forbids it; pip has one core for it.
-BYTECODE := $(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
+
+# $(call INSTALL,A LOCK): by two pips at once, as each keeps one core busy. A lock is complete, so either installs
+# every second package of it, and looks at no other
+define INSTALL
+@for half in 0 1; do awk -v half=$$half '/^[^ \#]/ { n++ } n % 2 == half' $(1) > .venv/$$half.txt; done
+$(BIN)/$(PIP) --no-compile --no-deps --require-hashes -r .venv/0.txt & \
+  $(BIN)/$(PIP) --no-compile --no-deps --require-hashes -r .venv/1.txt && wait $$!
+endef
 
 .PHONY: help demo test test-slow oldest newest colabs lint bench growth gpu base world smollm2 gemma3 parity pods lock \
   clean
@@ -18,14 +24,13 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pxy needs Python >= 3.11: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/$(PIP) --no-compile --require-hashes -r requirements.lock
+	$(call INSTALL,requirements.lock)
 	$(BIN)/$(PIP) --no-compile --no-deps --no-build-isolation -e .
-	@$(BYTECODE)
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # also where the environment forbids it
 	@touch $@
 
 $(DEV): $(READY) requirements-dev.lock
-	$(BIN)/$(PIP) --no-compile --require-hashes -r requirements-dev.lock
-	@$(BYTECODE)
+	$(call INSTALL,requirements-dev.lock)
 	@touch $@
 
 demo: $(READY)  ## train the embedded model with DSRL: a table, plots and a report in runs/demo

@@ -8,7 +8,6 @@ import functools
 import pathlib
 
 import gguf_worlds
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -34,9 +33,8 @@ def case(request, tmp_path_factory):
 
 
 def logits(arch, params, ids_T):
-  with jax.disable_jit():  # operation by operation: the cases share what is compiled
-    hidden_TD = hf_worlds.hidden(arch, params, ids_T, arch.layers)
-    return decoder.logits(arch, params, hidden_TD)
+  hidden_TD = hf_worlds.hidden(arch, params, ids_T, arch.layers)
+  return decoder.logits(arch, params, hidden_TD)
 
 
 def test_logits_and_greedy(case):

@@ -12,6 +12,7 @@ define INSTALL
 @for half in 0 1; do awk -v half=$$half '/^[^ \#]/ { n++ } n % 2 == half' $(1) > .venv/$$half.txt; done
 $(BIN)/$(PIP) --no-compile --no-deps --require-hashes -r .venv/0.txt & \
   $(BIN)/$(PIP) --no-compile --no-deps --require-hashes -r .venv/1.txt && wait $$!
+@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # also where the environment forbids it
 endef
 
 .PHONY: help demo test test-slow oldest newest colabs lint bench growth gpu base world smollm2 gemma3 parity pods lock \
@@ -26,7 +27,6 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv
 	$(call INSTALL,requirements.lock)
 	$(BIN)/$(PIP) --no-compile --no-deps --no-build-isolation -e .
-	@$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # also where the environment forbids it
 	@touch $@
 
 $(DEV): $(READY) requirements-dev.lock

@@ -34,8 +34,8 @@ from pxy.train import checkpoint
 ROUNDS = 3
 _BUCKET = "pxy-bench"
 _FEW = (
-  "--eval.problems", "4", "--eval.samples", "2", "--eval.every", "0",
-  "--data.prompts", "4", "--data.responses", "4",
+  "--eval.problems", "4", "--eval.samples", "2", "--data.prompts", "4",
+  "--data.responses", "4",
 )  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def checkpoints(place: str, state: dict) -> tuple[int, float, float]:
     there = mirror.Mirror(place, "run")
     there.pull()
     path = there.path
+  path.mkdir(parents=True, exist_ok=True)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
   )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import gpu, growth, run
+from benchmarks import bucket, gpu, growth, run
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 
@@ -116,3 +116,14 @@ def test_growth_leaves_out_what_is_too_large_and_says_what_is_over_the_first():
     "| 8 slots | 1,000 (1.00) | 250 (0.25) |",
     "| 512 slots | 40,000 (40.00) |  |",
   ]
+
+
+def test_a_checkpoint_is_timed_in_a_folder_and_in_a_bucket(tmp_path, monkeypatch):
+  monkeypatch.setenv("PXY_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setenv("STORAGE_EMULATOR_HOST", "")  # put back behind the test
+  state = bucket.state_of(2)
+  with bucket.served(tmp_path / "server") as url:
+    for place in (str(tmp_path / "here"), url):
+      size, saved, restored = bucket.checkpoints(place, state)
+      assert 1e6 < size < 3e6, "of two megabytes that do not compress"
+      assert saved > 0 and restored > 0

@@ -1,14 +1,15 @@
 """What does a checkpoint in a bucket cost? Bytes and seconds, beside a folder's.
 
     python -m benchmarks.bucket                       # a server on this machine's disk
-    python -m benchmarks.bucket --at gs://bucket/try  # yours; removed when it is done
+    python -m benchmarks.bucket --at gs://bucket/try  # yours
 
 - save: a state of `--mb` megabytes, until the checkpoint is complete;
 - restore: the same state, read and checked;
 - resume: `pxy train dsrl --steps N` as a process, from a run of N - 1 steps: all of it,
   start, one step, a save and the report.
 
-Folder and bucket take turns, round after round, and medians are given.
+Folder and bucket take turns, round after round, and medians are given. In a bucket of
+yours all is below a new folder, and that alone is removed again.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 import socket
 import statistics
 import subprocess
@@ -67,6 +69,8 @@ def served(folder: pathlib.Path):
         urllib.request.urlopen(asked, timeout=10).close()
         break
       time.sleep(0.05)
+    else:
+      raise TimeoutError("fake-gcs-server does not answer: see what it says above")
     yield f"gs://{_BUCKET}/bench"
   finally:
     server.kill()
@@ -128,13 +132,22 @@ def main(argv: list[str] | None = None) -> None:
   with contextlib.ExitStack() as stack:
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
     os.environ.setdefault("PXY_CACHE", str(folder / "cache"))
-    url = asked.at or stack.enter_context(served(folder / "server"))
+    above = asked.at or stack.enter_context(served(folder / "server"))
+    url = f"{above.rstrip('/')}/bench-{secrets.token_hex(8)}"
+    stack.callback(removed, url)
     places = {"folder": str(folder / "here"), "bucket": url}
     found = measure(places, state_of(asked.mb))
   for name, one in found.items():
     print(f"{name:8}{'  '.join(f'{key} {value:,.2f}' for key, value in one.items())}")
   if asked.json:
     pathlib.Path(asked.json).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def removed(url: str) -> None:
+  """Removes what is below a URL."""
+  bucket = objects.Bucket(url)
+  for name in bucket.listed():
+    bucket.remove(name)
 
 
 def measure(places: dict[str, str], state: dict) -> dict[str, dict[str, float]]:
@@ -149,10 +162,6 @@ def measure(places: dict[str, str], state: dict) -> dict[str, dict[str, float]]:
       times[name]["save"].append(saved)
       times[name]["restore"].append(restored)
       times[name]["resume"].append(resumed(f"{place}/run", n + 2))
-  for place in filter(objects.is_url, places.values()):
-    bucket = objects.Bucket(place)
-    for name in bucket.listed():
-      bucket.remove(name)
   return {
     name: {"MB": size[name] / 1e6}
     | {f"{part} s": statistics.median(x) for part, x in parts.items()}

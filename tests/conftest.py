@@ -5,9 +5,9 @@ compiles four times as fast, most run once, and what XLA's passes do to it is th
 benchmarks/ and `make demo` are as users have it. Python's bytecode is kept, also where
 the environment forbids it, for there are hundreds of child processes.
 
-What takes long and is the only guard of nothing is named in slow.txt, with its seconds:
-it is for `make test-slow`, like what kills, soaks or compiles for TPUs, and is marked
-so in its file.
+What takes long is named in slow.txt, with its seconds: what others guard too, and what
+changes seldom (the gates of a shipped model, whole commands). It is for `make
+test-slow`, like what kills, soaks or compiles for TPUs, and is marked so in its file.
 
 Compiled programs are kept in .pytest_cache/xla. All workers of `-n` share it: any of
 them may get any file, and none compiles what another has. Who meets an entry that is

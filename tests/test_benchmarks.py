@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bucket, gpu, growth, run
+from pxy.bucket import objects
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
 
@@ -127,3 +128,7 @@ def test_a_checkpoint_is_timed_in_a_folder_and_in_a_bucket(tmp_path, monkeypatch
       size, saved, restored = bucket.checkpoints(place, state)
       assert 1e6 < size < 3e6, "of two megabytes that do not compress"
       assert saved > 0 and restored > 0
+    other = objects.Bucket(f"{url}-of-mine")
+    other.write("kept", b"")
+    bucket.removed(url)
+    assert not objects.Bucket(url).listed() and "kept" in other.listed()

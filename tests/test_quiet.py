@@ -208,6 +208,6 @@ def test_every_command_prints_its_own_lines_alone(tmp_path):
   for name, text in FILES.items():
     (tmp_path / name).write_text(text)
   for name, argv in CALLS.items():
-    lines = [x for x in stderr(tmp_path, name, *argv) if x.strip()]
+    lines = stderr(tmp_path, name, *argv)
     own = OWN.get(name, ())
     assert [x for x in lines if not x.startswith(own)] == [], f"{name}: {FOREIGN}"

@@ -39,12 +39,16 @@ def credentials(bucket: str) -> None:
 def without(foreign: tuple[bytes, ...]) -> Iterator[None]:
   """While open, nothing reaches stderr; what has, but for lines that have one of
   `foreign`, is there when it is left."""
-  sys.stderr.flush()
-  try:
-    kept, place = tempfile.TemporaryFile(), os.dup(2)
-  except OSError:  # no room, or stderr is closed: better a line too many
+  if sys.stderr is None:  # closed: descriptor 2 may be some file's by now
     yield
     return
+  sys.stderr.flush()
+  try:
+    kept = tempfile.TemporaryFile()
+  except OSError:  # no room: better a line too many
+    yield
+    return
+  place = os.dup(2)
   with kept:
     os.dup2(kept.fileno(), 2)
     try:

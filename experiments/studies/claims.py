@@ -42,7 +42,18 @@ CHOSEN = {
     "gspo": 1.7e-4,
     "dapo": 5e-4,
   },
-  "add3": {},
+  "add3": {
+    "grpo": 5e-4,
+    "dsrl": 3e-5,
+    "nsr_rl_warmup": 1e-5,
+    "nsr_prerl": 3.3e-6,
+    "psr_prerl": 3e-5,
+    "prerl": 3e-5,
+    "nsr_rl": 1.5e-4,
+    "psr_rl": 5e-4,
+    "w_reinforce": 1.5e-4,
+    "joint": 5e-4,
+  },
 }
 """World: method: learning rate of its first phase, the best of the sweep's three; a
 method that has not been swept there takes the base's own."""

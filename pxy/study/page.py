@@ -358,7 +358,9 @@ def _curves(results) -> dict[str, dict[str, list[list[float]]]]:
 
 def curves(worlds: dict[str, dict[str, list[list[float]]]]) -> figure_lib.Figure:
   """Score by step, a panel a world; lines are named where they end."""
-  figure = figure_lib.Figure(figsize=(6.2 * len(worlds), 5), layout="constrained")
+  most = max(map(len, worlds.values()))
+  height = max(5, 0.14 * most + 1)
+  figure = figure_lib.Figure(figsize=(6.2 * len(worlds), height), layout="constrained")
   for axes, (world, methods) in zip(
     figure.subplots(1, len(worlds), squeeze=False)[0], worlds.items(), strict=True
   ):
@@ -377,13 +379,12 @@ def curves(worlds: dict[str, dict[str, list[list[float]]]]) -> figure_lib.Figure
         high = [m + e for m, e in zip(mean, error, strict=True)]
         axes.fill_between(steps, low, high, color=colour, alpha=0.12, lw=0)
       last.append((mean[-1], steps[-1], method, colour))
-    low, high = axes.get_ylim()
-    place = -math.inf
-    for y, x, method, colour in sorted(last):
-      place = max(y, place + (high - low) / 36)
+    last.sort()
+    places = _apart([y for y, *_ in last], axes.get_ylim(), max(36, most))
+    for (y, x, method, colour), place in zip(last, places, strict=True):
       axes.annotate(
-        method, (x, y), (x * 1.04, place), annotation_clip=False, va="center",
-        fontsize=7, color=colour,
+        method.removeprefix(f"{world}-"), (x, y), (x * 1.04, place),
+        annotation_clip=False, va="center", fontsize=7, color=colour,
         arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.4},
       )  # fmt: skip
     axes.set_title(world)
@@ -391,6 +392,19 @@ def curves(worlds: dict[str, dict[str, list[list[float]]]]) -> figure_lib.Figure
     axes.set_ylabel("mean score")
     axes.set_xlim(right=axes.get_xlim()[1] * 1.25)
   return figure
+
+
+def _apart(at: list[float], span: tuple[float, float], most: int) -> list[float]:
+  """Rising places near those of `at`, within the span, of which `most` have room."""
+  low, high = span
+  gap, out = (high - low) / most, []
+  for y in at:
+    out.append(max(y, out[-1] + gap if out else low))
+  top = high
+  for i in reversed(range(len(out))):
+    out[i] = top = min(out[i], top)
+    top -= gap
+  return out
 
 
 def _png(draw) -> bytes:

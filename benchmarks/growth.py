@@ -38,7 +38,7 @@ from benchmarks import gpu, run
 from pxy import config, testing
 from pxy.commands import malloc
 from pxy.model import arch as arch_lib
-from pxy.model import decoder
+from pxy.model import attention, decoder, paged
 from pxy.run import folder as folder_lib
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import step
@@ -133,16 +133,22 @@ def room() -> float:
 def decode(size: Size, weights, cell: Cell) -> float:
   """Seconds of a dispatch of full slots; they are made before the clock starts."""
   arch, rows, live = size.arch, cell.slots, cell.across
-  slots = step.empty(arch, rows=rows, length=live, dtype=size.dtype)
-  length_B = jnp.full(rows, live - size.tokens, jnp.int32)
+  pages, pool = None, None
+  if attention.pages(arch, size.dtype, None):
+    each = -(-live // paged.PAGE)
+    pool = paged.Size(rows * each, paged.PAGE, parts=1)
+    page_BP = np.arange(rows * each, dtype=np.int32).reshape(rows, each)
+    pages, live = (page_BP, np.ones(rows, bool)), each * paged.PAGE
+  slots = step.empty(arch, rows=rows, length=live, pool=pool, dtype=size.dtype)
+  length_B = jnp.full(rows, cell.across - size.tokens, jnp.int32)
   cache = dataclasses.replace(slots.cache, length_B=length_B)
   slots = dataclasses.replace(slots, cache=cache, idle_B=jnp.zeros(rows, bool))
   rule = step.Rule(1.0, 0, 1.0, (), 1 << 20)
   jax.block_until_ready(slots)
   start = time.perf_counter()
   _, drawn = step.decode(
-    arch, weights, slots, np.int32(rows + 1), rule=rule, tokens=size.tokens, live=live,
-    dtype=size.dtype,
+    arch, weights, slots, np.int32(rows + 1), pages, rule=rule, tokens=size.tokens,
+    live=live, dtype=size.dtype,
   )  # fmt: skip
   jax.device_get(drawn)
   return time.perf_counter() - start

@@ -35,18 +35,26 @@ class Row:
   tensor: int
   """Of the sampler."""
   micro_rows: int
+  held: int
+  """Slots that the cache has room for at their longest."""
   remat: str = "full"
 
 
 ROWS = (
-  Row("Qwen/Qwen3-4B", "v5e:8x8", slots=512, tensor=8, micro_rows=64),
-  Row("Qwen/Qwen3-4B", "v5p:2x2x4", slots=512, tensor=4, micro_rows=288),
-  Row("Qwen/Qwen3-4B", "v6e:4x4", slots=256, tensor=8, micro_rows=64),
-  Row("Qwen/Qwen3-8B", "v5e:8x8", slots=384, tensor=8, micro_rows=64),
-  Row("Qwen/Qwen3-8B", "v5p:4x4x4", slots=1024, tensor=4, micro_rows=256),
+  Row("Qwen/Qwen3-4B", "v5e:8x8", slots=1024, tensor=8, micro_rows=64, held=512),
+  Row("Qwen/Qwen3-4B", "v5p:2x2x4", slots=1024, tensor=4, micro_rows=288, held=512),
+  Row("Qwen/Qwen3-4B", "v6e:4x4", slots=512, tensor=8, micro_rows=64, held=256),
+  Row("Qwen/Qwen3-8B", "v5e:8x8", slots=768, tensor=8, micro_rows=64, held=384),
+  Row("Qwen/Qwen3-8B", "v5p:4x4x4", slots=1024, tensor=4, micro_rows=256, held=1024),
   # Attention is half of a model that small, and would be formed twice.
   Row(
-    "Qwen/Qwen3-0.6B", "v5e:2x2", slots=32, tensor=1, micro_rows=4, remat="attention"
+    "Qwen/Qwen3-0.6B",
+    "v5e:2x2",
+    slots=64,
+    tensor=1,
+    micro_rows=4,
+    held=32,
+    remat="attention",
   ),
 )
 
@@ -54,10 +62,16 @@ ROWS = (
 def of(row: Row) -> config.Train:
   """The recipe with the row's changes."""
   cfg = experiment.load(RECIPE, config.Train)
+  longest = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens
   return dataclasses.replace(
     cfg,
     model=f"hf://{row.model}",
-    sampling=dataclasses.replace(cfg.sampling, slots=row.slots, tensor=row.tensor),
+    sampling=dataclasses.replace(
+      cfg.sampling,
+      slots=row.slots,
+      tensor=row.tensor,
+      cache_tokens=row.held * longest,
+    ),
     compute=dataclasses.replace(
       cfg.compute, micro_rows=row.micro_rows, remat=row.remat
     ),
@@ -84,12 +98,12 @@ def failures(row: Row, cfg, arch, found: list[measure.Measured]) -> list[str]:
         if kind == "all-gather" and _dims(shape)[:1] == [arch.layers]:
           out.append(f"{one.name}: {text} gathers a weight of all layers")
     if one.name in ("decode", "evaluate"):
-      rows = row.slots // (count // row.tensor)
+      rows, held = (n // (count // row.tensor) for n in (row.slots, row.held))
       for text in one.moved:
         shape = _dims(text.split(" ")[1])
         if arch.d_model in shape and math.prod(shape) > rows * arch.d_model:
           out.append(f"{one.name}: {text} moves a weight")
-      least = _least(cfg, arch, rows, row.tensor)
+      least = _least(cfg, arch, held, row.tensor)
       if one.hbm_bytes_moved > DECODE * least:
         ratio = one.hbm_bytes_moved / least
         out.append(f"{one.name}: {ratio:.2f} x weights and cache, not {DECODE}")

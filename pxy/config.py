@@ -176,6 +176,9 @@ class Sampling:
   """A response without a stop token ends here."""
   slots: Count = 256
   """Responses decoded at the same time; a finished one makes room for the next."""
+  cache_tokens: Natural = 0
+  """Tokens of prompts and responses that are held for all slots together, in pages of
+  128; 0: as many as all of them can have."""
   tensor: Natural = 0
   """Devices that share one copy of the sampler's weights; 0: as many as mesh.tensor."""
 

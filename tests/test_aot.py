@@ -17,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 from pxy import config
 from pxy.aot import chips, hlo, lengths, measure, whole
 from pxy.commands import cli, plan
-from pxy.model import attention, decoder, flops
+from pxy.model import attention, decoder, flops, paged, ragged
+from pxy.model import cache as kv
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import program as program_lib
@@ -91,11 +92,14 @@ ENTRY %main (x: bf16[2,4], y: bf16[8,4], k: bf16[9,99], v: bf16[9,99]) -> f32[2,
   %y = bf16[8,4]{1,0} parameter(1)
   %k = bf16[9,99]{1,0} parameter(2)
   %v = bf16[9,99]{1,0} parameter(3)
-  %pxy_ragged.1 = bf16[2,4]{1,0} custom-call(%x, %k, %v), custom_call_target="pallas"
+  %t = s32[] constant(0)
+  %pxy_ragged.1 = bf16[2,4]{1,0} custom-call(GIVEN, %k, %k, %v, %v), kind=k
   ROOT %o = f32[2,8]{1,0} fusion(%pxy_ragged.1, %y), kind=kOutput, calls=%outer
 }
 """
-  kernel, fusion = 2 * (8 + 8), 2 * (8 + 32) + 4 * 16
+  given = ", ".join(["%t"] * (ragged.GIVEN - 3) + ["%x"] * 3)
+  text = text.replace("GIVEN", given)
+  kernel, fusion = (ragged.GIVEN - 3) * 4 + 2 * (3 * 8 + 8), 2 * (8 + 32) + 4 * 16
   assert hlo.count(text).bytes == kernel + fusion
 
 
@@ -433,67 +437,76 @@ def test_responses_do_not_depend_on_how_the_sampler_splits_the_devices():
     np.testing.assert_allclose(one.logp, two.logp, atol=2e-5)
 
 
-def test_a_write_per_row_is_the_scatter():
-  """The two ways in which a cache takes a token."""
-  from pxy.model import cache as kv
-
+def pool(pages=9, parts=1, page=4, rows=4, room=8):
+  """A pool of any numbers, in which rows have pages of their own."""
   rng = np.random.default_rng(0)
-  arch = dataclasses.replace(ARCH, layers=2)
-  cache = kv.empty(arch, 5, 6)
-  cache = jax.tree.map(
-    lambda x: jnp.asarray(rng.normal(size=x.shape).astype(x.dtype)), cache
+  size = paged.Size(pages * parts, page, parts)
+  made = paged.empty(dataclasses.replace(ARCH, layers=2), rows, room, size)
+  k, v = (
+    jnp.asarray(rng.normal(size=x.shape).astype(x.dtype))
+    for x in (made.k_LNKHS, made.v_LNKSH)
   )
-  lengths = np.array([0, 3, 5, 6, 9], np.int32)  # the last two are full
-  cache = dataclasses.replace(cache, length_B=jnp.asarray(lengths))
-  k, v = rng.normal(size=(2, 2, 5, 2, 16)).astype(np.float32)
-  one, two = kv.scattered(cache, k, v), kv.written(cache, k, v)
+  own = [rng.permutation(pages)[: rows // parts * room // page] for _ in range(parts)]
+  page_BP = np.reshape(own, made.page_BP.shape).astype(np.int32)
+  return dataclasses.replace(made, k_LNKHS=k, v_LNKSH=v, page_BP=jnp.asarray(page_BP))
+
+
+def test_a_pool_takes_a_token_row_by_row_as_at_once():
+  """The two ways, and the place: of a row that is full, and of one that takes none."""
+  rng = np.random.default_rng(1)
+  lengths, still = np.array([0, 5, 8, 3], np.int32), np.array([0, 0, 0, 1], bool)
+  before = dataclasses.replace(
+    pool(), length_B=jnp.asarray(lengths), still_B=jnp.asarray(still)
+  )
+  k, v = rng.normal(size=(2, 2, 4, 2, 16)).astype(np.float32)
+  one, two = paged._scattered(before, k, v), paged._written(before, k, v)
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
     np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("turned", [False, True])
-def test_rows_are_copied_layer_after_layer_as_at_once(turned):
-  """The two ways in which slots take their prompts; the last lane starts nothing."""
-  from pxy.model import cache as kv
-
-  rng = np.random.default_rng(0)
-  arch = dataclasses.replace(ARCH, layers=3)
-  to, source = (kv.empty(arch, *size, turned=turned) for size in ((4, 9), (2, 5)))
-  to, source = jax.tree.map(
-    lambda x: jnp.asarray(rng.normal(size=x.shape).astype(x.dtype)), (to, source)
-  )
-  source = dataclasses.replace(source, length_B=jnp.array([5, 2], jnp.int32))
-  lanes = jnp.array([3, 0, 4]), source, jnp.array([1, 0, 0])
-  one, two = (kv.copy(to, *lanes, layered=how) for how in (False, True))
-  np.testing.assert_array_equal(two.length_B, [5, *to.length_B[1:3], 2])
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-    np.testing.assert_array_equal(a, b)
+  np.testing.assert_array_equal(one.length_B, [1, 6, 9, 3])
+  want_k, want_v = np.array(before.k_LNKHS), np.array(before.v_LNKSH)
+  for row, at in ((0, 0), (1, 5)):
+    page = before.page_BP[row, at // 4]
+    want_k[:, page, ..., at % 4], want_v[:, page, :, at % 4] = k[:, row], v[:, row]
+  np.testing.assert_array_equal(one.k_LNKHS, want_k)
+  np.testing.assert_array_equal(one.v_LNKSH, want_v)
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_rows_are_moved_one_by_one_as_at_once(split):
-  """The two ways in which the last responses go into fewer slots."""
-  from pxy.model import cache as kv
-
+def test_pages_are_filled_from_prompts(split):
+  """In each part of the pool for itself; the last lane of each fills none."""
   mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2)) if split else None
-  rng = np.random.default_rng(0)
-  cache = jax.tree.map(
+  parts = 4 if split else 1
+  rng = np.random.default_rng(2)
+  arch = dataclasses.replace(ARCH, layers=2)
+  source = jax.tree.map(
     lambda x: jnp.asarray(rng.normal(size=x.shape).astype(x.dtype)),
-    kv.empty(dataclasses.replace(ARCH, layers=3), 16, 6),
+    kv.empty(arch, 4, 10),  # the third page of a row is half a page
   )
-  row_B = np.array([14, 3, 0, 9, 1, 15, 7, 8], np.int32)
-  want = kv.resize(cache, row_B, 6)
+  before = pool(parts=parts)
+  page_RA = np.stack([rng.permutation(9)[:4] for _ in range(parts)]).astype(np.int32)
+  page_RA[:, -1] = 9 * parts
+  row_RA, block_RA = rng.integers(0, (4, 3), (parts, 4, 2)).astype(np.int32).T
+  row_RA, block_RA = row_RA.T, block_RA.T
+  want_k, want_v = np.array(before.k_LNKHS), np.array(before.v_LNKSH)
+  for part, a in np.ndindex(parts, 3):
+    page, row = part * 9 + page_RA[part, a], row_RA[part, a]
+    of = slice(4 * block_RA[part, a], 4 * block_RA[part, a] + 4)
+    new_k, new_v = source.k_LBKHS[:, row, ..., of], source.v_LBKSH[:, row, :, of]
+    want_k[:, page], want_v[:, page] = 0, 0
+    want_k[:, page, ..., : new_k.shape[-1]] = new_k
+    want_v[:, page, :, : new_v.shape[-2]] = new_v
+  lanes = page_RA, row_RA, block_RA
   if split:
-    cache = jax.device_put(cache, kv.placed(cache, mesh))
-    row_B = jax.device_put(row_B, mesh_lib.whole(mesh))
-  found = jax.jit(functools.partial(kv.moved, mesh=mesh))(cache, row_B)
-  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
-    np.testing.assert_array_equal(a, b)
+    before, source = (jax.device_put(x, kv.placed(x, mesh)) for x in (before, source))
+    lanes = jax.device_put(lanes, mesh_lib.whole(mesh))
+  found = jax.jit(functools.partial(paged.fill, mesh=mesh))(before, source, *lanes)
+  np.testing.assert_array_equal(found.k_LNKHS, want_k)
+  np.testing.assert_array_equal(found.v_LNKSH, want_v)
 
 
 @tpu
 @pytest.mark.slow
-def test_a_pods_slots_are_filled_and_moved_without_copies_of_their_rows():
+def test_a_pods_slots_are_filled_without_copies_of_their_rows():
   arch = dataclasses.replace(ARCH, layers=24, head_dim=128, context=4096)
   devices = chips.devices("v5e:2x2")
   mesh = mesh_lib.make(config.Mesh(data=2, fsdp=1, tensor=2), devices)
@@ -505,14 +518,15 @@ def test_a_pods_slots_are_filled_and_moved_without_copies_of_their_rows():
     decoder.abstract(arch),
     mesh_lib.shardings(mesh, decoder.axes(arch), decoder.abstract(arch)),
   )
-  sizes, few = engine.largest(16, 4), engine.few(16, 4)
-  rows = {"admit": (sizes.lanes, sizes.width), "move": (few, sizes.room)}
-  for one in engine.programs(params, 16, 4):
-    if one.name in rows:
-      with measure._unkept():
-        held = one.lower().compile().memory_analysis().temp_size_in_bytes
-      whole = step.cache_bytes(arch, *rows[one.name], dtype="bfloat16") // 2
-      assert held < whole / 4, (
-        f"{one.name}: {held:,} bytes of temporaries on each device, and the rows that"
-        f" it copies have {whole:,}: they are gathered of all layers at once"
-      )
+  sizes = engine.largest(16, 4)
+  programs = {one.name: one for one in engine.programs(params, 16, 4)}
+  assert "move" not in programs and sizes.pool.parts == 2
+  with measure._unkept():
+    compiled = programs["admit"].lower().compile()
+  held = compiled.memory_analysis().temp_size_in_bytes
+  static = {"dtype": "bfloat16"}
+  whole = step.cache_bytes(arch, sizes.lanes, sizes.width, **static) // 2
+  assert held < whole / 4, (
+    f"{held:,} bytes of temporaries on each device, and the rows that it copies have"
+    f" {whole:,}: they are gathered of all layers at once"
+  )

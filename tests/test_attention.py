@@ -4,6 +4,8 @@ The TPU's is interpreted here, the GPU's replaced by jax.nn's XLA version, with 
 arguments. That the TPU's really compiles, its compiler says, which runs without one.
 """
 
+import collections
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -13,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pxy import config, testing
-from pxy.model import attention, decoder, ragged
+from pxy.model import attention, decoder, paged, ragged
 from pxy.model import cache as kv
 from pxy.parallel import mesh as mesh_lib
 
@@ -236,6 +240,34 @@ def run_rows(
   )
 
 
+def pooled(cache, parts=1, page=4, behind=0.0, seed=0):
+  """The same rows in pages, in any order; what nothing stands in has `behind`."""
+  rng = np.random.default_rng(seed)
+  length_B = np.asarray(cache.length_B)
+  rows, pages = len(length_B), cache.room // page
+  each = rows // parts
+  size = paged.Size((each * pages + 3) * parts, page, parts)
+  layers, _, kv_heads, width, _ = cache.k_LBKHS.shape
+  k = np.full((layers, size.pages, kv_heads, width, page), behind, np.float32)
+  v = np.full((layers, size.pages, kv_heads, page, width), behind, np.float32)
+  page_BP, own = np.zeros((rows, pages), np.int32), size.pages // parts
+  for b in range(rows):
+    if b % each == 0:
+      free = list(rng.permutation(own))
+    for p in range(-(-min(length_B[b], cache.room) // page)):
+      page_BP[b, p] = free.pop()
+      there = b // each * own + page_BP[b, p]
+      end = min(page, length_B[b] - p * page)
+      of = slice(p * page, p * page + end)
+      k[:, there, ..., :end] = cache.k_LBKHS[:, b, :, :, of]
+      v[:, there, :, :end] = cache.v_LBKSH[:, b, :, of]
+  dtype = cache.k_LBKHS.dtype
+  return paged.Pool(
+    jnp.asarray(k, dtype), jnp.asarray(v, dtype), jnp.asarray(page_BP),
+    jnp.asarray(length_B), jnp.zeros(rows, bool), parts,
+  )  # fmt: skip
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
   monkeypatch.setattr(ragged, "_MOST", 16)
@@ -248,40 +280,57 @@ def test_what_a_tpu_reads_of_rows_gives_what_all_of_them_do(small_blocks, name):
   split, dtype = flags.pop("split", False), flags.get("dtype", "float32")
   made = {key: flags.pop(key) for key in ("heads", "dtype") if key in flags}
   *token, cache = held_rows(**made)
-  want_BNH = run_rows(*token, cache, kernel="xla", **flags)
+  want_BNH = run_rows(*token, cache, **flags)
   if split:
     flags["mesh"] = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
-  behind_BS = np.arange(40) >= LENGTHS[:, None]
-  dirty = kv.Cache(
-    jnp.where(behind_BS[None, :, None, None], np.nan, cache.k_LBKHS),
-    jnp.where(behind_BS[None, :, None, :, None], np.nan, cache.v_LBKSH),
-    cache.length_B,
-  )
-  out_BNH = run_rows(*token, dirty, **flags)
-  assert out_BNH.dtype == dtype
   near = 2e-2 if dtype == "bfloat16" else 1e-5
-  got, want = (np.asarray(x, np.float32) for x in (out_BNH, want_BNH))
-  np.testing.assert_allclose(got, want, atol=near, rtol=near)
+  for kernel, behind in (("ragged", np.nan), ("xla", 0.0)):
+    pool = pooled(cache, parts=4 if split else 1, behind=behind)
+    out_BNH = run_rows(*token, pool, kernel=kernel, **flags)
+    assert out_BNH.dtype == dtype
+    got, want = (np.asarray(x, np.float32) for x in (out_BNH, want_BNH))
+    np.testing.assert_allclose(got, want, atol=near, rtol=near, err_msg=kernel)
 
 
 def test_what_a_row_gives_is_its_own_to_the_bit(small_blocks):
-  """Among other rows, in another place, on a mesh."""
+  """Among other rows, in another place, in other pages, on a mesh."""
   *token, cache = held_rows()
-  first = np.asarray(run_rows(*token, cache))
+  first = np.asarray(run_rows(*token, pooled(cache)))
   order = np.array([5, 2, 7, 0, 1, 3, 6, 4])
   moved = kv.Cache(cache.k_LBKHS[:, order], cache.v_LBKSH[:, order], LENGTHS[order])
   token = [x[order] for x in token]
   short = kv.Cache(moved.k_LBKHS, moved.v_LBKSH, jnp.asarray([40, *[1] * 7]))
-  np.testing.assert_array_equal(run_rows(*token, moved), first[order])
-  np.testing.assert_array_equal(run_rows(*token, short)[0], first[order][0])
-  mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
-  np.testing.assert_array_equal(run_rows(*token, moved, mesh=mesh), first[order])
+  one, few = (pooled(x, seed=1) for x in (moved, short))
+  np.testing.assert_array_equal(run_rows(*token, one), first[order])
+  np.testing.assert_array_equal(run_rows(*token, few)[0], first[order][0])
+  mesh, split = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2)), pooled(moved, 4)
+  np.testing.assert_array_equal(run_rows(*token, split, mesh=mesh), first[order])
+
+
+def test_rows_read_the_pages_that_they_share(small_blocks):
+  """Two rows with the same first 20 tokens, which stand once."""
+  *token, cache = held_rows(lengths=np.array([33, 27]))
+  k = cache.k_LBKHS.at[:, 1, :, :, :20].set(cache.k_LBKHS[:, 0, :, :, :20])
+  v = cache.v_LBKSH.at[:, 1, :, :20].set(cache.v_LBKSH[:, 0, :, :20])
+  cache = kv.Cache(k, v, cache.length_B)
+  apart = pooled(cache)
+  page_BP = np.array(apart.page_BP)
+  pages = page_BP[1, :5].copy()
+  page_BP[1, :5] = page_BP[0, :5]
+  gone = apart.k_LNKHS.at[:, pages].set(np.nan)  # what row 1 had for itself
+  shared = dataclasses.replace(apart, page_BP=jnp.asarray(page_BP), k_LNKHS=gone)
+  want = run_rows(*token, apart)
+  np.testing.assert_array_equal(run_rows(*token, shared), want)
+  np.testing.assert_array_equal(
+    run_rows(*token, shared, kernel="xla"), run_rows(*token, apart, kernel="xla")
+  )
 
 
 @pytest.mark.parametrize("window", [1, 7, 16, FAR])
 def test_steps_are_the_blocks_that_hold_what_rows_see(window):
   size, room = 16, 40
-  found = ragged.steps(jnp.asarray(LENGTHS), window, size, room)
+  page_BP = np.arange(8 * 10).reshape(8, 10)
+  found = ragged.steps(jnp.asarray(LENGTHS), window, size, page_BP, 4)
   want = [
     (b, i)
     for b, length in enumerate(LENGTHS)
@@ -298,11 +347,46 @@ def test_steps_are_the_blocks_that_hold_what_rows_see(window):
   assert len(pairs) == 3 * len(LENGTHS), "as long as can be"
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+  lengths=st.lists(st.integers(0, 48), min_size=5, max_size=5),
+  window=st.sampled_from([1, 7, 16, FAR]),
+)
+def test_each_page_that_a_row_sees_is_fetched_once_and_no_other(lengths, window):
+  """A step's j-th page is on its way if it is another than that of the step before."""
+  size, page, pages, each = 16, 4, 12, 4
+  length_B, page_BP = np.array(lengths), np.arange(5 * pages).reshape(5, pages)
+  found = ragged.steps(jnp.asarray(length_B), window, size, page_BP, page)
+  found = jax.tree.map(np.asarray, found)
+  tables = [found.row_I, found.block_I, found.first_B, found.end_B]
+  tables += [found.stays_BJ.reshape(-1), page_BP.reshape(-1)]
+  fetched = []
+  for j in range(each):
+    there = None
+    for i in range(found.count_1[0]):
+      at = int(ragged.page_at(j, i, pages, each, page, tables))
+      place = int(found.block_I[i]) * each + j
+      if place * page < found.end_B[found.row_I[i]]:
+        assert at == page_BP[found.row_I[i], place], "a page that the row sees"
+      fetched += [at] * (at != there)
+      there = at
+  first_B, end_B, count_B = ragged.spans(length_B, window, size, pages * page)
+  want = [
+    int(page_BP[b, p])
+    for b in range(5)
+    for p in range(first_B[b] // size * each, -(-end_B[b] // page))
+    if count_B[b]
+  ]
+  assert len(fetched) < len(want) + each + 1, "but the first step, which must"
+  assert not collections.Counter(want) - collections.Counter(fetched)
+
+
 def test_a_step_reads_as_much_as_hides_it_and_fits_the_core():
   for heads, size in ((1, 512), (2, 256), (8, 128), (32, 128)):
-    assert ragged.block(heads, 128, "bfloat16", 9216) == size, heads
+    assert ragged.block(heads, 128, "bfloat16", 128, 9216) == size, heads
     assert ragged.fits(heads, 128, "bfloat16"), heads
-  assert ragged.block(1, 128, "bfloat16", 96) == 96, "no more than there is room for"
+  assert ragged.block(1, 128, "bfloat16", 128, 384) == 384, "no more than there is"
+  assert ragged.block(1, 128, "bfloat16", 1024, 2048) == 1024, "whole pages"
   assert not ragged.fits(64, 256, "float32")
 
 
@@ -317,15 +401,13 @@ def test_a_tpu_whose_kernel_cannot_says_so_once(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-  ("window", "want"), [(None, [0, 16, 32, 40]), (3, [0, 16, 16, 16])]
+  ("window", "want"), [(None, [0, 4, 20, 40]), (3, [0, 4, 4, 8])]
 )
-def test_what_is_read_is_counted_by_blocks(monkeypatch, small_blocks, window, want):
-  arch, length_B = testing.arch(window=window), np.array([0, 2, 18, 40])
-  np.testing.assert_array_equal(attention.read(arch, length_B, 40, "float32", None), 40)
+def test_what_is_read_is_counted_by_pages(monkeypatch, small_blocks, window, want):
+  of = testing.arch(window=window), np.array([0, 2, 18, 40]), 40, "float32", None
+  np.testing.assert_array_equal(attention.read(*of, page=4), 40)
   monkeypatch.setattr(attention.mesh_lib, "platform", lambda mesh: "tpu")
-  np.testing.assert_array_equal(
-    attention.read(arch, length_B, 40, "float32", None), want
-  )
+  np.testing.assert_array_equal(attention.read(*of, page=4), want)
 
 
 GEMMA = testing.arch(
@@ -400,7 +482,8 @@ def test_the_tpu_compiler_decodes_without_a_copy_of_the_cache(tpus):
   mesh = mesh_lib.make(config.Mesh(data=1, fsdp=2, tensor=2), tpus)
   params = decoder.abstract(arch)
   rules = mesh_lib.shardings(mesh, decoder.axes(arch), params, mesh_lib.SAMPLE)
-  cache = jax.eval_shape(lambda: kv.empty(arch, 8, 1152, dtype))
+  size = paged.Size(80, 128, parts=2)
+  cache = jax.eval_shape(lambda: paged.empty(arch, 8, 1152, size, dtype))
   inputs = mesh_lib.at(params, rules), mesh_lib.at(cache, kv.placed(cache, mesh))
   token_B = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=mesh_lib.rows(mesh))
 
@@ -412,7 +495,7 @@ def test_the_tpu_compiler_decodes_without_a_copy_of_the_cache(tpus):
   text, each = compiled.as_text(), mesh_lib.device_bytes(inputs[1])
   assert f"%{ragged.NAME}" in text, "no kernel"
   assert compiled.memory_analysis().temp_size_in_bytes < each / 4, "a copy of the cache"
-  copied = re.findall(r"= \w+\[[\d,]*1152[\d,]*\]\S* (?:copy|transpose)\(", text)
+  copied = re.findall(r"= \w+\[[\d,]*,40,[\d,]*\]\S* (?:copy|transpose)\(", text)
   assert not copied, copied
 
 

@@ -45,6 +45,7 @@ def sample(params, prompts=PROMPTS, n=4, *, seed=0, greedy=False, run=None, **ch
     "max_prompt_tokens": 16,
     "mesh": None,
     "dtype": "float32",
+    "page": 4,
   }
   fields |= {k: changes.pop(k) for k in list(changes) if k in fields}
   sampling = dataclasses.replace(SAMPLING, **changes)
@@ -116,10 +117,72 @@ def test_a_cache_that_is_read_by_rows_draws_the_same_with_one_program(
   )
   jax.clear_caches()  # of programs that were traced for this CPU
   try:
-    same(usual, sample(params, mesh=mesh)[0], "by rows against usual")
+    found, stats = sample(params, mesh=mesh)
+    same(usual, found, "by rows against usual")
+    assert stats.redone == 0, "a pool without a bound holds all that slots can have"
   finally:
     jax.clear_caches()
   assert len(lives) == 1, f"a program for each of {lives}"
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_pool_that_is_too_small_for_all_draws_the_same(
+  params, usual, short_stretch, capsys, split
+):
+  """What runs out of pages is put back, drawn again to the same bits, and told once."""
+  mesh, tokens = None, 48
+  if split:
+    mesh, tokens = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2)), 160
+    axes = decoder.axes(ARCH)
+    params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
+  engine_lib._slow.cache_clear()
+  told, ended = {}, []
+
+  def draw(p, r, ids):
+    assert len(ids)
+    told.setdefault((p, r), []).extend(ids.tolist())
+
+  run = {"on_draw": draw, "on_finish": lambda p, r, _: ended.append((p, r))}
+  found, stats = sample(params, mesh=mesh, cache_tokens=tokens, run=run)
+  same(usual, found, "a small pool against usual")
+  assert stats.redone > 0 and 0 < stats.again < 0.5
+  assert len(ended) == len(set(ended)) == 16
+  assert told == {
+    (p, r): one.ids.tolist()
+    for p, group in enumerate(found)
+    for r, one in enumerate(group)
+  }
+  sample(params, n=1, mesh=mesh, cache_tokens=tokens, max_new_tokens=2)
+  said = capsys.readouterr().err
+  assert said.count("has no kernel for pages") == 1, said
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_last_of_many_responses_keep_their_pages(params, short_stretch, split):
+  """Slots shrink without a page being moved; groups begin in the same pages."""
+  mesh = None
+  prompts = [np.full(16, i + 1, np.int32) for i in range(12)]
+  want, _ = sample(params, prompts, n=6, slots=64)
+  if split:
+    mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2))
+    axes = decoder.axes(ARCH)
+    params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
+  found, stats = sample(params, prompts, n=6, slots=64, cache_tokens=1400, mesh=mesh)
+  same(want, found, "pages against usual")
+  assert stats.slot_steps < 64 * 24 * 2, "the last responses had all slots to the end"
+
+
+@pytest.mark.parametrize(
+  ("split", "tokens", "said"),
+  [
+    (False, 39, "39 do not hold one response of 40 tokens .* set it to 40 or more"),
+    (True, 159, "for each of 4 parts of the devices: set it to 160 or more"),
+  ],
+)
+def test_a_pool_that_cannot_hold_one_response_is_refused(params, split, tokens, said):
+  mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2)) if split else None
+  with pytest.raises(config.Error, match=f"sampling.cache_tokens: .*{said}"):
+    sample(params, mesh=mesh, cache_tokens=tokens)
 
 
 def test_logp_is_the_scorers(params):
@@ -295,19 +358,22 @@ class Spy:
     return self.function(*args, **more)
 
 
-@pytest.mark.parametrize("case", ["plain", "bfloat16", "mesh", "move"])
+@pytest.mark.parametrize("case", ["plain", "bfloat16", "mesh", "move", "pages"])
 def test_what_is_described_is_what_runs(params, monkeypatch, case):
   """The programs of a real run at its largest, text for text, as they are described."""
   mesh = None
-  if case == "mesh":
+  if case in ("mesh", "pages"):
     mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
     axes = decoder.axes(ARCH)
     params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
   monkeypatch.setattr(engine_lib, "WHOLE", 0)  # as where the cache is large
   slots, stops, n = (32, STOPS, 6) if case == "move" else (8, (), 2)
   engine = engine_lib.Engine(
-    ARCH, sampling=dataclasses.replace(SAMPLING, slots=slots), stop_ids=stops,
-    max_prompt_tokens=16, mesh=mesh,
+    ARCH,
+    sampling=dataclasses.replace(
+      SAMPLING, slots=slots, cache_tokens=200 if case == "pages" else 0
+    ),
+    stop_ids=stops, max_prompt_tokens=16, mesh=mesh, page=4,
     dtype="bfloat16" if case == "bfloat16" else "float32",
   )  # fmt: skip
   shapes = params if mesh is None else jax.tree.map(
@@ -316,7 +382,7 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
   described = list(engine.programs(shapes, prompts=6, n=n))
   texts = {one.name: set() for one in described}
   names = ["prefill", "admit", "decode"] + ["move"] * (case == "move")
-  reshards = case in ("bfloat16", "mesh")
+  reshards = case in ("bfloat16", "mesh", "pages")
   assert list(texts) == ["reshard"] * reshards + names
   if reshards:
     transfer = Spy(step.transfer(ARCH, engine.dtype, engine.mesh), texts["reshard"])

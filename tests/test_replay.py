@@ -20,12 +20,12 @@ class Noted(engine_lib.Device):
     self.calls.append(("prefill", *tokens_PT.shape))
     return super().read(tokens_PT, length_P)
 
-  def admit(self, slots, ready, *lanes_A):
+  def admit(self, slots, ready, *lanes_A, **pages):
     self.calls.append(("admit", len(lanes_A[0]), ready.cache.room))
-    return super().admit(slots, ready, *lanes_A)
+    return super().admit(slots, ready, *lanes_A, **pages)
 
-  def decode(self, slots, enough, *, tokens, live):
-    made = super().decode(slots, enough, tokens=tokens, live=live)
+  def decode(self, slots, enough, *, tokens, live, **pages):
+    made = super().decode(slots, enough, tokens=tokens, live=live, **pages)
     self.calls.append(("decode", slots.token_B.shape[0], live, int(made[1][-1])))
     return made
 
@@ -34,8 +34,19 @@ class Noted(engine_lib.Device):
     return super().move(slots, row_B, length)
 
 
-@pytest.mark.parametrize(("slots", "n", "most"), [(64, 8, 40), (4, 3, 20), (16, 1, 70)])
-def test_calls_are_those_of_a_real_run(monkeypatch, slots, n, most):
+@pytest.mark.parametrize(
+  ("slots", "n", "most", "cache_tokens", "redone"),
+  [
+    (64, 8, 40, 0, False),
+    (4, 3, 20, 0, False),
+    (16, 1, 70, 0, False),
+    (64, 8, 40, 200, False),
+    (16, 4, 70, 104, True),
+  ],
+)
+def test_calls_are_those_of_a_real_run(
+  monkeypatch, slots, n, most, cache_tokens, redone
+):
   arch = testing.arch()
   params = testing.params(arch)
   made = []
@@ -43,25 +54,31 @@ def test_calls_are_those_of_a_real_run(monkeypatch, slots, n, most):
   monkeypatch.setattr(engine_lib, "Device", Noted)
   engine = engine_lib.Engine(
     arch,
-    sampling=config.Sampling(max_new_tokens=most, slots=slots),
+    sampling=config.Sampling(
+      max_new_tokens=most, slots=slots, cache_tokens=cache_tokens
+    ),
     stop_ids=range(arch.vocab_size // 12),
     max_prompt_tokens=24,
+    page=8,
   )
   rng = np.random.default_rng(slots)
   prompts = [rng.integers(20, 40, size) for size in rng.integers(1, 24, 11)]
   found = engine.run(params, prompts, n, key=jax.random.key(0))
   busy, tokens = engine.stats.busy_steps, engine.stats.tokens
+  again = engine.stats.redone
+  assert (again > 0) == redone, "a case of the other kind is wanted"
   length_PR = np.array([[len(one.ids) for one in group] for group in found])
   assert length_PR.min() < length_PR.max(), "lengths that say nothing"
-  again = replay.calls(engine, [len(x) for x in prompts], length_PR)
+  calls = replay.calls(engine, [len(x) for x in prompts], length_PR)
   assert made == [
     (one.kind, one.rows, one.width, one.turns)
     if one.kind == "decode"
     else (one.kind, one.rows, one.width)
-    for one in again
+    for one in calls
   ]
-  assert sum(one.busy for one in again) == busy == tokens - length_PR.size
-  assert engine.stats.tokens == tokens
+  assert sum(one.busy for one in calls) == busy
+  assert busy == tokens - length_PR.size or redone
+  assert (engine.stats.tokens, engine.stats.redone) == (tokens, again)
 
 
 def test_what_a_slot_holds_is_its_prompt_and_what_was_drawn_before():
@@ -94,7 +111,7 @@ def test_what_attention_reads_is_all_rows_or_what_each_holds(
   mesh = None if data == 1 else mesh_lib.make(config.Mesh(data=2, fsdp=1))
   engine = engine_lib.Engine(
     testing.arch(), sampling=config.Sampling(max_new_tokens=8, slots=2), stop_ids=(0,),
-    max_prompt_tokens=10, mesh=mesh,
+    max_prompt_tokens=10, mesh=mesh, page=8,
   )  # fmt: skip
   calls = replay.calls(engine, [10], np.array([[4, 2]]))
   (decode,) = (one for one in calls if one.kind == "decode")
@@ -107,7 +124,7 @@ def test_a_group_is_dealt_over_the_devices_where_the_fullest_is_waited_for(monke
   mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1))
   engine = engine_lib.Engine(
     testing.arch(), sampling=config.Sampling(max_new_tokens=40, slots=8), stop_ids=(0,),
-    max_prompt_tokens=8, mesh=mesh,
+    max_prompt_tokens=8, mesh=mesh, page=16,
   )  # fmt: skip
   length_PR = np.array([[40] * 4, [1] * 4])
   turns = [one for one in replay.calls(engine, [8, 8], length_PR) if one.busy]
@@ -186,9 +203,9 @@ def test_the_longest_cache_of_a_run_is_that_of_its_largest_program(monkeypatch, 
   )  # fmt: skip
   made, empty = [], replay.Shadow.empty
 
-  def noted(shadow, rows, length):
+  def noted(shadow, rows, length, pool=None):
     made.append(length)
-    return empty(shadow, rows, length)
+    return empty(shadow, rows, length, pool)
 
   monkeypatch.setattr(replay.Shadow, "empty", noted)
   calls = replay.calls(engine, [24] * 4, np.full((4, 2), 70))

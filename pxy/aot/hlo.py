@@ -253,7 +253,7 @@ class _Walk:
       return 0.0
     read = [ops[name].leaves for name in op.operands if name in ops]
     if op.name.startswith(ragged.NAME):
-      read = read[:-2]
+      read = read[: ragged.GIVEN]
 
     def size(leaves):
       return sum(leaf.size for leaf in leaves if not leaf.space)
@@ -289,6 +289,8 @@ class _Walk:
         continue
       if root.code == "dynamic-update-slice":
         total += inner[root.operands[1]].leaves[0].size
+      elif root.code == "scatter":  # in place as well: what was there, and what comes
+        total += 2 * inner[root.operands[-1]].leaves[0].size
       else:
         total += leaf.size
     return float(total)
@@ -304,7 +306,7 @@ class _Walk:
         total += user.leaves[0].size
       elif user.code == "bitcast":
         total += self._taken(computation, user.name, size)
-      elif user.code == "dynamic-update-slice" and first:
+      elif user.code in ("dynamic-update-slice", "scatter") and first:
         continue  # written in place
       elif user.code == "fusion":
         callee = user.called("calls")[0]

@@ -21,7 +21,7 @@ from pxy.parallel import mesh as mesh_lib
 from pxy.rl import context, pack
 from pxy.run import batch as batch_lib
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import replay, schedule, step
+from pxy.sampling import replay, schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +65,13 @@ def parts(
   costs = [(one.turns, *_turn(engine, found, sizes, one, chip)) for one in turns]
   seconds, moved = (sum(x[0] * x[i] for x in costs) for i in (1, 2))
   out.append(Part("decode", sum(one.turns for one in turns), seconds, moved))
-  few = engine.few(cfg.data.prompts, cfg.data.responses)
-  # Without a program to fewer slots there may be one to more room: read and written.
-  each = 2 * _token(engine, sizes.rows) / chip.hbm_rate
-  if few:
-    each = bound["move"] / (few * sizes.room)
-  out.append(_scaled("move", calls, each))
+  if not sizes.pool:
+    few = engine.few(cfg.data.prompts, cfg.data.responses)
+    # Without a program to fewer slots there may be one to more room: read and written.
+    each = 2 * engine.token_bytes(sizes.rows) / chip.hbm_rate
+    if few:
+      each = bound["move"] / (few * sizes.room)
+    out.append(_scaled("move", calls, each))
   shape = batch_lib.shape(cfg, row_shards)
   phase = cfg.phases[-1]
   passes = len(config.passes(cfg, phase))
@@ -102,13 +103,11 @@ def _turn(engine, found, sizes, call, chip) -> tuple[float, float]:
     if rows == call.rows:
       at[live] = one
   if (full := at.get(call.width)) is not None and full.cache_bytes:
-    most = step.cache_read(
-      engine.arch, np.full(call.rows, call.width), call.width, dtype=engine.dtype,
-      mesh=engine.mesh,
-    )  # fmt: skip
-    held = call.read / (call.turns * most)
-    moved = full.hbm_bytes_moved - (1 - held) * full.cache_bytes
-    return max(full.seconds(chip, held).values()), moved
+    held = engine.full(call.rows, call.width, sizes.pool)
+    most = engine.read(np.full(call.rows, held), call.width)
+    share = call.read / (call.turns * most)
+    moved = full.hbm_bytes_moved - (1 - share) * full.cache_bytes
+    return max(full.seconds(chip, share).values()), moved
 
   def between(name):
     pairs = [(live, getattr(at[live], name)) for live in sorted(at)]
@@ -156,7 +155,7 @@ def to_json(
     / max(1, sum(one.read for one in turns)),
     "decode_bytes": sum(part.bytes for part in parts if part.name == "decode"),
     "decode_bytes_least": made * _weights(engine)
-    + sum(one.held * _token(engine, one.rows) for one in turns),
+    + sum(one.held * engine.token_bytes(one.rows) for one in turns),
   }
 
 
@@ -164,12 +163,6 @@ def _weights(engine: engine_lib.Engine) -> float:
   """Bytes of the sampler's weights on each device."""
   split = 1 if engine.mesh is None else engine.mesh.shape["tensor"]
   return decoder.size(engine.arch) * np.dtype(engine.dtype).itemsize / split
-
-
-def _token(engine: engine_lib.Engine, rows: int) -> float:
-  """Bytes of a token in one of so many slots on each device, a mean over these."""
-  static = {"dtype": engine.dtype, "mesh": engine.mesh}
-  return step.cache_bytes(engine.arch, rows, 128, **static) / (rows * 128)
 
 
 def row_shards(cfg: config.Train, devices) -> int:

@@ -144,7 +144,8 @@ def suggestion(one: measure.Measured, cfg: config.Train) -> str:
     ]
   else:
     steps = [
-      f"lower sampling.slots ({cfg.sampling.slots})",
+      f"lower sampling.slots ({cfg.sampling.slots}), or set sampling.cache_tokens below"
+      " what these can have together",
       f"raise sampling.tensor ({cfg.sampling.tensor or cfg.mesh.tensor})",
       "take more chips",
     ]

@@ -48,6 +48,7 @@ def of_train(cfg: config.Train) -> dict[str, str]:
   slots = min(cfg.sampling.slots, responses)
   width = 4 if cfg.compute.dtype == "float32" else 2
   length = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens
+  held = min(slots * length, cfg.sampling.cache_tokens or slots * length)
   return {
     "model": f"{cfg.model}: {decoder.size(arch):,} parameters",
     "phases": ", ".join(phases) or "none",
@@ -60,8 +61,9 @@ def of_train(cfg: config.Train) -> dict[str, str]:
     f" x {shape.row_tokens} tokens",
     "memory, weights and Adam": f"{_size(12 * decoder.size(arch))} over the mesh",
     "memory, sampler's weights": f"{_size(width * decoder.size(arch))}",
-    "memory, sampler's cache": f"{_size(width * cache * slots * length)}"
-    f" for {slots} slots of {length} tokens",
+    "memory, sampler's cache": f"{_size(width * cache * held)}"
+    f" for {slots} slots of {length} tokens"
+    + (f", {held} together" if held < slots * length else ""),
   }
 
 

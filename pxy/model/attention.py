@@ -25,10 +25,11 @@ JAX's default backend), known when the program is traced:
 The compiler cannot split a kernel over devices, so over a mesh each runs what it has:
 rows are split over (data, fsdp), heads over tensor.
 
-`cached` reads the cache once, and that is its time. On a TPU it is ragged.py, a kernel
-that reads each row as far as it is filled, and a layer where it stands. Elsewhere it is
-plain JAX, which takes a layer out of the stacked cache (a GPU copies it first: three
-times the bytes) and reads as much of it in each row. `held`, on a GPU, is cuDNN's
+`cached` reads the cache once, and that is its time. On a TPU the cache is a pool of
+pages (paged.py), and ragged.py a kernel that reads each row as far as it is filled, and
+a layer where it stands. Elsewhere it is plain JAX, which takes a layer out of the
+stacked cache (a GPU copies it first: three times the bytes) and reads as much of it in
+each row; of a pool it first puts the rows' pages together. `held`, on a GPU, is cuDNN's
 decoding with pages: the pages of a layer's rows are those of the stacked cache, which
 is neither cut nor copied, and a row is read as far as it is filled.
 
@@ -47,6 +48,7 @@ from jax.sharding import PartitionSpec as P
 
 from pxy import config, imports
 from pxy.model import cache as kv
+from pxy.model import paged as paged_lib
 from pxy.model import ragged, splash
 from pxy.parallel import mesh as mesh_lib
 
@@ -300,29 +302,40 @@ def cached(
   q_BNH, k_BKH, v_BKH are the new token's. Returns out_BNH.
 
   Args:
-    cache: of which row b's first `length_B[b]` positions count, in layer `layer`.
+    cache: kv.Cache or paged.Pool, of which row b's first `length_B[b]` positions count,
+      in layer `layer`.
     window: tokens seen, the new one included: int, int array, or None for all.
-    live: positions that are looked at, from the first; None: all.
-    plan: as `planned` says of this cache: those that count are looked at.
+    live: positions that are looked at, from the first; None, and of a pool: all.
+    plan: as `planned` says of this pool: those that count are looked at.
     mesh: the mesh that the program runs on; None: one device.
   """
-  if plan is None:
-    held = kv.layer(cache, layer, live)
-    return _cached(q_BNH * scale, k_BKH, v_BKH, *held, cache.length_B, softcap, window)
   q_BNH = q_BNH * scale
-  steps = _of_window(plan, window)
-  run = functools.partial(
-    ragged.cached, softcap=softcap, interpret=mesh_lib.platform(mesh) != "tpu"
-  )
+  if isinstance(cache, kv.Cache):
+    held = kv.layer(cache, layer, live)
+    return _cached(q_BNH, k_BKH, v_BKH, *held, cache.length_B, softcap, window)
+  layer, interpret = jnp.int32(layer), mesh_lib.platform(mesh) != "tpu"
+
+  def run(q_BNH, k_BKH, v_BKH, pool, layer, steps, window):
+    given = pool.k_LNKHS, pool.v_LNKSH, pool.page_BP, layer
+    if steps is None:
+      held, length_B = paged_lib.layer(*given), pool.length_B
+      return _cached(q_BNH, k_BKH, v_BKH, *held, length_B, softcap, window)
+    return ragged.cached(
+      q_BNH, k_BKH, v_BKH, *given, steps, softcap=softcap, interpret=interpret
+    )
+
+  steps = None if plan is None else _of_window(plan, window)
+  array = window if isinstance(window, jax.Array) else None
   if mesh is not None:
-    spec = jax.tree.map(lambda s: s.spec, kv.placed(cache, mesh))
-    keys, rows = spec.k_LBKHS, spec.length_B
-    new = P(keys[1], keys[2], None)
+    spec, inner = paged_lib.specs(cache, mesh), run
+    new, rows = P(spec.length_B[0], spec.k_LNKHS[2], None), spec.length_B
     run = jax.shard_map(
-      run, mesh=mesh, in_specs=(new, new, new, keys, keys, P(), rows), out_specs=new,
+      lambda *args: inner(*args[:-1], window if args[-1] is None else args[-1]),
+      mesh=mesh, in_specs=(new, new, new, spec, P(), rows, P()), out_specs=new,
       check_vma=False,
     )  # fmt: skip
-  return run(q_BNH, k_BKH, v_BKH, cache.k_LBKHS, cache.v_LBKSH, jnp.int32(layer), steps)
+    return run(q_BNH, k_BKH, v_BKH, cache, layer, steps, array)
+  return run(q_BNH, k_BKH, v_BKH, cache, layer, steps, window)
 
 
 def planned(cache, windows, mesh=None, kernel=None) -> dict[int, ragged.Steps] | None:
@@ -331,26 +344,29 @@ def planned(cache, windows, mesh=None, kernel=None) -> dict[int, ragged.Steps] |
   Args:
     windows: those that layers have, int or None for all.
     mesh: the mesh that the program runs on; None: one device.
-    kernel: `ragged` or `xla`; None: by platform. Elsewhere than on a TPU `ragged` is
-      interpreted: right, and slow.
+    kernel: of a pool, `ragged` or `xla`; None: by platform. Elsewhere than on a TPU
+      `ragged` is interpreted: right, and slow.
   """
-  kv_heads, width, room = cache.k_LBKHS.shape[2:]
-  platform, dtype = mesh_lib.platform(mesh), cache.k_LBKHS.dtype.name
+  if isinstance(cache, kv.Cache):
+    return None
+  kv_heads, width = cache.k_LNKHS.shape[2:4]
+  platform, dtype = mesh_lib.platform(mesh), cache.k_LNKHS.dtype.name
   kv_heads = _own(kv_heads, mesh)
   if kernel is None:
     kernel = "ragged" if _ragged(platform, kv_heads, width, dtype) else "xla"
   if kernel == "xla":
     return None
-  size = ragged.block(kv_heads, width, dtype, room)
+  size = ragged.block(kv_heads, width, dtype, cache.page, cache.room)
 
-  def run(length_B):
+  def run(length_B, page_BP):
     windows_W = sorted({window or _FAR for window in windows})
-    return {window: ragged.steps(length_B, window, size, room) for window in windows_W}
+    given = size, page_BP, cache.page
+    return {window: ragged.steps(length_B, window, *given) for window in windows_W}
 
   if mesh is not None:
-    rows = kv.placed(cache, mesh).length_B.spec
+    rows = paged_lib.specs(cache, mesh).length_B
     run = jax.shard_map(run, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
-  return run(cache.length_B)
+  return run(cache.length_B, cache.page_BP)
 
 
 def _of_window(plan, window):
@@ -390,23 +406,32 @@ def _cached(q_BNH, k_BKH, v_BKH, k_BKHS, v_BKSH, length_B, softcap, window):
   return out.astype(v_BKH.dtype).reshape(q_BNH.shape)
 
 
+def pages(arch, dtype, mesh) -> bool:
+  """Whether a cache here is a pool of pages in any case."""
+  platform, kv_heads = mesh_lib.platform(mesh), _own(arch.kv_heads, mesh)
+  return platform == "tpu" or _ragged(platform, kv_heads, arch.head_dim, dtype)
+
+
 def fills(arch, dtype, mesh) -> bool:
   """Whether a row of the cache is read as far as it is filled: `held`, or `ragged`."""
   platform, kv_heads = mesh_lib.platform(mesh), _own(arch.kv_heads, mesh)
   return holds(arch, dtype, mesh) or _ragged(platform, kv_heads, arch.head_dim, dtype)
 
 
-def read(arch, length_B, room: int, dtype, mesh):
+def read(arch, length_B, room: int, dtype, mesh, page: int = paged_lib.PAGE):
   """Tokens that are read of rows with `length_B` tokens and room for `room`, a mean
-  over layers; numpy."""
+  over layers; numpy. page: of a pool."""
   if not fills(arch, dtype, mesh):
     return np.full(len(length_B), float(room))
-  size = 1
-  if not holds(arch, dtype, mesh):
-    size = ragged.block(_own(arch.kv_heads, mesh), arch.head_dim, dtype, room)
+  if holds(arch, dtype, mesh):
+    size = page = 1
+  else:
+    heads = _own(arch.kv_heads, mesh)
+    size = ragged.block(heads, arch.head_dim, dtype, page, room)
 
   def seen(window):
-    return np.minimum(room, size * ragged.spans(length_B, window, size, room)[2])
+    first_B, end_B, count_B = ragged.spans(length_B, window, size, room)
+    return np.where(count_B > 0, -(-end_B // page) * page - first_B // size * size, 0)
 
   layers = collections.Counter(window or _FAR for window in arch.windows())
   return sum(n * seen(window) for window, n in layers.items()) / arch.layers
@@ -425,8 +450,8 @@ def _ragged(platform, kv_heads, width, dtype) -> bool:
   if platform == "tpu" and not fits:
     print(
       f"pxy: {kv_heads} key-value heads of {width} in {dtype} are too many for the"
-      " TPU's kernel: a token's attention reads every row as far as the longest; raise"
-      " sampling.tensor",
+      " TPU's kernel: each token puts together what all slots can hold, layer by layer;"
+      " raise sampling.tensor",
       file=sys.stderr,
     )
   return fits

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from pxy import imports
-from pxy.model import attention, splash
+from pxy.model import attention, paged, splash
 from pxy.model import cache as kv
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
@@ -283,7 +283,7 @@ def decode(
   arch: Arch,
   params,
   tokens_B,
-  cache: kv.Cache,
+  cache: kv.Cache | paged.Pool,
   *,
   dtype="float32",
   live: int | None = None,
@@ -292,10 +292,12 @@ def decode(
   """Reads one token per row, at position `cache.length_B`.
 
   live: positions of the cache that are looked at, from the first; None: all; of a
-  turned cache, in each row as many as it has. mesh: that the program runs on; None: one
-  device. Returns the token's hidden_BD, and the cache with it, one longer.
+  turned cache, in each row as many as it has, and of a pool as attention.planned says.
+  mesh: that the program runs on; None: one device. Returns the token's hidden_BD, and
+  the cache with it, one longer.
   """
-  length_B, turned = cache.length_B, cache.turned
+  length_B, pool = cache.length_B, isinstance(cache, paged.Pool)
+  turned = not pool and cache.turned
   plan = None if turned else attention.planned(cache, arch.windows(), mesh)
 
   def attend(q, k, v, held, extra, window):
@@ -325,4 +327,6 @@ def decode(
   # Zero, but not to XLA: the write has to wait for the last layer to have read. Left
   # without an order it copied the cache in each step, 3.5 of 11 ms at 256 rows of 128.
   wait = (0 * hidden_BD[:, 0])[None, :, None, None]
-  return hidden_BD, kv.append(cache, k[:, :, 0] + wait, v[:, :, 0] + wait, mesh)
+  k, v = k[:, :, 0] + wait, v[:, :, 0] + wait
+  append = functools.partial(paged.append, mesh=mesh) if pool else kv.append
+  return hidden_BD, append(cache, k, v)

@@ -60,7 +60,7 @@ def of(parts, step: int, phase, graded, made, found, probed) -> session.Done:
     **of_machine(),
     "perf/total_num_tokens": tokens,
     "perf/throughput": tokens / taken["timing_s/step"] / parts.mesh.size,
-    **({} if parts.stored else {"rollout/idle": parts.collector.engine.stats.idle}),
+    **({} if parts.stored else of_slots(parts.collector.engine)),
     **probed,
   }
   adv_PR = np.concatenate([b.adv_PR for b in batches])
@@ -127,6 +127,12 @@ def of_batch(batches) -> dict[str, float]:
     "samples/scored": sum(b.scored for b in batches),
     "tokens/scored": sum(b.scored_tokens for b in batches),
   }
+
+
+def of_slots(engine) -> dict[str, float]:
+  """What became of the sampler's slots, and of a pool of pages, in the last run."""
+  out = {"rollout/idle": engine.stats.idle}
+  return out | ({"rollout/redone": engine.stats.again} if engine.paged else {})
 
 
 def of_totals(packed, logp_MBT, total_B) -> dict[str, float]:

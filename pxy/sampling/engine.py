@@ -18,6 +18,7 @@ but the time.
 import dataclasses
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,13 +26,13 @@ import jax
 import numpy as np
 
 from pxy import config
-from pxy.model import attention, flops
+from pxy.model import attention, flops, paged
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.parallel import program as program_lib
 from pxy.safety import compiles, interrupt
+from pxy.sampling import paging, step
 from pxy.sampling import schedule as schedule_lib
-from pxy.sampling import step
 
 PREFILL = 8192
 """Prompt tokens per prefill and part of the rows: a bound on its activations."""
@@ -72,6 +73,8 @@ class Stats:
   slot_steps: int = 0
   """Decode steps times slots, and how many of these drew a token."""
   busy_steps: int = 0
+  redone: int = 0
+  """Tokens of responses that were put back when the pool was full, and drawn again."""
   dispatches: int = 0
   compiles: int = 0
   """Programs compiled meanwhile, counted while the engine is entered."""
@@ -81,6 +84,11 @@ class Stats:
   def idle(self) -> float:
     """Share of the slot steps that drew nothing."""
     return 1.0 - self.busy_steps / max(1, self.slot_steps)
+
+  @property
+  def again(self) -> float:
+    """Share of the drawn tokens that had been drawn before."""
+    return self.redone / max(1, self.tokens + self.redone)
 
 
 class Engine:
@@ -93,11 +101,13 @@ class Engine:
     max_prompt_tokens: longer prompts are refused.
     mesh: None, or axes (data, fsdp, tensor); slots shard over the first two.
     dtype: of the activations and the cache.
+    paged: the cache is a pool of pages.
+    page: tokens of one.
     stats: of the last run.
 
   Raises:
     config.Error: the model's context does not hold the longest prompt with the longest
-      response, or the mesh does not divide the weights.
+      response, nor does the pool, or the mesh does not divide the weights.
   """
 
   def __init__(
@@ -109,6 +119,7 @@ class Engine:
     max_prompt_tokens: int,
     mesh=None,
     dtype: str = "float32",
+    page: int = paged.PAGE,
   ):
     if min(sampling.max_new_tokens, sampling.slots, max_prompt_tokens) < 1:
       raise config.Error(
@@ -124,10 +135,27 @@ class Engine:
     if self.mesh is not None:  # refuses what does not divide, before anything compiles
       step.transfer(arch, dtype, self.mesh)
     self.stop_ids = tuple(sorted(map(int, stop_ids)))
-    self.max_prompt_tokens = max_prompt_tokens
+    self.max_prompt_tokens, self.page = max_prompt_tokens, page
+    self.paged = attention.pages(arch, dtype, self.mesh) or sampling.cache_tokens > 0
+    if sampling.cache_tokens:
+      self._check_pool()
     self.most = PREFILL * (mesh_lib.row_shards(self.mesh) if self.mesh else 1)
     self.stats = Stats()
     self._tokens: dict[int, float] = {}  # uid: of a response, mean of the last run
+
+  def _check_pool(self):
+    """Refuses a pool that does not hold one response; where pages are slow, says so."""
+    parts = self._parts(self.sampling.slots)
+    longest = self.max_prompt_tokens + self.sampling.max_new_tokens
+    least = parts * -(-longest // self.page) * self.page
+    if self.sampling.cache_tokens < least:
+      where = f", for each of {parts} parts of the devices" if parts > 1 else ""
+      raise config.Error(
+        f"sampling.cache_tokens: {self.sampling.cache_tokens} do not hold one response"
+        f" of {longest} tokens with its prompt{where}: set it to {least} or more"
+      )
+    if not attention.pages(self.arch, self.dtype, self.mesh):
+      _slow(mesh_lib.platform(self.mesh))
 
   def __enter__(self):
     compiles.start(self._heard)
@@ -169,15 +197,33 @@ class Engine:
     # each costs a GPU seconds to compile and reading rows whole takes no time.
     gpu = mesh_lib.platform(self.mesh) == "gpu"
     fills = attention.fills(self.arch, **static)
+    pool = self._pool(rows) if self.paged else None
     return schedule_lib.Limits(
       longest=longest,
       limit=limit,
       most=self.most,
-      one=fills or (gpu and held <= WHOLE),
+      one=self.paged or fills or (gpu and held <= WHOLE),
       large=held > WHOLE,
       # A turn waits for the device whose rows hold most.
-      shards=mesh_lib.row_shards(self.mesh) if fills and self.mesh else 1,
+      shards=pool.parts if pool else 1,
+      pool=pool,
     )
+
+  def _parts(self, rows: int) -> int:
+    """Of a pool for so many slots."""
+    parts = 1 if self.mesh is None else mesh_lib.row_shards(self.mesh)
+    return 1 if rows % parts else parts
+
+  def _pool(self, rows: int) -> paged.Size:
+    """The pool of a run with so many slots: as large as all of them could fill, or as
+    sampling.cache_tokens says."""
+    longest = self.max_prompt_tokens + self.sampling.max_new_tokens
+    parts, one = self._parts(rows), -(-longest // self.page)
+    tokens = self.sampling.cache_tokens or rows * one * self.page
+    if tokens // parts < one * self.page:
+      parts = 1  # fewer slots than the pool was asked for, which divide otherwise
+    pages = min(rows // parts * one, tokens // parts // self.page)
+    return paged.Size(pages * parts, self.page, parts)
 
   def schedule(
     self, device, prompts: Sequence[np.ndarray], n: int, uids: Sequence[int], first: int
@@ -185,9 +231,8 @@ class Engine:
     """The schedule of a run, as `run` has it; `device`: a Device, or replay.Shadow."""
     limits = self._limits(len(prompts), n)
     sizes = schedule_lib.largest(len(prompts), n, self.sampling.slots, limits)
-    return schedule_lib.Schedule(
-      sizes, limits, device, self.stats, prompts, n, uids, first
-    )
+    kind = paging.Paged if limits.pool else schedule_lib.Schedule
+    return kind(sizes, limits, device, self.stats, prompts, n, uids, first)
 
   def programs(
     self, params, prompts: int, n: int, smaller: Sequence[tuple[int, int]] = ()
@@ -195,7 +240,8 @@ class Engine:
     """The programs of a run at its `largest`, in the order in which they come.
 
     reshard (where the weights are cast or moved), prefill, admit, decode, of which one
-    turn of a whole stretch is described, and move, of the last responses.
+    turn of a whole stretch is described, and move, of the last responses (where the
+    cache is no pool).
 
     Args:
       params: what `run` would be given, as shapes with shardings.
@@ -221,7 +267,11 @@ class Engine:
       yield program_lib.Program("reshard", functools.partial(transfer.lower, params))
     tokens_PT = whole((sizes.prompts, sizes.width), np.int32)
     length_P = whole((sizes.prompts,), np.int32)
-    slots = left(step.empty, rows=sizes.rows, length=sizes.room)
+
+    def slots_of(rows):
+      return left(step.empty, rows=rows, length=sizes.room, pool=sizes.pool)
+
+    slots = slots_of(sizes.rows)
     ready = left(step.prefill, weights, tokens_PT, length_P)
     seen = flops.causal(arch, [sizes.width] * sizes.prompts)
     yield program_lib.Program(
@@ -235,35 +285,43 @@ class Engine:
     number_A, slot_A = (whole((sizes.lanes,), t) for t in (np.uint32, np.int32))
     key = jax.eval_shape(lambda: jax.random.key(0))
     lanes = number_A, slot_A, number_A, number_A, whole(key.shape, key.dtype)
+    filled = None
+    if sizes.pool:
+      filled = (whole((sizes.pool.parts, sizes.pages), np.int32),) * 3
     yield program_lib.Program(
       "admit",
-      functools.partial(step.admit.lower, slots, ready, *lanes, rule=rule, mesh=mesh),
+      functools.partial(
+        step.admit.lower, slots, ready, *lanes, filled, rule=rule, mesh=mesh
+      ),
       resident=beside + mesh_lib.device_bytes(weights),
     )
     windows = arch.windows()
     for rows, live in ((sizes.rows, sizes.room), *smaller):
-      few = left(step.empty, rows=rows, length=sizes.room)
+      few, table = slots_of(rows), None
+      if sizes.pool:
+        pages = sizes.room // sizes.pool.tokens
+        table = whole((rows, pages), np.int32), whole((rows,), np.bool_)
       largest = (rows, live) == (sizes.rows, sizes.room)
-      cache_flops = cache_bytes = 0
+      cache_flops, cache_bytes, held = 0, 0, self.full(rows, live, sizes.pool)
       if attention.fills(arch, self.dtype, mesh):
-        read = step.cache_read(arch, np.full(rows, live), live, **static)
+        read = self.read(np.full(rows, held), live)
         cache_flops = flops.forward(arch, 0, [read] * arch.layers)
-        bytes_each = step.cache_bytes(arch, rows, live, **static) / (rows * live)
+        bytes_each = self.token_bytes(rows)
         cache_bytes = int(read * bytes_each)
       yield program_lib.Program(
         "decode" if largest else f"decode {rows} x {live}",
         functools.partial(
-          step.decode.lower, arch, weights, few, whole((), np.int32),
+          step.decode.lower, arch, weights, few, whole((), np.int32), table,
           rule=rule, tokens=sizes.stretch, live=live, **static,
         ),
-        flops.forward(arch, rows, [rows * min(w or live, live) for w in windows]),
+        flops.forward(arch, rows, [rows * min(w or held, held) for w in windows]),
         beside,
         trips=sizes.stretch,
         turns=sizes.stretch,
         cache_flops=cache_flops,
         cache_bytes=cache_bytes,
       )  # fmt: skip
-    if last := self.few(prompts, n):
+    if (last := self.few(prompts, n)) and not sizes.pool:  # pages are not moved
       yield program_lib.Program(
         "move",
         functools.partial(
@@ -272,6 +330,21 @@ class Engine:
         ),
         resident=beside + mesh_lib.device_bytes(weights),
       )  # fmt: skip
+
+  def full(self, rows: int, live: int, pool: paged.Size | None) -> int:
+    """Tokens of each of so many slots where they are full, or the pool is."""
+    return min(live, pool.pages * pool.tokens // rows) if pool else live
+
+  def read(self, length_B: np.ndarray, live: int) -> float:
+    """step.cache_read of this engine's cache."""
+    static = {"dtype": self.dtype, "mesh": self.mesh, "page": self.page}
+    return step.cache_read(self.arch, length_B, live, **static)
+
+  def token_bytes(self, rows: int) -> float:
+    """Bytes of a token in one of so many slots' caches on each device, a mean over
+    these."""
+    static = {"dtype": self.dtype, "mesh": self.mesh}
+    return step.cache_bytes(self.arch, rows, self.page, **static) / (rows * self.page)
 
   def run(
     self,
@@ -360,36 +433,50 @@ class Device:
     self.params = step.weights(self.arch, params, **self.static)
     self.key = self._put(key)
 
-  def empty(self, rows: int, length: int):
+  def empty(self, rows: int, length: int, pool: paged.Size | None):
     """Slots without responses."""
-    return step.empty(self.arch, rows=rows, length=length, **self.static)
+    return step.empty(self.arch, rows=rows, length=length, pool=pool, **self.static)
 
   def read(self, tokens_PT, length_P) -> step.Prompts:
     """A block of prompts."""
     given = self._put((tokens_PT, length_P))
     return step.prefill(self.arch, self.params, *given, **self.static)
 
-  def admit(self, slots, ready, *lanes_A):
+  def admit(self, slots, ready, *lanes_A, pages=None):
     """(slots, first ids and log-probs) with prompts in slots: prompt, slot, uid and
-    response of each lane."""
-    given = (*self._put(lanes_A), self.key)
+    response of each lane. pages: that a pool fills from them."""
+    given = (*self._put(lanes_A), self.key, self._put(pages))
     return step.admit(slots, ready, *given, rule=self.rule, mesh=self.mesh)
 
-  def decode(self, slots, enough: int, *, tokens: int, live: int):
-    """(slots, what step.decode has drawn) after a stretch."""
+  def decode(self, slots, enough: int, *, tokens: int, live: int, pages=None):
+    """(slots, what step.decode has drawn) after a stretch; pages: a pool's, as
+    there."""
+    given = self._put((np.int32(enough), pages))
     return step.decode(
-      self.arch, self.params, slots, self._put(np.int32(enough)), rule=self.rule,
-      tokens=tokens, live=live, **self.static,
+      self.arch, self.params, slots, *given, rule=self.rule, tokens=tokens, live=live,
+      **self.static,
     )  # fmt: skip
 
   def move(self, slots, row_B, length: int):
     """Slots `row_B`, each with room for `length` tokens."""
     row_B = self._put(np.array(row_B, np.int32))
+    if isinstance(slots.cache, paged.Pool):
+      return step.reorder(slots, row_B, mesh=self.mesh)
     return step.resize(slots, row_B, length=length, mesh=self.mesh)
 
   def _put(self, tree):
     """From the host to every device."""
     return process.put(tree, step.everywhere(self.mesh))
+
+
+@functools.cache
+def _slow(platform: str):
+  """Says once that pages have no kernel here."""
+  print(
+    f"pxy: sampling.cache_tokens: a {platform} has no kernel for pages: each token puts"
+    " together what all slots hold, layer by layer; 0 is faster where memory allows it",
+    file=sys.stderr,
+  )
 
 
 def _hand_on(ended, on_finish):

@@ -7,7 +7,6 @@ the dispatches are those of a real run of such lengths, to the last turn
 """
 
 import dataclasses
-import functools
 import types
 from collections.abc import Sequence
 
@@ -15,7 +14,6 @@ import numpy as np
 
 from pxy import config
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Shadow:
     self._read = read
     self._length_PR, self._prompt_P = length_PR, prompt_P
 
-  def empty(self, rows: int, length: int):
+  def empty(self, rows: int, length: int, pool=None):
     """Slots: tokens left to draw, and tokens held, of each."""
     return np.zeros((2, rows), np.int64)
 
@@ -65,7 +63,7 @@ class Shadow:
     self.calls.append(Call("prefill", *tokens_PT.shape))
     return types.SimpleNamespace(cache=types.SimpleNamespace(room=tokens_PT.shape[1]))
 
-  def admit(self, slots, ready, prompt_A, slot_A, uid_A, reply_A):
+  def admit(self, slots, ready, prompt_A, slot_A, uid_A, reply_A, pages=None):
     """The first token of each lane is drawn."""
     used_A = slot_A < slots.shape[1]
     self.calls.append(Call("admit", len(slot_A), ready.cache.room))
@@ -74,9 +72,11 @@ class Shadow:
     slots[:, slot_A[used_A]] = left_A, self._prompt_P[uid_A[used_A]]
     return slots, (np.zeros(len(slot_A), np.int32), np.zeros(len(slot_A), np.float32))
 
-  def decode(self, slots, enough: int, *, tokens: int, live: int):
+  def decode(self, slots, enough: int, *, tokens: int, live: int, pages=None):
     """Turns until so many slots are idle, as step.decode does."""
     left_B, held_B = slots.copy()
+    if pages is not None:
+      left_B[~pages[1]] = 0  # some were put back
     before_B, turns, held, read = left_B.copy(), 0, 0, 0.0
     while turns < tokens and (left_B == 0).sum() < enough:
       going_B = left_B > 0
@@ -120,9 +120,7 @@ def calls(
         f" {most}: raise the config's limit, or name other lengths"
       )
   engine.stats = engine_lib.Stats()
-  static = {"dtype": engine.dtype, "mesh": engine.mesh}
-  read = functools.partial(step.cache_read, engine.arch, **static)
-  shadow = Shadow(length_PR, prompt_P, read)
+  shadow = Shadow(length_PR, prompt_P, engine.read)
   prompts = [np.zeros(n, np.int32) for n in prompt_P]
   schedule = engine.schedule(
     shadow, prompts, length_PR.shape[1], range(len(prompts)), 0

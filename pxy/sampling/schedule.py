@@ -9,14 +9,17 @@ together. What it decides, a device does: the engine's, or one that only keeps c
 
 Shapes are bucketed, and few: each is a program. The cache is as long as the longest
 running response needs, and the last responses move to a part of the slots once they
-fit there.
+fit there. Where it is a pool of pages, paging.py says more.
 """
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
+
+from pxy.model import paged
 
 STRETCH = 32
 """Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
@@ -42,6 +45,10 @@ class Sizes:
   """Tokens of each."""
   stretch: int
   """Tokens that a dispatch draws for each slot."""
+  pool: paged.Size | None = None
+  """Of the cache, where it is in pages."""
+  pages: int = 0
+  """Pages that one admission can fill in each part of the pool."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Limits:
   """It is made at its full length at once, as there is no room for two of them."""
   shards: int
   """Devices whose slots are taken in turn; 1: it does not matter which."""
+  pool: paged.Size | None = None
+  """Of the cache, where it is in pages."""
 
   @property
   def room(self) -> int:
@@ -68,17 +77,18 @@ class Limits:
 
   def fitting(self, length: int) -> int:
     """Tokens that slots have room for where `length` are needed."""
-    end = self.longest + self.limit
-    return -(-end // PAGE) * PAGE if self.one else _bucket(length, end)
+    end, page = self.longest + self.limit, self.pool.tokens if self.pool else PAGE
+    return -(-end // page) * page if self.one else _bucket(length, end)
 
   def few(self, rows: int) -> int:
     """How few rows are worth a move, and a program of their own; 0: rows are cheap.
 
     A quarter; of a large cache half where idle rows are read, and three sixteenths
-    where they are not: old and new are there at the same time, and beside a quarter of
-    512 slots Qwen3-4B would leave 1.6 GB of a v5e.
+    where they are not: old and new are there at the same time. Pages stay where they
+    are.
     """
-    few = int(rows * (1 / 4 if not self.large else 3 / 16 if self.one else 1 / 2))
+    part = 3 / 16 if self.one else 1 / 2
+    few = int(rows * (part if self.large and not self.pool else 1 / 4))
     few += -few % self.shards
     return few if rows >= 32 and few < rows else 0
 
@@ -93,14 +103,23 @@ def largest(prompts: int, n: int, slots: int, limits: Limits) -> Sizes:
   most."""
   count = rows(prompts, n, slots)
   block, width = _block([limits.longest], count, n, limits.longest, limits.most)
+  lanes = _lanes(count, width, limits.most)
   return Sizes(
     rows=count,
     room=limits.room,
-    lanes=_lanes(count, width, limits.most),
+    lanes=lanes,
     prompts=block,
     width=width,
     stretch=max(1, min(STRETCH, limits.limit - 1)),
+    pool=limits.pool,
+    pages=filled(lanes, block, width, limits.pool) if limits.pool else 0,
   )
+
+
+def filled(lanes: int, prompts: int, width: int, pool: paged.Size) -> int:
+  """Pages that an admission can fill in each part: all of the prompts that were read,
+  and one of each response for what is left of its prompt."""
+  return lanes + prompts * -(-width // pool.tokens)
 
 
 @dataclasses.dataclass
@@ -111,6 +130,10 @@ class _Draft:
   r: int
   start: int
   """Length of its prompt."""
+  age: int = 0
+  """How many began before."""
+  told: int = 0
+  """Tokens that were drawn before it was put back, and handed on."""
   drawn: int = 0
   ids: list = dataclasses.field(default_factory=list)
   logp: list = dataclasses.field(default_factory=list)
@@ -150,23 +173,29 @@ class Schedule:
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
     self.room, self.live, self.slots = 0, 0, None
+    self.shape, self.begun = (0, 0), 0
 
   def dispatch(self):
     """Fill the free slots and start a stretch; returns what `retire` must be given."""
     first = []
+    self._keep()
     while self.waiting and len(self.busy) < self.rows:
-      first.append(self._admit())
+      if (made := self._admit()) is None:
+        break
+      first.append(made)
     if not self.waiting:
-      self.ready = None  # a move needs the room
+      self.block, self.ready = range(0), None  # a move needs the room
       self._shrink()
     drafts, limit = self.busy.values(), self.limits.limit
     self._grow(max(d.start + min(d.drawn + self.stretch, limit) for d in drafts))
     # Idle slots cost as much as busy ones: come back as soon as they can be put to use.
-    enough = (
-      max(1, self.rows // 8) if self.waiting else self.rows - self.limits.few(self.rows)
-    )
+    idle = self.rows - len(self.busy)
+    if self.waiting:
+      enough = idle + max(1, len(self.busy) // 8)
+    else:
+      enough = max(idle + 1, self.rows - self.limits.few(self.rows))
     self.slots, drawn = self.device.decode(
-      self.slots, enough, tokens=self.stretch, live=self.live
+      self.slots, enough, tokens=self.stretch, live=self.live, **self._pages()
     )
     return first, drawn
 
@@ -185,38 +214,73 @@ class Schedule:
       fresh = len(draft.ids) == 1  # its first token came with its admission
       draft.add(ids_BT[slot, :new], logp_BT[slot, :new])
       if on_draw is not None:
-        on_draw(draft.p, draft.r, np.concatenate(draft.ids[-1 - fresh :]))
+        ids = np.concatenate(draft.ids[-1 - fresh :])
+        again = max(0, draft.told - (draft.drawn - len(ids)))
+        if again < len(ids):
+          on_draw(draft.p, draft.r, ids[again:])
       self.stats.busy_steps += int(new)
       if not going_B[slot]:
-        del self.busy[slot]
+        self._end(slot)
         self.stats.tokens += draft.drawn
         yield draft.p, draft.r, np.concatenate(draft.ids), np.concatenate(draft.logp)
 
   def _admit(self):
-    """Start waiting responses in free slots; their first ids and log-probs."""
+    """Start waiting responses in free slots; their first ids and log-probs. None where
+    there is no place for the next one."""
+    if (slot := self._place(self.waiting[0][0])) is None:
+      return None
     if self.waiting[0][0] not in self.block:
       self._read(self.waiting[0][0])
-    lanes = _lanes(self.rows, self.ready.cache.room, self.limits.most)
+    lanes, _, width = self._shape()
     prompt_A, uid_A, reply_A = np.zeros((3, lanes), np.uint32)
     slot_A = np.full(lanes, self.rows, np.int32)  # Out of range: an unused lane.
     drafts = []
-    free = (slot for slot in self._dealt(self.rows) if slot not in self.busy)
-    for lane, slot in zip(range(lanes), list(free), strict=False):
-      if not self.waiting or self.waiting[0][0] not in self.block:
-        break
+    for lane in range(lanes):
       p, r = self.waiting.popleft()
       prompt_A[lane], slot_A[lane] = p - self.block.start, slot
       uid_A[lane], reply_A[lane] = self.uids[p], self.first + r
-      self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]))
-      drafts.append(self.busy[slot])
-    width = self.ready.cache.room
+      drafts.append(self._begin(slot, p, r))
+      if not self.waiting or self.waiting[0][0] not in self.block:
+        break
+      if (slot := self._place(self.waiting[0][0])) is None:
+        break
     longest = max(draft.start for draft in drafts)
     self._grow(max(width, longest + min(self.stretch, self.limits.limit)))
     self.slots, first = self.device.admit(
-      self.slots, self.ready, prompt_A, slot_A, uid_A, reply_A
+      self.slots, self.ready, prompt_A, slot_A, uid_A, reply_A, **self._fills()
     )
     self.fresh.append(drafts)
     return first
+
+  def _shape(self) -> tuple[int, int, int]:
+    """(lanes of an admission, prompts that have been read, their width)."""
+    rows, width = self.shape
+    return _lanes(self.rows, width, self.limits.most), rows, width
+
+  def _place(self, p: int) -> int | None:
+    """The slot for the next response, which is to prompt p; None: there is none."""
+    return next((x for x in self._dealt(self.rows) if x not in self.busy), None)
+
+  def _begin(self, slot: int, p: int, r: int) -> _Draft:
+    """A response has a slot from now on."""
+    self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]), age=self.begun)
+    self.begun += 1
+    return self.busy[slot]
+
+  def _end(self, slot: int) -> None:
+    """It is free again."""
+    del self.busy[slot]
+
+  def _keep(self) -> None:
+    """See to it that what runs can go on for a stretch."""
+
+  def _fills(self) -> dict:
+    """What an admission is told of pages."""
+    return {}
+
+  def _pages(self) -> dict:
+    """And a stretch."""
+    return {}
 
   def _read(self, p):
     """Prefill the block of prompts that begins with prompt p."""
@@ -224,7 +288,8 @@ class Schedule:
       self.tokens_P[p:], self.rows, self.n, self.limits.longest, self.limits.most
     )
     block = self.prompts[p : p + rows]
-    tokens_PT, length_P = np.zeros((rows, width), np.int32), np.ones(rows, np.int32)
+    self.shape = rows, width
+    tokens_PT, length_P = np.zeros(self.shape, np.int32), np.ones(rows, np.int32)
     for i, prompt in enumerate(block):
       tokens_PT[i, : len(prompt)], length_P[i] = prompt, len(prompt)
       self.stats.prompt_tokens += len(prompt)
@@ -238,31 +303,43 @@ class Schedule:
       return
     self.room = self.limits.room if self.limits.large else self.live
     if self.slots is None:
-      self.slots = self.device.empty(self.rows, self.room)
+      self.slots = self.device.empty(self.rows, self.room, self.limits.pool)
     else:
       self._move(range(self.rows))
 
   def _shrink(self):
     """Move the busy slots together once a part of the rows would do."""
     rows = self.rows
-    while len(self.busy) <= self.limits.few(rows):
+    while self._needed() <= self.limits.few(rows):
       rows = self.limits.few(rows)
     if rows == self.rows:
       return
-    idle = [slot for slot in range(self.rows) if slot not in self.busy]
-    moved = dict(zip(self._dealt(rows), [*self.busy, *idle], strict=False))
-    self.busy = dict(zip(moved, self.busy.values(), strict=False))
+    moved = self._together(rows)
+    self.busy = {new: self.busy[old] for new, old in moved.items() if old in self.busy}
     self.rows = rows
     self._move([moved[slot] for slot in range(rows)])
 
+  def _needed(self) -> int:
+    """Slots that do for what runs."""
+    return len(self.busy)
+
+  def _together(self, rows: int) -> dict[int, int]:
+    """Slots of which the first `rows` are taken, by those that they were."""
+    idle = [slot for slot in range(self.rows) if slot not in self.busy]
+    return dict(zip(self._dealt(rows), [*self.busy, *idle], strict=False))
+
   def _dealt(self, rows: int) -> list[int]:
     """Slots in the order in which they are taken: of one device after the other."""
-    shards = self.limits.shards
-    each = rows if rows % shards else rows // shards
-    return sorted(range(rows), key=lambda slot: (slot % each, slot))
+    return _dealt(rows, self.limits.shards)
 
   def _move(self, row_B):
     self.slots = self.device.move(self.slots, row_B, self.room)
+
+
+@functools.cache
+def _dealt(rows: int, shards: int) -> list[int]:
+  each = rows if rows % shards else rows // shards
+  return sorted(range(rows), key=lambda slot: (slot % each, slot))
 
 
 def _lanes(rows: int, width: int, most: int) -> int:

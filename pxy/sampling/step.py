@@ -12,7 +12,7 @@ math of one row alone: which slot it has, who its neighbours are and how many sl
 there are change nothing. The functions are jitted at module level with hashable static
 arguments, so all engines of a process share their programs.
 
-Left out: sharing of prompt pages between slots, speculative decoding.
+Left out: speculative decoding.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from pxy.model import attention, decoder
+from pxy.model import attention, decoder, paged
 from pxy.model import cache as kv
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import draw
@@ -33,7 +33,7 @@ from pxy.rl import draw
 class Slots:
   """What the device knows of the responses that are being written, one row each."""
 
-  cache: kv.Cache
+  cache: kv.Cache | paged.Pool
   """Keys and values of the prompt and of all drawn tokens but the last."""
   token_B: jax.Array
   """The last drawn token."""
@@ -80,12 +80,15 @@ class Rule:
     return id_B, logp_B, stop_B | (drawn_B + 1 >= self.limit)
 
 
-@functools.partial(jax.jit, static_argnames=("arch", "rows", "length", "dtype", "mesh"))
-def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
-  """`rows` idle slots with room for `length` tokens each."""
+@functools.partial(
+  jax.jit, static_argnames=("arch", "rows", "length", "pool", "dtype", "mesh")
+)
+def empty(arch, *, rows, length, dtype, pool=None, mesh=None) -> Slots:
+  """`rows` idle slots with room for `length` tokens each; pool: paged.Size of their
+  cache, None where each has a place of its own."""
   zero_B = jnp.zeros(rows, jnp.int32)
   slots = Slots(
-    cache=_cache(arch, rows, length, dtype, mesh),
+    cache=_cache(arch, rows, length, pool, dtype, mesh),
     token_B=zero_B,
     key_B=jax.random.split(jax.random.key(0), rows),
     drawn_B=zero_B,
@@ -94,28 +97,32 @@ def empty(arch, *, rows, length, dtype, mesh=None) -> Slots:
   return _pin(slots, mesh)
 
 
-def _cache(arch, rows, length, dtype, mesh):
+def _cache(arch, rows, length, pool, dtype, mesh):
+  if pool is not None:
+    return paged.empty(arch, rows, length, pool, dtype)
   return kv.empty(arch, rows, length, dtype, attention.holds(arch, dtype, mesh))
 
 
-def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
+def cache_bytes(arch, rows: int, length: int, *, dtype, pool=None, mesh=None) -> int:
   """Bytes on each device of the cache that `empty` makes; nothing is allocated."""
-  shapes = jax.eval_shape(lambda: _cache(arch, rows, length, dtype, mesh))
+  shapes = jax.eval_shape(lambda: _cache(arch, rows, length, pool, dtype, mesh))
   if mesh is not None:
     shapes = mesh_lib.at(shapes, kv.placed(shapes, mesh))
   return mesh_lib.device_bytes(shapes)
 
 
-def cache_read(arch, length_B, room: int, *, dtype, mesh=None) -> float:
+def cache_read(
+  arch, length_B, room: int, *, dtype, page=paged.PAGE, mesh=None
+) -> float:
   """Tokens of the cache that attention reads in a turn, in the mean over the layers, if
   every device reads as many as the one that reads most.
 
   length_B: numpy, what rows hold, 0 of those that are idle. room: as far as is read
-  where rows are read alike.
+  where rows are read alike. page: tokens of a pool's page.
   """
   rows, shards = len(length_B), 1 if mesh is None else mesh_lib.row_shards(mesh)
   shards = 1 if rows % shards else shards
-  tokens_B = attention.read(arch, length_B, room, dtype, mesh)
+  tokens_B = attention.read(arch, length_B, room, dtype, mesh, page)
   return shards * float(tokens_B.reshape(shards, -1).sum(1).max())
 
 
@@ -135,12 +142,15 @@ def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
 @functools.partial(
   jax.jit, static_argnames=("rule", "mesh"), donate_argnames=("slots",)
 )
-def admit(slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, *, rule, mesh=None):
+def admit(
+  slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, pages=None, *, rule, mesh=None
+):
   """Start response `reply_A` to prompt row `prompt_A` in slot `slot_A`.
 
   Lanes with a slot out of range start nothing, so that A can be fixed. The response's
   key is fold_in(fold_in(key, uid), reply). The cache must have room for the prompts'
-  width. Returns the slots, and the first ids and log-probs (id_A, logp_A).
+  width; a pool takes what `pages` say, as paged.fill has it. Returns the slots, and the
+  first ids and log-probs (id_A, logp_A).
   """
   fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
   key_A = jax.vmap(jax.random.fold_in)(fold(key, uid_A), reply_A)
@@ -150,8 +160,14 @@ def admit(slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, *, rule, mesh=N
   def put(slots_B, values_A):
     return slots_B.at[slot_A].set(values_A, mode="drop")
 
+  if pages is None:
+    cache = kv.copy(slots.cache, slot_A, prompts.cache, prompt_A)
+  else:
+    cache = paged.fill(slots.cache, prompts.cache, *pages, mesh)
+    length_B = put(cache.length_B, prompts.cache.length_B[prompt_A])
+    cache = dataclasses.replace(cache, length_B=length_B)
   slots = Slots(
-    cache=kv.copy(slots.cache, slot_A, prompts.cache, prompt_A, mesh),
+    cache=cache,
     token_B=put(slots.token_B, id_A),
     key_B=put(slots.key_B, key_A),
     drawn_B=put(slots.drawn_B, zero_A + 1),
@@ -165,15 +181,24 @@ def admit(slots, prompts, prompt_A, slot_A, uid_A, reply_A, key, *, rule, mesh=N
   static_argnames=("arch", "rule", "tokens", "live", "dtype", "mesh"),
   donate_argnames=("slots",),
 )
-def decode(arch, params, slots, enough, *, rule, tokens, live, dtype, mesh=None):
+def decode(
+  arch, params, slots, enough, pages=None, *, rule, tokens, live, dtype, mesh=None
+):
   """Draw up to `tokens` tokens per slot, until `enough` slots are idle.
 
   The cache must have room for `tokens` more in every slot that is not idle, all within
-  its first `live` positions, which are those that attention reads at most. Returns the
-  slots and (ids_TB, logp_TB, new_B, going_B, steps made): slot b's new tokens are the
-  first new_B[b] of column b, and going_B says which slots are not idle.
+  its first `live` positions, which are those that attention reads at most. pages: of a
+  pool page_BP, with pages for as many, and which slots have a response, busy_B.
+
+  Returns the slots and (ids_TB, logp_TB, new_B, going_B, steps made): slot b's new
+  tokens are the first new_B[b] of column b, and going_B says which slots are not idle.
   """
   rows, before_B = slots.token_B.shape[0], slots.drawn_B
+  if pages is not None:
+    page_BP, busy_B = pages
+    cache = dataclasses.replace(slots.cache, page_BP=page_BP)
+    idle_B = slots.idle_B | ~busy_B
+    slots = _pin(dataclasses.replace(slots, cache=cache, idle_B=idle_B), mesh)
 
   def unfinished(carry):
     step, slots, _ = carry
@@ -183,9 +208,11 @@ def decode(arch, params, slots, enough, *, rule, tokens, live, dtype, mesh=None)
     step, slots, (ids_TB, logp_TB) = carry
     idle_B = slots.idle_B
     # An idle slot decodes rubbish into its own first position, so that it can neither
-    # write out of range nor cost attention a long row.
+    # write out of range nor cost attention a long row; in a pool, where that may be
+    # another's by now, into none.
+    still = {} if pages is None else {"still_B": idle_B}
     length_B = jnp.where(idle_B, 0, slots.cache.length_B)
-    cache = dataclasses.replace(slots.cache, length_B=length_B)
+    cache = dataclasses.replace(slots.cache, length_B=length_B, **still)
     hidden_BD, cache = decoder.decode(
       arch, params, slots.token_B, cache, dtype=dtype, live=live, mesh=mesh
     )
@@ -211,9 +238,25 @@ def decode(arch, params, slots, enough, *, rule, tokens, live, dtype, mesh=None)
 def resize(slots, row_B, *, length, mesh=None) -> Slots:
   """Slots `row_B` (int32) in that order, each with room for `length` tokens, which must
   hold what they have; old and new are there at the same time."""
-  cache = kv.resize(slots.cache, row_B, length, mesh)
+  cache = kv.resize(slots.cache, row_B, length)
   rest = (x[row_B] for x in (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B))
   return _pin(Slots(cache, *rest), mesh)
+
+
+def reorder(slots, row_B, *, mesh=None) -> Slots:
+  """Slots `row_B` (int32) of a pool in that order; no page is touched."""
+  pool = slots.cache
+  held = pool.page_BP, pool.length_B, pool.still_B
+  rest = slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B
+  held, rest = _picked((held, rest), row_B, mesh=mesh)
+  names = "page_BP", "length_B", "still_B"
+  pool = dataclasses.replace(pool, **dict(zip(names, held, strict=True)))
+  return Slots(pool, *rest)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def _picked(tree, row_B, *, mesh):
+  return _pin(jax.tree.map(lambda x: x[row_B], tree), mesh)
 
 
 def weights(arch, params, *, dtype, mesh=None):

@@ -1,0 +1,138 @@
+"""A schedule over a pool of pages: tokens bound the slots, not the longest text.
+
+    keep     before each stretch every response gets the pages it may fill, the oldest
+             first; where none is left the youngest is put back, and begins again later
+    admit    the next response goes where the fewest run, if there are pages for its
+             prompt and a stretch, and one for each that runs there
+    retire   its pages are free, and the prompt's when nobody shares them any more
+
+Responses to a prompt share its pages within a part of the pool. But they are often
+alike in length, and a turn waits for the part whose rows hold most: so they are dealt
+out over the parts while half of the pool is free, and put together from then on.
+
+What was put back is drawn again from its own key: the same bits. One response that is
+as long as can be has place in each part (engine.Engine refuses less), so the oldest
+always ends.
+"""
+
+import numpy as np
+
+from pxy.sampling import pages, schedule
+
+
+class Paged(schedule.Schedule):
+  """A Schedule whose cache is in pages; arguments are those of a Schedule."""
+
+  def __init__(self, *args):
+    super().__init__(*args)
+    pool = self.limits.pool
+    self.page, self.parts = pool.tokens, pool.parts
+    self._pages_each = pool.pages // pool.parts
+    self.table = pages.Table(self._pages_each, self.parts)
+    self._busy_R = [0] * self.parts
+    self._filled_R = [[] for _ in range(self.parts)]  # (page, row, block), by part
+    self._full = set()  # Parts that have put something back for the coming stretch.
+    self._told = {}  # (p, r): tokens that were handed on before it was put back.
+
+  def _keep(self):
+    self._full = set()
+    for slot, draft in sorted(self.busy.items(), key=lambda pair: pair[1].age):
+      end = draft.start + min(draft.drawn + self.stretch, self.limits.limit)
+      while slot in self.busy and not self.table.extend(_who(draft), self._need(end)):
+        self._put_back(self._part(slot))
+
+  def _put_back(self, part: int):
+    """The youngest of a part begins again, before all that wait."""
+    there = [slot for slot in self.busy if self._part(slot) == part]
+    slot = max(there, key=lambda slot: self.busy[slot].age)
+    draft = self.busy[slot]
+    self._end(slot)
+    self._full.add(part)
+    self._told[_who(draft)] = max(draft.told, draft.drawn)
+    self.waiting.appendleft(_who(draft))
+    self.stats.redone += draft.drawn
+
+  def _place(self, p):
+    full, own = self._asked(p)
+    rest = len(self.prompts[p]) % self.page > 0
+    each = self.rows // self.parts
+    found = []
+    for part, busy in enumerate(self._busy_R):
+      there, free = self.table.shares(part, p), self.table.free(part)
+      new, filled = 0 if there else full, self._filled_R[part]
+      fits = free >= new + own + busy
+      fits &= not filled or len(filled) + new + rest <= self._most()
+      if busy < each and fits and part not in self._full:
+        found.append((new > 0 and 2 * free < self._pages_each, busy, new, -free, part))
+    if not found:
+      return None
+    part = min(found)[-1]
+    slots = range(part * each, (part + 1) * each)
+    return next(slot for slot in slots if slot not in self.busy)
+
+  def _begin(self, slot, p, r):
+    draft = super()._begin(slot, p, r)
+    draft.told = self._told.pop((p, r), 0)
+    full, own = self._asked(p)
+    part, row = self._part(slot), p - self.block.start
+    new = self.table.begin((p, r), part, p, full, own)
+    self._busy_R[part] += 1
+    filled = self._filled_R[part]
+    filled += [(page, row, block) for block, page in enumerate(new)]
+    if draft.start % self.page:
+      filled.append((self.table.of((p, r))[full], row, full))
+    return draft
+
+  def _end(self, slot):
+    self.table.end(_who(self.busy[slot]))
+    self._busy_R[self._part(slot)] -= 1
+    super()._end(slot)
+
+  def _fills(self):
+    lanes_3RA = np.zeros((3, self.parts, self._most()), np.int32)
+    lanes_3RA[0] = self.limits.pool.pages  # Out of range: an unused lane.
+    for part, filled in enumerate(self._filled_R):
+      lanes_3RA[:, part, : len(filled)] = np.reshape(filled, (-1, 3)).T
+      filled.clear()
+    return {"pages": tuple(lanes_3RA)}
+
+  def _pages(self):
+    page_BP = np.zeros((self.rows, self.room // self.page), np.int32)
+    for slot, draft in self.busy.items():
+      there = self.table.of(_who(draft))
+      page_BP[slot, : len(there)] = there
+    busy_B = np.array([slot in self.busy for slot in range(self.rows)])
+    return {"pages": (page_BP, busy_B)}
+
+  def _needed(self):
+    return max(self._busy_R) * self.parts
+
+  def _together(self, rows):
+    moved = {}
+    for part in range(self.parts):
+      there = [slot for slot in range(self.rows) if self._part(slot) == part]
+      there.sort(key=lambda slot: slot not in self.busy)
+      each = rows // self.parts
+      moved |= dict(zip(range(part * each, (part + 1) * each), there, strict=False))
+    return moved
+
+  def _part(self, slot: int) -> int:
+    return slot * self.parts // self.rows
+
+  def _need(self, tokens: int) -> int:
+    """Pages of so many tokens."""
+    return -(-tokens // self.page)
+
+  def _asked(self, p: int) -> tuple[int, int]:
+    """(full pages of a prompt, pages that a response to it begins with beside them)."""
+    start = len(self.prompts[p])
+    full = start // self.page
+    return full, self._need(start + min(self.stretch, self.limits.limit)) - full
+
+  def _most(self) -> int:
+    """Pages that an admission can fill in each part."""
+    return schedule.filled(*self._shape(), self.limits.pool)
+
+
+def _who(draft) -> tuple[int, int]:
+  return draft.p, draft.r

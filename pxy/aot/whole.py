@@ -154,12 +154,12 @@ def to_json(
     "cache_held": sum(one.held for one in turns)
     / max(1, sum(one.read for one in turns)),
     "decode_bytes": sum(part.bytes for part in parts if part.name == "decode"),
-    "decode_bytes_least": made * _weights(engine)
+    "decode_bytes_least": made * weights(engine)
     + sum(one.held * engine.token_bytes(one.rows) for one in turns),
   }
 
 
-def _weights(engine: engine_lib.Engine) -> float:
+def weights(engine: engine_lib.Engine) -> float:
   """Bytes of the sampler's weights on each device."""
   split = 1 if engine.mesh is None else engine.mesh.shape["tensor"]
   return decoder.size(engine.arch) * np.dtype(engine.dtype).itemsize / split

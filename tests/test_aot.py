@@ -103,6 +103,26 @@ ENTRY %main (x: bf16[2,4], y: bf16[8,4], k: bf16[9,99], v: bf16[9,99]) -> f32[2,
   assert hlo.count(text).bytes == kernel + fusion
 
 
+def test_a_fused_scatter_writes_in_place():
+  text = """HloModule m
+
+%fused (p: f32[9,99], i: s32[2,1], u: f32[2,99]) -> f32[9,99] {
+  %p = f32[9,99]{1,0} parameter(0)
+  %i = s32[2,1]{1,0} parameter(1)
+  %u = f32[2,99]{1,0} parameter(2)
+  ROOT %s = f32[9,99]{1,0} scatter(%p, %i, %u), to_apply=%take
+}
+
+ENTRY %main (x: f32[9,99], i: s32[2,1], u: f32[2,99]) -> f32[9,99] {
+  %x = f32[9,99]{1,0} parameter(0)
+  %i = s32[2,1]{1,0} parameter(1)
+  %u = f32[2,99]{1,0} parameter(2)
+  ROOT %o = f32[9,99]{1,0} fusion(%x, %i, %u), kind=kCustom, calls=%fused
+}
+"""
+  assert hlo.count(text).bytes == 4 * (2 + 3 * 2 * 99)
+
+
 @pytest.mark.parametrize(
   "spec, kind, result",
   [
@@ -299,7 +319,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
   assert (found["topology"], found["chip"]) == (topology, chip)
   names = [program["name"] for program in found["programs"]]
   assert names == [
-    "reshard", "prefill", "admit", "decode", "move", "evaluate", "score",
+    "reshard", "prefill", "admit", "decode", "evaluate", "score",
     "update nsr-prerl", "update grpo",
   ]  # fmt: skip
   assert found["passes"] == {"nsr-prerl": [], "grpo": []}
@@ -319,7 +339,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
   cli.main([*argv, "--lengths", "mean=40,p95=80,max=96"])
   told = json.loads((tmp_path / "out.json").read_text())
   step, programs = told["step"], {one["name"]: one for one in told["programs"]}
-  parts = ("reshard", "prefill", "admit", "decode", "move", "update")
+  parts = ("reshard", "prefill", "admit", "decode", "update")
   seconds = [step[f"{name}_seconds_bound"] for name in parts]
   assert step["seconds_bound"] == pytest.approx(sum(seconds)) and min(seconds) >= 0
   most = max(one["seconds_bound"] for name, one in programs.items() if "decode" in name)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from pxy.model import arch as arch_lib
 from pxy.model import attention, decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import logprob
+from pxy.run import numbers
 from pxy.safety import interrupt
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import schedule, step
@@ -99,12 +101,14 @@ def test_many_responses_grow_and_shrink_the_slots(params, short_stretch):
 
 
 @pytest.mark.parametrize(
-  "how", ["holds", pytest.param("_ragged", marks=pytest.mark.slow)]
+  ("how", "cache_tokens"),
+  [("holds", 0), ("holds", 300), pytest.param("_ragged", 0, marks=pytest.mark.slow)],
 )
 def test_a_cache_that_is_read_by_rows_draws_the_same_with_one_program(
-  params, usual, monkeypatch, how
+  params, usual, monkeypatch, how, cache_tokens
 ):
-  """What one GPU does, with XLA in the place of cuDNN, and TPUs, interpreted."""
+  """What one GPU does, with XLA in the place of cuDNN, and TPUs, interpreted. A pool
+  is read as on any machine there."""
   monkeypatch.setattr(attention, how, lambda *_, **__: True)
   mesh = None
   if how == "_ragged":
@@ -117,9 +121,9 @@ def test_a_cache_that_is_read_by_rows_draws_the_same_with_one_program(
   )
   jax.clear_caches()  # of programs that were traced for this CPU
   try:
-    found, stats = sample(params, mesh=mesh)
+    found, stats = sample(params, mesh=mesh, cache_tokens=cache_tokens)
     same(usual, found, "by rows against usual")
-    assert stats.redone == 0, "a pool without a bound holds all that slots can have"
+    assert stats.redone == 0, "a pool that holds all that slots have"
   finally:
     jax.clear_caches()
   assert len(lives) == 1, f"a program for each of {lives}"
@@ -158,7 +162,9 @@ def test_a_pool_that_is_too_small_for_all_draws_the_same(
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_the_last_of_many_responses_keep_their_pages(params, short_stretch, split):
+def test_the_last_of_many_responses_keep_their_pages(
+  params, short_stretch, monkeypatch, split
+):
   """Slots shrink without a page being moved; groups begin in the same pages."""
   mesh = None
   prompts = [np.full(16, i + 1, np.int32) for i in range(12)]
@@ -167,9 +173,41 @@ def test_the_last_of_many_responses_keep_their_pages(params, short_stretch, spli
     mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2))
     axes = decoder.axes(ARCH)
     params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
-  found, stats = sample(params, prompts, n=6, slots=64, cache_tokens=1400, mesh=mesh)
+  rows, decode = [], step.decode
+
+  def noted(arch, weights, slots, *args, **more):
+    rows.append(len(slots.token_B))
+    return decode(arch, weights, slots, *args, **more)
+
+  monkeypatch.setattr(step, "decode", noted)
+  found, _ = sample(params, prompts, n=6, slots=64, cache_tokens=1400, mesh=mesh)
   same(want, found, "pages against usual")
-  assert stats.slot_steps < 64 * 24 * 2, "the last responses had all slots to the end"
+  assert rows == sorted(rows, reverse=True) and rows[0] == 64 and rows[-1] == 16
+
+
+@pytest.mark.parametrize("limit", [1, 2, 9])
+def test_prompts_that_fill_their_pages_beside_shorter_ones(params, limit):
+  """A page is 4 tokens: the first response's own page begins empty, or with a rest."""
+  prompts = [np.arange(1, 1 + n, dtype=np.int32) for n in (4, 8, 3, 16, 1, 5)]
+  want, _ = sample(params, prompts, max_new_tokens=limit)
+  found, _ = sample(params, prompts, max_new_tokens=limit, cache_tokens=60)
+  same(want, found, "pages against usual")
+
+
+def test_fewer_slots_than_a_pool_was_asked_for(params, usual):
+  """6 slots are one part, 4 are four, and no part would hold a response."""
+  mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2))
+  axes = decoder.axes(ARCH)
+  params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
+  found, _ = sample(params, PROMPTS[:1], mesh=mesh, slots=6, cache_tokens=44)
+  same(found, usual[:1], "one part of eleven pages")
+
+
+def test_what_was_drawn_twice_is_told_where_there_is_a_pool(params):
+  stats = engine_lib.Stats(tokens=90, redone=10, slot_steps=8, busy_steps=6)
+  for pool, want in ((False, {}), (True, {"rollout/redone": 0.1})):
+    engine = types.SimpleNamespace(stats=stats, paged=pool)
+    assert numbers.of_slots(engine) == {"rollout/idle": 0.25} | want
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from pxy import config, testing
-from pxy.model import attention
+from pxy.model import attention, paged
 from pxy.parallel import mesh as mesh_lib
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import replay, schedule
+from pxy.sampling import paging, replay, schedule
 
 
 class Noted(engine_lib.Device):
@@ -52,6 +52,10 @@ def test_calls_are_those_of_a_real_run(
   made = []
   monkeypatch.setattr(Noted, "calls", made)
   monkeypatch.setattr(engine_lib, "Device", Noted)
+  put_back, put = [], paging.Paged._put_back
+  monkeypatch.setattr(
+    paging.Paged, "_put_back", lambda *of: put_back.append(of) or put(*of)
+  )
   engine = engine_lib.Engine(
     arch,
     sampling=config.Sampling(
@@ -65,7 +69,7 @@ def test_calls_are_those_of_a_real_run(
   prompts = [rng.integers(20, 40, size) for size in rng.integers(1, 24, 11)]
   found = engine.run(params, prompts, n, key=jax.random.key(0))
   busy, tokens = engine.stats.busy_steps, engine.stats.tokens
-  again = engine.stats.redone
+  again, begun = engine.stats.redone, len(put_back) + n * len(prompts)
   assert (again > 0) == redone, "a case of the other kind is wanted"
   length_PR = np.array([[len(one.ids) for one in group] for group in found])
   assert length_PR.min() < length_PR.max(), "lengths that say nothing"
@@ -77,8 +81,40 @@ def test_calls_are_those_of_a_real_run(
     for one in calls
   ]
   assert sum(one.busy for one in calls) == busy
-  assert busy == tokens - length_PR.size or redone
+  assert busy == tokens + again - begun, "each that begins has a token with its prompt"
   assert (engine.stats.tokens, engine.stats.redone) == (tokens, again)
+
+
+def test_what_runs_out_of_pages_behind_a_shrink_begins_again(monkeypatch):
+  """Eight long responses in a pool for three; 24 short ones have let the slots shrink.
+  Each ends once, and is handed on from its first token to its last."""
+  monkeypatch.setattr(schedule, "STRETCH", 5)
+  engine = engine_lib.Engine(
+    testing.arch(),
+    sampling=config.Sampling(max_new_tokens=80, slots=32, cache_tokens=300),
+    stop_ids=(0,), max_prompt_tokens=8, page=4,
+  )  # fmt: skip
+  length_PR = np.array([[2, 80], *[[1, 3]] * 8, [80] * 2, [80] * 2, [80] * 2])
+  length_PR[-1, 0] = 5
+  prompt_P = np.array([8, *[3, 4] * 4, 7, 8, 1])
+  shadow = replay.Shadow(length_PR, prompt_P, engine.read)
+  prompts = [np.zeros(n, np.int32) for n in prompt_P]
+  made = engine.schedule(shadow, prompts, 2, range(len(prompts)), 0)
+  told, ended, free = np.zeros_like(length_PR), [], made.table.free(0)
+
+  def tell(p, r, ids):
+    told[p, r] += len(ids)
+
+  while made.waiting or made.busy:
+    ended += [(p, r) for p, r, *_ in made.retire(made.dispatch(), tell)]
+  kinds = [(one.kind, one.rows) for one in shadow.calls]
+  shrunk = next(i for i, one in enumerate(kinds) if one[0] == "decode" and one[1] < 32)
+  assert any(kind == "prefill" for kind, _ in kinds[shrunk:]), "nothing begins again"
+  assert sorted(ended) == list(np.ndindex(length_PR.shape))
+  np.testing.assert_array_equal(told, length_PR)
+  assert made.table.free(0) == free, "pages were lost"
+  widths = {one.rows for one in shadow.calls if one.kind == "prefill"}
+  assert len(widths) == 1, "a prefill of another shape, which nothing has compiled"
 
 
 def test_what_a_slot_holds_is_its_prompt_and_what_was_drawn_before():
@@ -221,7 +257,7 @@ def test_the_longest_cache_of_a_run_is_that_of_its_largest_program(monkeypatch, 
 def test_the_last_slots_divide_among_the_devices_and_are_fewer():
   few = {"longest": 8, "limit": 8, "most": 8, "one": True, "large": True}
   for shards in (1, 2, 4, 8, 16, 64):
-    limits = schedule.Limits(**few, shards=shards)
+    limits = schedule.Limits(**few, pool=paged.Size(2 * shards, 8, shards))
     for rows in range(32, 1025, 32):
       found = limits.few(rows)
       assert found < rows and found % shards == 0, (rows, shards, found)

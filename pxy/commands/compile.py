@@ -143,9 +143,12 @@ def suggestion(one: measure.Measured, cfg: config.Train) -> str:
       "raise mesh.tensor, or take more chips",
     ]
   else:
+    held = cfg.sampling.cache_tokens
     steps = [
-      f"lower sampling.slots ({cfg.sampling.slots}), or set sampling.cache_tokens below"
-      " what these can have together",
+      f"lower sampling.cache_tokens ({held})"
+      if held
+      else f"lower sampling.slots ({cfg.sampling.slots}), or set sampling.cache_tokens"
+      " below what these can have together",
       f"raise sampling.tensor ({cfg.sampling.tensor or cfg.mesh.tensor})",
       "take more chips",
     ]

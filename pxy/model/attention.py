@@ -412,18 +412,21 @@ def pages(arch, dtype, mesh) -> bool:
   return platform == "tpu" or _ragged(platform, kv_heads, arch.head_dim, dtype)
 
 
-def fills(arch, dtype, mesh) -> bool:
-  """Whether a row of the cache is read as far as it is filled: `held`, or `ragged`."""
+def fills(arch, dtype, mesh, pool: bool) -> bool:
+  """Whether a row of the cache is read as far as it is filled: of a pool by `ragged`,
+  else by `held`."""
+  if not pool:
+    return holds(arch, dtype, mesh)
   platform, kv_heads = mesh_lib.platform(mesh), _own(arch.kv_heads, mesh)
-  return holds(arch, dtype, mesh) or _ragged(platform, kv_heads, arch.head_dim, dtype)
+  return _ragged(platform, kv_heads, arch.head_dim, dtype)
 
 
-def read(arch, length_B, room: int, dtype, mesh, page: int = paged_lib.PAGE):
+def read(arch, length_B, room: int, dtype, mesh, page: int | None = None):
   """Tokens that are read of rows with `length_B` tokens and room for `room`, a mean
-  over layers; numpy. page: of a pool."""
-  if not fills(arch, dtype, mesh):
+  over layers; numpy. page: tokens of a pool's page; None: the cache is no pool."""
+  if not fills(arch, dtype, mesh, page is not None):
     return np.full(len(length_B), float(room))
-  if holds(arch, dtype, mesh):
+  if page is None:
     size = page = 1
   else:
     heads = _own(arch.kv_heads, mesh)

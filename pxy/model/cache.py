@@ -65,7 +65,7 @@ def of(k_LBTKH, v_LBTKH, length_B, turned: bool = False) -> Cache:
 
 def layer(cache: Cache, number, live: int | None):
   """k_BKHS, v_BKSH of one layer, the first `live` positions (None: all). One slice of
-  the stacked arrays: taken in two, a TPU copies the layer before it cuts it."""
+  the stacked arrays."""
 
   def cut(x, axis):
     sizes = [1, *x.shape[1:]]

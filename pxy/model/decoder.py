@@ -298,7 +298,7 @@ def decode(
   """
   length_B, pool = cache.length_B, isinstance(cache, paged.Pool)
   turned = not pool and cache.turned
-  plan = None if turned else attention.planned(cache, arch.windows(), mesh)
+  plan = attention.planned(cache, arch.windows(), mesh)
 
   def attend(q, k, v, held, extra, window):
     q, k, v = q[:, 0], k[:, 0], v[:, 0]

@@ -92,8 +92,6 @@ def placed(pool: Pool, mesh) -> Pool:
 
 def _alone(run, pool: Pool, mesh, ins, out):
   """`run` of each part of a pool, and what else it is given, split as `ins` say."""
-  if mesh is None:
-    return run
   ins = (specs(pool, mesh), *ins)
   return jax.shard_map(run, mesh=mesh, in_specs=ins, out_specs=out, check_vma=False)
 

@@ -1,7 +1,7 @@
 """The sampling engine: admit, step, retire. Continuous batching over fixed slots.
 
     while responses wait or run:
-      free slots <- the next waiting responses     (each prompt is read once)
+      free slots <- the next waiting responses     (their prompt is read once for all)
       decode a stretch of tokens, one dispatch     (the host meanwhile hands on what
       retire what has ended                         the stretch before has ended)
 
@@ -67,7 +67,7 @@ class Stats:
   """What a run did."""
 
   prompt_tokens: int = 0
-  """Read, each prompt once."""
+  """Read: each prompt once, and again where a response to it was put back."""
   tokens: int = 0
   """Drawn."""
   slot_steps: int = 0
@@ -144,7 +144,7 @@ class Engine:
     self._tokens: dict[int, float] = {}  # uid: of a response, mean of the last run
 
   def _check_pool(self):
-    """Refuses a pool that does not hold one response; where pages are slow, says so."""
+    """Refuses a pool that does not hold one response."""
     parts = self._parts(self.sampling.slots)
     longest = self.max_prompt_tokens + self.sampling.max_new_tokens
     least = parts * -(-longest // self.page) * self.page
@@ -154,8 +154,6 @@ class Engine:
         f"sampling.cache_tokens: {self.sampling.cache_tokens} do not hold one response"
         f" of {longest} tokens with its prompt{where}: set it to {least} or more"
       )
-    if not attention.pages(self.arch, self.dtype, self.mesh):
-      _slow(mesh_lib.platform(self.mesh))
 
   def __enter__(self):
     compiles.start(self._heard)
@@ -196,7 +194,7 @@ class Engine:
     # One length for all programs: if rows are read as far as they are filled, or where
     # each costs a GPU seconds to compile and reading rows whole takes no time.
     gpu = mesh_lib.platform(self.mesh) == "gpu"
-    fills = attention.fills(self.arch, **static)
+    fills = attention.fills(self.arch, **static, pool=self.paged)
     pool = self._pool(rows) if self.paged else None
     return schedule_lib.Limits(
       longest=longest,
@@ -204,8 +202,6 @@ class Engine:
       most=self.most,
       one=self.paged or fills or (gpu and held <= WHOLE),
       large=held > WHOLE,
-      # A turn waits for the device whose rows hold most.
-      shards=pool.parts if pool else 1,
       pool=pool,
     )
 
@@ -272,12 +268,18 @@ class Engine:
       return left(step.empty, rows=rows, length=sizes.room, pool=sizes.pool)
 
     slots = slots_of(sizes.rows)
-    ready = left(step.prefill, weights, tokens_PT, length_P)
+    ready = left(step.prefill, weights, tokens_PT, length_P, pool=self.paged)
     seen = flops.causal(arch, [sizes.width] * sizes.prompts)
     yield program_lib.Program(
       "prefill",
       functools.partial(
-        step.prefill.lower, arch, weights, tokens_PT, length_P, **static
+        step.prefill.lower,
+        arch,
+        weights,
+        tokens_PT,
+        length_P,
+        pool=self.paged,
+        **static,
       ),
       flops.forward(arch, sizes.prompts * sizes.width, seen, sizes.prompts),
       beside + mesh_lib.device_bytes(slots),
@@ -303,7 +305,7 @@ class Engine:
         table = whole((rows, pages), np.int32), whole((rows,), np.bool_)
       largest = (rows, live) == (sizes.rows, sizes.room)
       cache_flops, cache_bytes, held = 0, 0, self.full(rows, live, sizes.pool)
-      if attention.fills(arch, self.dtype, mesh):
+      if attention.fills(arch, self.dtype, mesh, self.paged):
         read = self.read(np.full(rows, held), live)
         cache_flops = flops.forward(arch, 0, [read] * arch.layers)
         bytes_each = self.token_bytes(rows)
@@ -337,8 +339,9 @@ class Engine:
 
   def read(self, length_B: np.ndarray, live: int) -> float:
     """step.cache_read of this engine's cache."""
-    static = {"dtype": self.dtype, "mesh": self.mesh, "page": self.page}
-    return step.cache_read(self.arch, length_B, live, **static)
+    static = {"dtype": self.dtype, "mesh": self.mesh}
+    page = self.page if self.paged else None
+    return step.cache_read(self.arch, length_B, live, page=page, **static)
 
   def token_bytes(self, rows: int) -> float:
     """Bytes of a token in one of so many slots' caches on each device, a mean over
@@ -376,6 +379,8 @@ class Engine:
     """
     start = time.perf_counter()
     self._check(prompts, n)
+    if self.paged and not attention.pages(self.arch, self.dtype, self.mesh):
+      _slow(mesh_lib.platform(self.mesh))
     self.stats = Stats()
     uids = range(len(prompts)) if uids is None else uids
     rule = self.rule(greedy)
@@ -430,6 +435,7 @@ class Device:
   def __init__(self, engine: Engine, params, key, rule: step.Rule):
     self.arch, self.mesh, self.rule = engine.arch, engine.mesh, rule
     self.static = {"dtype": engine.dtype, "mesh": engine.mesh}
+    self.paged = engine.paged
     self.params = step.weights(self.arch, params, **self.static)
     self.key = self._put(key)
 
@@ -440,7 +446,7 @@ class Device:
   def read(self, tokens_PT, length_P) -> step.Prompts:
     """A block of prompts."""
     given = self._put((tokens_PT, length_P))
-    return step.prefill(self.arch, self.params, *given, **self.static)
+    return step.prefill(self.arch, self.params, *given, pool=self.paged, **self.static)
 
   def admit(self, slots, ready, *lanes_A, pages=None):
     """(slots, first ids and log-probs) with prompts in slots: prompt, slot, uid and
@@ -472,6 +478,8 @@ class Device:
 @functools.cache
 def _slow(platform: str):
   """Says once that pages have no kernel here."""
+  if not process.main():
+    return
   print(
     f"pxy: sampling.cache_tokens: a {platform} has no kernel for pages: each token puts"
     " together what all slots hold, layer by layer; 0 is faster where memory allows it",

@@ -10,7 +10,7 @@ Responses to a prompt share its pages within a part of the pool. But they are of
 alike in length, and a turn waits for the part whose rows hold most: so they are dealt
 out over the parts while half of the pool is free, and put together from then on.
 
-What was put back is drawn again from its own key: the same bits. One response that is
+What was put back is drawn again from its own key: the same tokens. One response that is
 as long as can be has place in each part (engine.Engine refuses less), so the oldest
 always ends.
 """
@@ -31,11 +31,11 @@ class Paged(schedule.Schedule):
     self.table = pages.Table(self._pages_each, self.parts)
     self._busy_R = [0] * self.parts
     self._filled_R = [[] for _ in range(self.parts)]  # (page, row, block), by part
-    self._full = set()  # Parts that have put something back for the coming stretch.
+    self._closed = set()  # Parts that have put something back for the coming stretch.
     self._told = {}  # (p, r): tokens that were handed on before it was put back.
 
   def _keep(self):
-    self._full = set()
+    self._closed = set()
     for slot, draft in sorted(self.busy.items(), key=lambda pair: pair[1].age):
       end = draft.start + min(draft.drawn + self.stretch, self.limits.limit)
       while slot in self.busy and not self.table.extend(_who(draft), self._need(end)):
@@ -47,22 +47,19 @@ class Paged(schedule.Schedule):
     slot = max(there, key=lambda slot: self.busy[slot].age)
     draft = self.busy[slot]
     self._end(slot)
-    self._full.add(part)
+    self._closed.add(part)
     self._told[_who(draft)] = max(draft.told, draft.drawn)
     self.waiting.appendleft(_who(draft))
     self.stats.redone += draft.drawn
 
   def _place(self, p):
     full, own = self._asked(p)
-    rest = len(self.prompts[p]) % self.page > 0
     each = self.rows // self.parts
     found = []
     for part, busy in enumerate(self._busy_R):
       there, free = self.table.shares(part, p), self.table.free(part)
-      new, filled = 0 if there else full, self._filled_R[part]
-      fits = free >= new + own + busy
-      fits &= not filled or len(filled) + new + rest <= self._most()
-      if busy < each and fits and part not in self._full:
+      new = 0 if there else full
+      if busy < each and free >= new + own + busy and part not in self._closed:
         found.append((new > 0 and 2 * free < self._pages_each, busy, new, -free, part))
     if not found:
       return None
@@ -89,7 +86,8 @@ class Paged(schedule.Schedule):
     super()._end(slot)
 
   def _fills(self):
-    lanes_3RA = np.zeros((3, self.parts, self._most()), np.int32)
+    most = schedule.filled(*self._shape(), self.limits.pool)
+    lanes_3RA = np.zeros((3, self.parts, most), np.int32)
     lanes_3RA[0] = self.limits.pool.pages  # Out of range: an unused lane.
     for part, filled in enumerate(self._filled_R):
       lanes_3RA[:, part, : len(filled)] = np.reshape(filled, (-1, 3)).T
@@ -128,10 +126,6 @@ class Paged(schedule.Schedule):
     start = len(self.prompts[p])
     full = start // self.page
     return full, self._need(start + min(self.stretch, self.limits.limit)) - full
-
-  def _most(self) -> int:
-    """Pages that an admission can fill in each part."""
-    return schedule.filled(*self._shape(), self.limits.pool)
 
 
 def _who(draft) -> tuple[int, int]:

@@ -14,7 +14,6 @@ fit there. Where it is a pool of pages, paging.py says more.
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,8 +24,8 @@ STRETCH = 32
 """Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
 
 PAGE = 128
-"""Where the cache has one length, rows have room for as many tokens or a multiple: the
-pages of attention.held, and what a TPU rounds up to in any case."""
+"""Where the cache has one length and is no pool, rows have room for as many tokens or a
+multiple: the pages of attention.held."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +64,6 @@ class Limits:
   """The cache has one length in all programs, the full one."""
   large: bool
   """It is made at its full length at once, as there is no room for two of them."""
-  shards: int
-  """Devices whose slots are taken in turn; 1: it does not matter which."""
   pool: paged.Size | None = None
   """Of the cache, where it is in pages."""
 
@@ -89,7 +86,7 @@ class Limits:
     """
     part = 3 / 16 if self.one else 1 / 2
     few = int(rows * (part if self.large and not self.pool else 1 / 4))
-    few += -few % self.shards
+    few += -few % (self.pool.parts if self.pool else 1)
     return few if rows >= 32 and few < rows else 0
 
 
@@ -168,7 +165,8 @@ class Schedule:
     self.waiting = collections.deque(
       (p, r) for p in range(len(prompts)) for r in range(n)
     )
-    self.rows, self.stretch = sizes.rows, sizes.stretch
+    self.rows = self.most = sizes.rows  # now, and at first
+    self.stretch = sizes.stretch
     self.busy = {}  # slot: _Draft
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
@@ -255,11 +253,11 @@ class Schedule:
   def _shape(self) -> tuple[int, int, int]:
     """(lanes of an admission, prompts that have been read, their width)."""
     rows, width = self.shape
-    return _lanes(self.rows, width, self.limits.most), rows, width
+    return _lanes(self.most, width, self.limits.most), rows, width
 
   def _place(self, p: int) -> int | None:
     """The slot for the next response, which is to prompt p; None: there is none."""
-    return next((x for x in self._dealt(self.rows) if x not in self.busy), None)
+    return next((x for x in range(self.rows) if x not in self.busy), None)
 
   def _begin(self, slot: int, p: int, r: int) -> _Draft:
     """A response has a slot from now on."""
@@ -285,7 +283,7 @@ class Schedule:
   def _read(self, p):
     """Prefill the block of prompts that begins with prompt p."""
     rows, width = _block(
-      self.tokens_P[p:], self.rows, self.n, self.limits.longest, self.limits.most
+      self.tokens_P[p:], self.most, self.n, self.limits.longest, self.limits.most
     )
     block = self.prompts[p : p + rows]
     self.shape = rows, width
@@ -326,24 +324,14 @@ class Schedule:
   def _together(self, rows: int) -> dict[int, int]:
     """Slots of which the first `rows` are taken, by those that they were."""
     idle = [slot for slot in range(self.rows) if slot not in self.busy]
-    return dict(zip(self._dealt(rows), [*self.busy, *idle], strict=False))
-
-  def _dealt(self, rows: int) -> list[int]:
-    """Slots in the order in which they are taken: of one device after the other."""
-    return _dealt(rows, self.limits.shards)
+    return dict(zip(range(rows), [*self.busy, *idle], strict=False))
 
   def _move(self, row_B):
     self.slots = self.device.move(self.slots, row_B, self.room)
 
 
-@functools.cache
-def _dealt(rows: int, shards: int) -> list[int]:
-  each = rows if rows % shards else rows // shards
-  return sorted(range(rows), key=lambda slot: (slot % each, slot))
-
-
 def _lanes(rows: int, width: int, most: int) -> int:
-  """Responses that one admission can start: each has a copy of its prompt's cache."""
+  """Responses that one admission can start, of prompts of so many tokens."""
   return max(1, min(rows // 4, most // width))
 
 

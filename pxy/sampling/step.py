@@ -1,10 +1,10 @@
 """Prefill, admit, decode, resize: the device side of sampling, as pure functions.
 
 Every response that is being written owns a slot, a row of `Slots`. `prefill` reads each
-prompt once; `admit` copies its cache into the slots of its responses and draws their
-first token from the prompt's last hidden state; `decode` draws up to `tokens` more for
-all slots in one dispatch, and returns early once `enough` slots are idle. Token t of a
-response is
+prompt once; `admit` copies its cache into the slots of its responses, or into pages
+that they share (`pages` says which), and draws their first token from the prompt's last
+hidden state; `decode` draws up to `tokens` more for all slots in one dispatch, and
+returns early once `enough` slots are idle. Token t of a response is
 
     draw(fold_in(response key, t), logits(hidden state after token t - 1)),
 
@@ -103,22 +103,20 @@ def _cache(arch, rows, length, pool, dtype, mesh):
   return kv.empty(arch, rows, length, dtype, attention.holds(arch, dtype, mesh))
 
 
-def cache_bytes(arch, rows: int, length: int, *, dtype, pool=None, mesh=None) -> int:
-  """Bytes on each device of the cache that `empty` makes; nothing is allocated."""
-  shapes = jax.eval_shape(lambda: _cache(arch, rows, length, pool, dtype, mesh))
+def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
+  """Bytes on each device of `rows` places of their own; nothing is allocated."""
+  shapes = jax.eval_shape(lambda: _cache(arch, rows, length, None, dtype, mesh))
   if mesh is not None:
     shapes = mesh_lib.at(shapes, kv.placed(shapes, mesh))
   return mesh_lib.device_bytes(shapes)
 
 
-def cache_read(
-  arch, length_B, room: int, *, dtype, page=paged.PAGE, mesh=None
-) -> float:
+def cache_read(arch, length_B, room: int, *, dtype, page=None, mesh=None) -> float:
   """Tokens of the cache that attention reads in a turn, in the mean over the layers, if
   every device reads as many as the one that reads most.
 
   length_B: numpy, what rows hold, 0 of those that are idle. room: as far as is read
-  where rows are read alike. page: tokens of a pool's page.
+  where rows are read alike. page: tokens of a pool's page; None: it is no pool.
   """
   rows, shards = len(length_B), 1 if mesh is None else mesh_lib.row_shards(mesh)
   shards = 1 if rows % shards else shards
@@ -126,16 +124,20 @@ def cache_read(
   return shards * float(tokens_B.reshape(shards, -1).sum(1).max())
 
 
-@functools.partial(jax.jit, static_argnames=("arch", "dtype", "mesh"))
-def prefill(arch, params, tokens_PT, length_P, *, dtype, mesh=None) -> Prompts:
+@functools.partial(jax.jit, static_argnames=("arch", "pool", "dtype", "mesh"))
+def prefill(
+  arch, params, tokens_PT, length_P, *, dtype, pool=False, mesh=None
+) -> Prompts:
   """Read right-padded prompts of 0 < `length_P` <= T tokens; the cache has room for T.
 
-  params: as `weights` gives them. mesh: that the program runs on; None: one device.
+  params: as `weights` gives them. pool: the slots' cache is one. mesh: that the program
+  runs on; None: one device.
   """
   tokens_PT = _pin(tokens_PT, mesh)
   hidden_PD, cache = decoder.prefill(
-    arch, params, tokens_PT, length_P, dtype=dtype, mesh=mesh
-  )
+    arch, params, tokens_PT, length_P, dtype=dtype, mesh=mesh,
+    turned=False if pool else None,
+  )  # fmt: skip
   return _pin(Prompts(cache, decoder.logits(arch, params, hidden_PD)), mesh)
 
 

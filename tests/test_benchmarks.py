@@ -1,13 +1,14 @@
 """The benchmarks measure what they say, at the sizes that they name."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 
 import numpy as np
 import pytest
 
-from benchmarks import bucket, gpu, growth, run
+from benchmarks import bucket, gpu, growth, replay, run
 from pxy.bucket import objects
 from pxy.model import arch as arch_lib
 from pxy.model import decoder
@@ -132,3 +133,15 @@ def test_a_checkpoint_is_timed_in_a_folder_and_in_a_bucket(tmp_path, monkeypatch
     other.write("kept", b"")
     bucket.removed(url)
     assert not objects.Bucket(url).listed() and "kept" in other.listed()
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None,
+  reason="the TPU compiler is not installed: pip install libtpu",
+)
+def test_a_replay_of_known_lengths_has_their_turns():
+  length_PR = np.array([[5, 5], [3, 9]])
+  found = replay.replayed("v5e:2x4", 4, 4, length_PR)
+  assert found.startswith("8 turns, ") and "redone" not in found
+  other = replay.alike(length_PR)
+  assert sorted(map(tuple, other)) == [(3, 5), (5, 9)]

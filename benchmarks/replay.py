@@ -11,7 +11,6 @@ Prints the table of docs/pods.md; a minute or two.
 """
 
 import argparse
-import dataclasses
 
 import numpy as np
 
@@ -31,12 +30,9 @@ def alike(length_PR: np.ndarray) -> np.ndarray:
 
 def replayed(topology: str, slots: int, held: int, length_PR: np.ndarray) -> str:
   """Turns, seconds of their bytes, these over the least, and what was drawn twice."""
-  cfg = experiment.load(pods.RECIPE, config.Train)
-  longest = cfg.data.max_prompt_tokens + cfg.sampling.max_new_tokens
-  sampling = dataclasses.replace(
-    cfg.sampling, slots=slots, tensor=8, cache_tokens=held * longest
+  cfg = pods.of(
+    pods.Row("Qwen/Qwen3-4B", topology, slots, tensor=8, micro_rows=64, held=held)
   )
-  cfg = dataclasses.replace(cfg, sampling=sampling)
   _, chip = chips.chip(topology)
   engine = programs.engine(cfg, load.arch(cfg.model), chips.devices(topology))
   prompt_P = np.full(len(length_PR), cfg.data.max_prompt_tokens)

@@ -90,10 +90,11 @@ def placed(pool: Pool, mesh) -> Pool:
   return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(pool, mesh))
 
 
-def _alone(run, pool: Pool, mesh, ins, out):
-  """`run` of each part of a pool, and what else it is given, split as `ins` say."""
-  ins = (specs(pool, mesh), *ins)
-  return jax.shard_map(run, mesh=mesh, in_specs=ins, out_specs=out, check_vma=False)
+def _alone(run, mesh, spec: Pool, *ins):
+  """`run` of each part of a pool to itself, with what else it is given split as `ins`
+  say."""
+  ins = spec, *ins
+  return jax.shard_map(run, mesh=mesh, in_specs=ins, out_specs=spec, check_vma=False)
 
 
 def append(pool: Pool, k_LBKH, v_LBKH, mesh=None) -> Pool:
@@ -106,7 +107,7 @@ def append(pool: Pool, k_LBKH, v_LBKH, mesh=None) -> Pool:
   if mesh is not None:
     spec = specs(pool, mesh)
     new = P(None, spec.length_B[0], spec.k_LNKHS[2], None)
-    run = _alone(run, pool, mesh, (new, new), spec)
+    run = _alone(run, mesh, spec, new, new)
   return run(pool, k_LBKH, v_LBKH)
 
 
@@ -205,7 +206,7 @@ def fill(pool: Pool, source, page_RA, row_RA, block_RA, mesh=None) -> Pool:
     spec = specs(pool, mesh)
     held = P(None, mesh_lib.ROWS if split else None, spec.k_LNKHS[2], None, None)
     lanes = P(spec.length_B[0], None)
-    run = _alone(run, pool, mesh, (held, held, lanes, lanes, lanes), spec)
+    run = _alone(run, mesh, spec, held, held, lanes, lanes, lanes)
   return run(pool, keys, values, page_RA, row_RA, block_RA)
 
 

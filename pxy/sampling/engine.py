@@ -146,13 +146,13 @@ class Engine:
   def _check_pool(self):
     """Refuses a pool that does not hold one response."""
     parts = self._parts(self.sampling.slots)
-    longest = self.max_prompt_tokens + self.sampling.max_new_tokens
-    least = parts * -(-longest // self.page) * self.page
+    least = parts * self._pages_of_one() * self.page
     if self.sampling.cache_tokens < least:
       where = f", for each of {parts} parts of the devices" if parts > 1 else ""
       raise config.Error(
         f"sampling.cache_tokens: {self.sampling.cache_tokens} do not hold one response"
-        f" of {longest} tokens with its prompt{where}: set it to {least} or more"
+        f" of {self.max_prompt_tokens + self.sampling.max_new_tokens} tokens with its"
+        f" prompt{where}: set it to {least} or more"
       )
 
   def __enter__(self):
@@ -205,6 +205,10 @@ class Engine:
       pool=pool,
     )
 
+  def _pages_of_one(self) -> int:
+    """Of a response that is as long as can be."""
+    return -(-(self.max_prompt_tokens + self.sampling.max_new_tokens) // self.page)
+
   def _parts(self, rows: int) -> int:
     """Of a pool for so many slots."""
     parts = 1 if self.mesh is None else mesh_lib.row_shards(self.mesh)
@@ -213,8 +217,7 @@ class Engine:
   def _pool(self, rows: int) -> paged.Size:
     """The pool of a run with so many slots: as large as all of them could fill, or as
     sampling.cache_tokens says."""
-    longest = self.max_prompt_tokens + self.sampling.max_new_tokens
-    parts, one = self._parts(rows), -(-longest // self.page)
+    parts, one = self._parts(rows), self._pages_of_one()
     tokens = self.sampling.cache_tokens or rows * one * self.page
     if tokens // parts < one * self.page:
       parts = 1  # fewer slots than the pool was asked for, which divide otherwise

@@ -15,6 +15,8 @@ as long as can be has place in each part (engine.Engine refuses less), so the ol
 always ends.
 """
 
+import itertools
+
 import numpy as np
 
 from pxy.sampling import pages, schedule
@@ -32,11 +34,12 @@ class Paged(schedule.Schedule):
     self._busy_R = [0] * self.parts
     self._filled_R = [[] for _ in range(self.parts)]  # (page, row, block), by part
     self._closed = set()  # Parts that have put something back for the coming stretch.
+    self._age, self._begun = {}, itertools.count()  # (p, r): how many began before.
     self._told = {}  # (p, r): tokens that were handed on before it was put back.
 
   def _keep(self):
     self._closed = set()
-    for slot, draft in sorted(self.busy.items(), key=lambda pair: pair[1].age):
+    for slot, draft in sorted(self.busy.items(), key=lambda x: self._age[_who(x[1])]):
       end = draft.start + min(draft.drawn + self.stretch, self.limits.limit)
       while slot in self.busy and not self.table.extend(_who(draft), self._need(end)):
         self._put_back(self._part(slot))
@@ -44,7 +47,7 @@ class Paged(schedule.Schedule):
   def _put_back(self, part: int):
     """The youngest of a part begins again, before all that wait."""
     there = [slot for slot in self.busy if self._part(slot) == part]
-    slot = max(there, key=lambda slot: self.busy[slot].age)
+    slot = max(there, key=lambda slot: self._age[_who(self.busy[slot])])
     draft = self.busy[slot]
     self._end(slot)
     self._closed.add(part)
@@ -70,6 +73,7 @@ class Paged(schedule.Schedule):
   def _begin(self, slot, p, r):
     draft = super()._begin(slot, p, r)
     draft.told = self._told.pop((p, r), 0)
+    self._age[p, r] = next(self._begun)
     full, own = self._asked(p)
     part, row = self._part(slot), p - self.block.start
     new = self.table.begin((p, r), part, p, full, own)

@@ -127,8 +127,6 @@ class _Draft:
   r: int
   start: int
   """Length of its prompt."""
-  age: int = 0
-  """How many began before."""
   told: int = 0
   """Tokens that were drawn before it was put back, and handed on."""
   drawn: int = 0
@@ -171,7 +169,7 @@ class Schedule:
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
     self.room, self.live, self.slots = 0, 0, None
-    self.shape, self.begun = (0, 0), 0
+    self.shape = 0, 0
 
   def dispatch(self):
     """Fill the free slots and start a stretch; returns what `retire` must be given."""
@@ -261,8 +259,7 @@ class Schedule:
 
   def _begin(self, slot: int, p: int, r: int) -> _Draft:
     """A response has a slot from now on."""
-    self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]), age=self.begun)
-    self.begun += 1
+    self.busy[slot] = _Draft(p, r, start=len(self.prompts[p]))
     return self.busy[slot]
 
   def _end(self, slot: int) -> None:

@@ -569,6 +569,7 @@ def test_a_cell_that_fails_is_a_row_and_what_is_done_is_left_alone(
   assert json.loads((failed / "cell.json").read_text())["why"] == "pxy: this one cannot"
   said = capfd.readouterr().err
   assert "sums/dsrl/seed1: failed: pxy: this one cannot (all of it:" in said
+  assert "; 4 of 4\n" in said, f"a cell that fails is counted as well: {said}"
   (failed / "mended").touch()
   left = [c for c in small.cells() if cell_lib.state(c, tmp_path)["state"] != "done"]
   assert run(left) == 0 and set(states(small, tmp_path).values()) == {"done"}

@@ -39,13 +39,13 @@ class Tally:
     self._ended += 1
     if found["state"] == cell_lib.FAILED:
       log = mirror.name(self._out / name / "log.txt")
-      _say(f"{name}: failed: {found['why']} (all of it: {log})")
-      return
-    self._took.append(found["seconds"])
-    more = self._ended < self._total
+      what = f"failed: {found['why']} (all of it: {log})"
+    else:
+      self._took.append(found["seconds"])
+      what = f"done in {progress.clock(found['seconds'])}"
+    more = self.known and self._ended < self._total
     _say(
-      f"{name}: done in {progress.clock(found['seconds'])};"
-      f" {self._ended} of {self._total}"
+      f"{name}: {what}; {self._ended} of {self._total}"
       + (f", {progress.clock(self.left(going))} left" if more else "")
     )
 

@@ -165,7 +165,8 @@ def test_a_pool_that_is_too_small_for_all_draws_the_same(
 def test_the_last_of_many_responses_keep_their_pages(
   params, short_stretch, monkeypatch, split
 ):
-  """Slots shrink without a page being moved; groups begin in the same pages."""
+  """Slots shrink without a page being moved, but for what goes to a part that holds
+  less; groups begin in the same pages."""
   mesh = None
   prompts = [np.full(16, i + 1, np.int32) for i in range(12)]
   want, _ = sample(params, prompts, n=6, slots=64)
@@ -179,10 +180,15 @@ def test_the_last_of_many_responses_keep_their_pages(
     rows.append(len(slots.token_B))
     return decode(arch, weights, slots, *args, **more)
 
+  carried, carry = [], step.carry
   monkeypatch.setattr(step, "decode", noted)
+  monkeypatch.setattr(
+    step, "carry", lambda *a, **k: carried.append(a) or carry(*a, **k)
+  )
   found, _ = sample(params, prompts, n=6, slots=64, cache_tokens=1400, mesh=mesh)
   same(want, found, "pages against usual")
   assert rows == sorted(rows, reverse=True) and rows[0] == 64 and rows[-1] == 16
+  assert bool(carried) == split, f"{len(carried)} times were pages carried"
 
 
 @pytest.mark.parametrize("limit", [1, 2, 9])
@@ -405,11 +411,15 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
     axes = decoder.axes(ARCH)
     params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
   monkeypatch.setattr(engine_lib, "WHOLE", 0)  # as where the cache is large
-  slots, stops, n = (32, STOPS, 6) if case == "move" else (8, (), 2)
+  last = {"move": "move", "pages": "carry"}.get(case)
+  slots, stops, n = (32, STOPS, 6) if last else (8, (), 2)
+  if last == "carry":  # The parts come apart in several stretches of longer responses.
+    monkeypatch.setattr(schedule, "STRETCH", 3)
+    n = 12
   engine = engine_lib.Engine(
     ARCH,
     sampling=dataclasses.replace(
-      SAMPLING, slots=slots, cache_tokens=200 if case == "pages" else 0
+      SAMPLING, slots=slots, cache_tokens=900 if case == "pages" else 0
     ),
     stop_ids=stops, max_prompt_tokens=16, mesh=mesh, page=4,
     dtype="bfloat16" if case == "bfloat16" else "float32",
@@ -419,7 +429,7 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
   )  # fmt: skip
   described = list(engine.programs(shapes, prompts=6, n=n))
   texts = {one.name: set() for one in described}
-  names = ["prefill", "admit", "decode"] + ["move"] * (case == "move")
+  names = ["prefill", "admit", "decode"] + [last] * bool(last)
   reshards = case in ("bfloat16", "mesh", "pages")
   assert list(texts) == ["reshard"] * reshards + names
   if reshards:

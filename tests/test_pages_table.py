@@ -12,7 +12,7 @@ PAGES, PARTS = 12, 2
 # (what, part, prompt, full pages of it, pages of one's own)
 MOVES = st.lists(
   st.tuples(
-    st.sampled_from(["begin", "extend", "end"]),
+    st.sampled_from(["begin", "extend", "carry", "end"]),
     st.integers(0, PARTS - 1),
     st.integers(0, 2),
     st.integers(1, 4),
@@ -58,6 +58,17 @@ def test_no_page_twice_and_none_lost(moves):
         assert done == (count <= room), "a page is refused where there is none, only"
         assert table.of(who)[: len(before)] == before, "what it has stays where it is"
         assert len(table.of(who)) == len(before) + count * done
+      elif what == "carry":
+        _, prompt, full = running[who]
+        if part == running[who][0] or table.free(part) < len(before):
+          continue
+        there = table.shares(part, prompt)
+        had = held(table, running)
+        copied = table.carry(who, part)
+        running[who] = part, prompt, full
+        assert [old for old, _ in copied] == before[full * there :]
+        assert [new for _, new in copied] == table.of(who)[full * there :]
+        assert not {(part, new) for _, new in copied} & set(had), "somebody's page"
       else:
         table.end(who)
         del running[who]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pxy import config, testing
-from pxy.model import attention, paged
+from pxy.model import attention, decoder, paged
 from pxy.parallel import mesh as mesh_lib
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import paging, replay, schedule
@@ -29,26 +29,36 @@ class Noted(engine_lib.Device):
     self.calls.append(("decode", slots.token_B.shape[0], live, int(made[1][-1])))
     return made
 
+  def carry(self, slots, giver, taker, from_A, to_A):
+    self.calls.append(("carry", len(from_A), 1))
+    return super().carry(slots, giver, taker, from_A, to_A)
+
   def move(self, slots, row_B, length):
     self.calls.append(("move", len(row_B), length))
     return super().move(slots, row_B, length)
 
 
 @pytest.mark.parametrize(
-  ("slots", "n", "most", "cache_tokens", "redone"),
+  ("slots", "n", "most", "cache_tokens", "redone", "split"),
   [
-    (64, 8, 40, 0, False),
-    (4, 3, 20, 0, False),
-    (16, 1, 70, 0, False),
-    (64, 8, 40, 200, False),
-    (16, 4, 70, 104, True),
+    (64, 8, 40, 0, False, False),
+    (4, 3, 20, 0, False, False),
+    (16, 1, 70, 0, False, False),
+    (64, 8, 40, 200, False, False),
+    (16, 4, 70, 104, True, False),
+    (32, 8, 40, 2000, False, True),
   ],
 )
 def test_calls_are_those_of_a_real_run(
-  monkeypatch, slots, n, most, cache_tokens, redone
+  monkeypatch, slots, n, most, cache_tokens, redone, split
 ):
-  arch = testing.arch()
+  arch, mesh = testing.arch(), None
   params = testing.params(arch)
+  if split:
+    mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2))
+    params = jax.device_put(
+      params, mesh_lib.shardings(mesh, decoder.axes(arch), params)
+    )
   made = []
   monkeypatch.setattr(Noted, "calls", made)
   monkeypatch.setattr(engine_lib, "Device", Noted)
@@ -63,6 +73,7 @@ def test_calls_are_those_of_a_real_run(
     ),
     stop_ids=range(arch.vocab_size // 12),
     max_prompt_tokens=24,
+    mesh=mesh,
     page=8,
   )
   rng = np.random.default_rng(slots)
@@ -80,6 +91,8 @@ def test_calls_are_those_of_a_real_run(
     else (one.kind, one.rows, one.width)
     for one in calls
   ]
+  carried = any(one.kind == "carry" for one in calls)
+  assert carried == split, "parts that come apart, and only these, are level again"
   assert sum(one.busy for one in calls) == busy
   assert busy == tokens + again - begun, "each that begins has a token with its prompt"
   assert (engine.stats.tokens, engine.stats.redone) == (tokens, again)

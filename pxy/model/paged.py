@@ -7,9 +7,9 @@ is then read by all and written by none. Which page is whose is decided on the h
 
 On a mesh the pool is in as many parts as the rows, and a row's pages are numbers within
 its own part: no token's attention needs another device's page. So all that touches a
-page runs on each part for itself.
+page runs on each part for itself, but for `carry`, which copies from one to another.
 
-Left out: pages of another size than the kernel's, moving pages between parts.
+Left out: pages of another size than the kernel's.
 """
 
 import dataclasses
@@ -24,6 +24,9 @@ from pxy.parallel import mesh as mesh_lib
 
 PAGE = 128
 """Tokens of a page: the lanes of a TPU, on which a page's keys lie side by side."""
+
+CARRIED = 32
+"""Pages that one `carry` takes: what the tokens of half a long response fill."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +83,13 @@ def empty(arch, rows: int, room: int, size: Size, dtype="float32") -> Pool:
 def specs(pool: Pool, mesh) -> Pool:
   """How a pool is split: rows and pages over (data, fsdp), heads over tensor."""
   rows = mesh_lib.ROWS if pool.parts > 1 else None
-  heads = None if pool.k_LNKHS.shape[2] % mesh.shape["tensor"] else "tensor"
-  whole = P(None, rows, heads, None, None)
+  whole = _pages(pool.k_LNKHS.shape[2], mesh, rows)
   return Pool(whole, whole, P(rows, None), P(rows), P(rows), pool.parts)
+
+
+def _pages(heads: int, mesh, rows=mesh_lib.ROWS) -> P:
+  """How keys and values are split; rows: the axes of the parts."""
+  return P(None, rows, None if heads % mesh.shape["tensor"] else "tensor", None, None)
 
 
 def placed(pool: Pool, mesh) -> Pool:
@@ -208,6 +215,38 @@ def fill(pool: Pool, source, page_RA, row_RA, block_RA, mesh=None) -> Pool:
     lanes = P(spec.length_B[0], None)
     run = _alone(run, mesh, spec, held, held, lanes, lanes, lanes)
   return run(pool, keys, values, page_RA, row_RA, block_RA)
+
+
+def carry(k_LNKHS, v_LNKSH, giver, taker, from_A, to_A, mesh):
+  """(keys, values) with page `from_A[a]` of part `giver` in page `to_A[a]` of part
+  `taker`.
+
+  Pages out of range are left out, and what was there stays. giver, taker: two numbers
+  of parts. mesh: that the program runs on.
+  """
+
+  def run(giver, taker, from_A, to_A, *pair):
+    here = jax.lax.axis_index(mesh_lib.ROWS)
+    at_A = jnp.where(here == taker, to_A, pair[0].shape[1])
+
+    def one(layer, pair):
+      def carried(x):
+        # A sum of bits: that of numbers takes -0 for 0, and on a CPU what is tiny.
+        bits = jax.lax.bitcast_convert_type(x[layer, from_A], f"int{x.itemsize * 8}")
+        there = jax.lax.psum(jnp.where(here == giver, bits, 0), mesh_lib.ROWS)
+        there = jax.lax.bitcast_convert_type(there, x.dtype)
+        return x.at[layer, at_A].set(there, mode="drop")
+
+      return tuple(map(carried, pair))
+
+    return jax.lax.fori_loop(0, len(pair[0]), one, pair)
+
+  pages = _pages(k_LNKHS.shape[2], mesh)
+  ins = *[P()] * 4, pages, pages
+  run = jax.shard_map(
+    run, mesh=mesh, in_specs=ins, out_specs=(pages, pages), check_vma=False
+  )
+  return run(giver, taker, from_A, to_A, k_LNKHS, v_LNKSH)
 
 
 def layer(k_LNKHS, v_LNKSH, page_BP, number):

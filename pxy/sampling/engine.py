@@ -239,8 +239,8 @@ class Engine:
     """The programs of a run at its `largest`, in the order in which they come.
 
     reshard (where the weights are cast or moved), prefill, admit, decode, of which one
-    turn of a whole stretch is described, and move, of the last responses (where the
-    cache is no pool).
+    turn of a whole stretch is described, and what the last responses need: move, or
+    carry where the cache is a pool in parts.
 
     Args:
       params: what `run` would be given, as shapes with shardings.
@@ -326,6 +326,22 @@ class Engine:
         cache_flops=cache_flops,
         cache_bytes=cache_bytes,
       )  # fmt: skip
+    if sizes.pool and sizes.pool.parts > 1:
+      part, page_A = whole((), np.int32), whole((paged.CARRIED,), np.int32)
+      yield program_lib.Program(
+        "carry",
+        functools.partial(
+          step.carry.lower,
+          slots.cache.k_LNKHS,
+          slots.cache.v_LNKSH,
+          part,
+          part,
+          page_A,
+          page_A,
+          mesh=mesh,
+        ),
+        resident=beside + mesh_lib.device_bytes(weights),
+      )
     if (last := self.few(prompts, n)) and not sizes.pool:  # pages are not moved
       yield program_lib.Program(
         "move",
@@ -472,6 +488,13 @@ class Device:
     if isinstance(slots.cache, paged.Pool):
       return step.reorder(slots, row_B, mesh=self.mesh)
     return step.resize(slots, row_B, length=length, mesh=self.mesh)
+
+  def carry(self, slots, *ends_and_pages):
+    """Pages of a pool copied from one part to another, as paged.carry has it."""
+    given, pool = self._put(tuple(map(np.int32, ends_and_pages))), slots.cache
+    k, v = step.carry(pool.k_LNKHS, pool.v_LNKSH, *given, mesh=self.mesh)
+    pool = dataclasses.replace(pool, k_LNKHS=k, v_LNKSH=v)
+    return dataclasses.replace(slots, cache=pool)
 
   def _put(self, tree):
     """From the host to every device."""

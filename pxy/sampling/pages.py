@@ -75,6 +75,17 @@ class Table:
     row.own += self._take(row.part, more)
     return True
 
+  def carry(self, who: Hashable, part: int) -> list[tuple[int, int]]:
+    """A response goes on in another part, where `free` says that there is room for all
+    that it has. Returns (page that it had, page that it has now) of those that are to
+    be copied: where its prompt is there already, that one's are not."""
+    row, had = self._rows[who], self.of(who)
+    full = len(had) - len(row.own)
+    self.end(who)
+    new = self.begin(who, part, row.prompt, full, len(row.own))
+    copied = had if new else had[full:]
+    return list(zip(copied, new + self._rows[who].own, strict=True))
+
   def end(self, who: Hashable) -> None:
     """A response has ended, or was put back."""
     row = self._rows.pop(who)

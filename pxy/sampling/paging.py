@@ -5,6 +5,7 @@
     admit    the next response goes where the fewest run, if there are pages for its
              prompt and a stretch, and one for each that runs there
     retire   its pages are free, and the prompt's when nobody shares them any more
+    carry    once nothing waits, some change their part (level.py)
 
 Responses to a prompt share its pages within a part of the pool. But they are often
 alike in length, and a turn waits for the part whose rows hold most: so they are dealt
@@ -19,7 +20,8 @@ import itertools
 
 import numpy as np
 
-from pxy.sampling import pages, schedule
+from pxy.model import paged
+from pxy.sampling import level, pages, schedule
 
 
 class Paged(schedule.Schedule):
@@ -105,6 +107,37 @@ class Paged(schedule.Schedule):
       page_BP[slot, : len(there)] = there
     busy_B = np.array([slot in self.busy for slot in range(self.rows)])
     return {"pages": (page_BP, busy_B)}
+
+  def _shrink(self):
+    self._level()
+    super()._shrink()
+
+  def _level(self):
+    """Carry responses to other parts of the pool, if that is worth it."""
+    each = self.rows // self.parts
+    held = {
+      slot: (self._part(slot), len(self.table.of(_who(draft))))
+      for slot, draft in self.busy.items()
+    }
+    places = [each - busy for busy in self._busy_R]
+    free = [self.table.free(part) for part in range(self.parts)]
+    row_B = list(range(self.rows))
+    for slot, part in level.moves(held, places, free):
+      there = range(part * each, (part + 1) * each)
+      new = next(slot for slot in there if slot not in self.busy)
+      ends, draft = (self._part(slot), part), self.busy.pop(slot)
+      copied = self.table.carry(_who(draft), part)
+      for i in range(0, len(copied), paged.CARRIED):
+        some = copied[i : i + paged.CARRIED]
+        lanes_2A = np.full((2, paged.CARRIED), self.limits.pool.pages, np.int32)
+        lanes_2A[:, : len(some)] = np.transpose(some)
+        self.slots = self.device.carry(self.slots, *ends, *lanes_2A)
+      self.busy[new] = draft
+      row_B[new], row_B[slot] = slot, new
+      for side, change in zip(ends, (-1, 1), strict=True):
+        self._busy_R[side] += change
+    if row_B != list(range(self.rows)):
+      self._move(row_B)
 
   def _needed(self):
     return max(self._busy_R) * self.parts

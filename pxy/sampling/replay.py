@@ -21,9 +21,11 @@ class Call:
   """One program that was run.
 
   Attributes:
-    kind: `prefill` (rows are prompts), `admit` (lanes), `decode` (slots), `move`.
+    kind: `prefill` (rows are prompts), `admit` (lanes), `decode` (slots), `move`,
+      `carry` (pages).
     rows: of its arrays.
-    width: tokens of each: of the longest prompt, of the cache that is read, or moved.
+    width: tokens of each: of the longest prompt, of the cache that is read, or moved;
+      1 of pages.
     turns: tokens that a decode drew for each slot; 1 of the others.
     busy: slots that drew a token, summed over the turns.
     held: tokens in the cache of those slots, summed over the turns.
@@ -90,6 +92,11 @@ class Shadow:
     self.calls.append(Call("decode", rows, live, turns, int(new_B.sum()), held, read))
     out = np.zeros((tokens, rows), np.int32), np.zeros((tokens, rows), np.float32)
     return np.stack([left_B, held_B]), (*out, new_B, left_B > 0, np.int32(turns))
+
+  def carry(self, slots, giver, taker, from_A, to_A):
+    """Pages of a pool go from one part to another."""
+    self.calls.append(Call("carry", len(from_A), 1))
+    return slots
 
   def move(self, slots, row_B, length: int):
     """Other rows, or more room."""

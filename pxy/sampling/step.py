@@ -245,6 +245,14 @@ def resize(slots, row_B, *, length, mesh=None) -> Slots:
   return _pin(Slots(cache, *rest), mesh)
 
 
+@functools.partial(
+  jax.jit, static_argnames=("mesh",), donate_argnames=("k_LNKHS", "v_LNKSH")
+)
+def carry(k_LNKHS, v_LNKSH, giver, taker, from_A, to_A, *, mesh):
+  """(keys, values) of a pool, some copied from part to part, as paged.carry has it."""
+  return paged.carry(k_LNKHS, v_LNKSH, giver, taker, from_A, to_A, mesh)
+
+
 def reorder(slots, row_B, *, mesh=None) -> Slots:
   """Slots `row_B` (int32) of a pool in that order; no page is touched."""
   pool = slots.cache

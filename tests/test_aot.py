@@ -319,7 +319,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
   assert (found["topology"], found["chip"]) == (topology, chip)
   names = [program["name"] for program in found["programs"]]
   assert names == [
-    "reshard", "prefill", "admit", "decode", "evaluate", "score",
+    "reshard", "prefill", "admit", "decode", "carry", "evaluate", "score",
     "update nsr-prerl", "update grpo",
   ]  # fmt: skip
   assert found["passes"] == {"nsr-prerl": [], "grpo": []}
@@ -339,7 +339,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
   cli.main([*argv, "--lengths", "mean=40,p95=80,max=96"])
   told = json.loads((tmp_path / "out.json").read_text())
   step, programs = told["step"], {one["name"]: one for one in told["programs"]}
-  parts = ("reshard", "prefill", "admit", "decode", "update")
+  parts = ("reshard", "prefill", "admit", "decode", "carry", "update")
   seconds = [step[f"{name}_seconds_bound"] for name in parts]
   assert step["seconds_bound"] == pytest.approx(sum(seconds)) and min(seconds) >= 0
   most = max(one["seconds_bound"] for name, one in programs.items() if "decode" in name)

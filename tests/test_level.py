@@ -29,23 +29,20 @@ def loads(held, parts):
 
 
 @settings(max_examples=500, deadline=None)
-@given(held=HELD, free=st.integers(0, 200))
+@given(held=HELD, free=st.lists(st.integers(0, 200), min_size=5, max_size=5))
 def test_it_saves_an_eighth_or_carries_nothing(held, free):
   parts, before = len(held), slots(held)
-  places = [PLACES - len(there) for there in held]
-  made = level.moves(before, places, [free] * parts)
+  places, free = [PLACES - len(there) for there in held], free[: len(held)]
+  made = level.moves(before, places, free)
   after = dict(before)
   for slot, part in made:
     after[slot] = part, before[slot][1]
-  givers = {before[slot][0] for slot, _ in made}
-  takers = {part for _, part in made}
   assert len({slot for slot, _ in made}) == len(made), "a response is carried twice"
-  assert not givers & takers, "a page could be written before it was read"
   taken = collections.Counter(part for _, part in made)
   for part, count in taken.items():
     assert count <= places[part], "more responses than places"
     pages = sum(before[slot][1] for slot, to in made if to == part)
-    assert pages <= free, "more pages than are free"
+    assert pages <= free[part], "more pages than are free"
   most, least = max(loads(before, parts)), max(loads(after, parts))
   assert least <= 7 / 8 * most if made else least == most
 

@@ -8,7 +8,7 @@ from pxy import config, testing
 from pxy.model import attention, decoder, paged
 from pxy.parallel import mesh as mesh_lib
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import paging, replay, schedule
+from pxy.sampling import level, paging, replay, schedule
 
 
 class Noted(engine_lib.Device):
@@ -128,6 +128,23 @@ def test_what_runs_out_of_pages_behind_a_shrink_begins_again(monkeypatch):
   assert made.table.free(0) == free, "pages were lost"
   widths = {one.rows for one in shadow.calls if one.kind == "prefill"}
   assert len(widths) == 1, "a prefill of another shape, which nothing has compiled"
+
+
+def test_what_runs_out_of_pages_goes_on_where_there_are_some(monkeypatch):
+  """Two long responses in a part that holds one; the other parts are empty by then."""
+  monkeypatch.setattr(schedule, "STRETCH", 5)
+  monkeypatch.setattr(level, "moves", lambda *_: [])
+  engine = engine_lib.Engine(
+    testing.arch(),
+    sampling=config.Sampling(max_new_tokens=60, slots=8, cache_tokens=320),
+    stop_ids=(0,), max_prompt_tokens=8, page=4,
+    mesh=mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2)),
+  )  # fmt: skip
+  lengths = np.array([60, 2, 2, 2, 60, 2, 2, 2])[:, None]
+  calls = replay.calls(engine, np.full(8, 4), lengths)
+  assert sum(one.kind == "carry" for one in calls) == 1
+  assert engine.stats.redone == 0, "nothing is drawn again while there is room"
+  assert engine.stats.tokens == lengths.sum()
 
 
 def test_what_a_slot_holds_is_its_prompt_and_what_was_drawn_before():

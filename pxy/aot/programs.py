@@ -8,7 +8,7 @@ What a step does on the devices is these, in order:
   decode    a token of every slot, with the cache at its longest (the program is a loop
             of them; what is said of it is one turn)
   move      the last responses go into fewer slots
-  carry     or to another part of the pool of pages
+  carry     pages of the last responses go to another part of the pool
   evaluate  the same under the distribution of the evaluations
   score     log-probs of all responses: old ones, a reference's, those of importance
             weights in the marginal space (config.passes), or to compare

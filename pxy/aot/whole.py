@@ -4,9 +4,9 @@ What the sampler dispatches is replayed from the lengths of the responses
 (sampling/replay.py). A decode program is measured at the shortest and the longest cache
 that each number of slots meets, and in between it takes what lies in between; where
 rows are read as far as they are filled, what a turn reads is counted from what they
-hold, on the device where they hold most. Prefill, admit, move and carry take as much
-less as their arrays are smaller. Scoring and updating loop over as many micro-batches
-as the lengths fill. The host, and what the devices wait for it, are left out.
+hold, on the device where they hold most. Prefill, admit and move take as much less as
+their arrays are smaller. Scoring and updating loop over as many micro-batches as the
+lengths fill. The host, and what the devices wait for it, are left out.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 
 from pxy import config
 from pxy.aot import chips, measure
-from pxy.model import decoder, paged
+from pxy.model import decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import context, pack
 from pxy.run import batch as batch_lib
@@ -66,7 +66,8 @@ def parts(
   seconds, moved = (sum(x[0] * x[i] for x in costs) for i in (1, 2))
   out.append(Part("decode", sum(one.turns for one in turns), seconds, moved))
   if "carry" in bound:
-    out.append(_scaled("carry", calls, bound["carry"] / paged.CARRIED))
+    carried = sum(one.kind == "carry" for one in calls)
+    out.append(Part("carry", carried, carried * bound["carry"]))
   if not sizes.pool:
     few = engine.few(cfg.data.prompts, cfg.data.responses)
     # Without a program to fewer slots there may be one to more room: read and written.

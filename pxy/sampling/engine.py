@@ -489,9 +489,10 @@ class Device:
       return step.reorder(slots, row_B, mesh=self.mesh)
     return step.resize(slots, row_B, length=length, mesh=self.mesh)
 
-  def carry(self, slots, *ends_and_pages):
+  def carry(self, slots, giver: int, taker: int, from_A, to_A):
     """Pages of a pool copied from one part to another, as paged.carry has it."""
-    given, pool = self._put(tuple(map(np.int32, ends_and_pages))), slots.cache
+    given = self._put((np.int32(giver), np.int32(taker), from_A, to_A))
+    pool = slots.cache
     k, v = step.carry(pool.k_LNKHS, pool.v_LNKSH, *given, mesh=self.mesh)
     pool = dataclasses.replace(pool, k_LNKHS=k, v_LNKSH=v)
     return dataclasses.replace(slots, cache=pool)

@@ -61,6 +61,10 @@ class Table:
     self._rows[who] = _Row(part, prompt, self._take(part, own))
     return new
 
+  def __contains__(self, who: Hashable) -> bool:
+    """Whether a response has pages."""
+    return who in self._rows
+
   def of(self, who: Hashable) -> list[int]:
     """Pages that a response has, in their order, shared ones first."""
     row = self._rows[who]

@@ -1,11 +1,12 @@
 """A schedule over a pool of pages: tokens bound the slots, not the longest text.
 
     keep     before each stretch every response gets the pages it may fill, the oldest
-             first; where none is left the youngest is put back, and begins again later
+             first; where its part has none left the youngest there goes on in another,
+             or is put back, and begins again later
     admit    the next response goes where the fewest run, if there are pages for its
              prompt and a stretch, and one for each that runs there
     retire   its pages are free, and the prompt's when nobody shares them any more
-    carry    once nothing waits, some change their part (level.py)
+    level    once nothing waits, some go on in a part that holds less (level.py)
 
 Responses to a prompt share its pages within a part of the pool. But they are often
 alike in length, and a turn waits for the part whose rows hold most: so they are dealt
@@ -41,18 +42,31 @@ class Paged(schedule.Schedule):
 
   def _keep(self):
     self._closed = set()
-    for slot, draft in sorted(self.busy.items(), key=lambda x: self._age[_who(x[1])]):
-      end = draft.start + min(draft.drawn + self.stretch, self.limits.limit)
-      while slot in self.busy and not self.table.extend(_who(draft), self._need(end)):
-        self._put_back(self._part(slot))
+    for draft in sorted(self.busy.values(), key=lambda draft: self._age[_who(draft)]):
+      who, pages = _who(draft), self._until(draft)
+      while who in self.table and not self.table.extend(who, pages):
+        slot = next(slot for slot, other in self.busy.items() if other is draft)
+        self._make_room(self._part(slot))
 
-  def _put_back(self, part: int):
-    """The youngest of a part begins again, before all that wait."""
+  def _make_room(self, part: int):
+    """The youngest of a part goes on in another, or begins again."""
     there = [slot for slot in self.busy if self._part(slot) == part]
     slot = max(there, key=lambda slot: self._age[_who(self.busy[slot])])
+    places, free = self._left()
+    pages = self._until(self.busy[slot])
+    others = [
+      to for to in range(self.parts) if to != part and places[to] and free[to] >= pages
+    ]
+    if others:
+      self._carry(slot, max(others, key=free.__getitem__))
+    else:
+      self._put_back(slot)
+
+  def _put_back(self, slot: int):
+    """A response begins again, before all that wait."""
     draft = self.busy[slot]
     self._end(slot)
-    self._closed.add(part)
+    self._closed.add(self._part(slot))
     self._told[_who(draft)] = max(draft.told, draft.drawn)
     self.waiting.appendleft(_who(draft))
     self.stats.redone += draft.drawn
@@ -108,36 +122,40 @@ class Paged(schedule.Schedule):
     busy_B = np.array([slot in self.busy for slot in range(self.rows)])
     return {"pages": (page_BP, busy_B)}
 
-  def _shrink(self):
-    self._level()
-    super()._shrink()
-
   def _level(self):
-    """Carry responses to other parts of the pool, if that is worth it."""
-    each = self.rows // self.parts
     held = {
       slot: (self._part(slot), len(self.table.of(_who(draft))))
       for slot, draft in self.busy.items()
     }
-    places = [each - busy for busy in self._busy_R]
-    free = [self.table.free(part) for part in range(self.parts)]
+    for slot, part in level.moves(held, *self._left()):
+      self._carry(slot, part)
+
+  def _left(self) -> tuple[list[int], list[int]]:
+    """(slots, pages) of each part that can be taken: a page is left for each that runs
+    there."""
+    each = self.rows // self.parts
+    return [each - busy for busy in self._busy_R], [
+      self.table.free(part) - busy for part, busy in enumerate(self._busy_R)
+    ]
+
+  def _carry(self, slot: int, part: int):
+    """A response goes on in another part, where there is room."""
+    each = self.rows // self.parts
+    there = range(part * each, (part + 1) * each)
+    new = next(slot for slot in there if slot not in self.busy)
+    draft, giver = self.busy.pop(slot), self._part(slot)
+    copied = self.table.carry(_who(draft), part)
+    for i in range(0, len(copied), paged.CARRIED):
+      some = copied[i : i + paged.CARRIED]
+      lanes_2A = np.full((2, paged.CARRIED), self.limits.pool.pages, np.int32)
+      lanes_2A[:, : len(some)] = np.transpose(some)
+      self.slots = self.device.carry(self.slots, giver, part, *lanes_2A)
+    self.busy[new] = draft
+    self._busy_R[giver] -= 1
+    self._busy_R[part] += 1
     row_B = list(range(self.rows))
-    for slot, part in level.moves(held, places, free):
-      there = range(part * each, (part + 1) * each)
-      new = next(slot for slot in there if slot not in self.busy)
-      ends, draft = (self._part(slot), part), self.busy.pop(slot)
-      copied = self.table.carry(_who(draft), part)
-      for i in range(0, len(copied), paged.CARRIED):
-        some = copied[i : i + paged.CARRIED]
-        lanes_2A = np.full((2, paged.CARRIED), self.limits.pool.pages, np.int32)
-        lanes_2A[:, : len(some)] = np.transpose(some)
-        self.slots = self.device.carry(self.slots, *ends, *lanes_2A)
-      self.busy[new] = draft
-      row_B[new], row_B[slot] = slot, new
-      for side, change in zip(ends, (-1, 1), strict=True):
-        self._busy_R[side] += change
-    if row_B != list(range(self.rows)):
-      self._move(row_B)
+    row_B[new], row_B[slot] = slot, new
+    self._move(row_B)
 
   def _needed(self):
     return max(self._busy_R) * self.parts
@@ -153,6 +171,10 @@ class Paged(schedule.Schedule):
 
   def _part(self, slot: int) -> int:
     return slot * self.parts // self.rows
+
+  def _until(self, draft) -> int:
+    """Pages that a response has at the end of the next stretch, at most."""
+    return self._need(draft.start + min(draft.drawn + self.stretch, self.limits.limit))
 
   def _need(self, tokens: int) -> int:
     """Pages of so many tokens."""

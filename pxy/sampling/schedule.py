@@ -181,6 +181,7 @@ class Schedule:
       first.append(made)
     if not self.waiting:
       self.block, self.ready = range(0), None  # a move needs the room
+      self._level()
       self._shrink()
     drafts, limit = self.busy.values(), self.limits.limit
     self._grow(max(d.start + min(d.drawn + self.stretch, limit) for d in drafts))
@@ -268,6 +269,9 @@ class Schedule:
 
   def _keep(self) -> None:
     """See to it that what runs can go on for a stretch."""
+
+  def _level(self) -> None:
+    """See to it that devices hold alike."""
 
   def _fills(self) -> dict:
     """What an admission is told of pages."""

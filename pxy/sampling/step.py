@@ -1,4 +1,4 @@
-"""Prefill, admit, decode, resize: the device side of sampling, as pure functions.
+"""Prefill, admit, decode, resize, carry: the device side of sampling, pure functions.
 
 Every response that is being written owns a slot, a row of `Slots`. `prefill` reads each
 prompt once; `admit` copies its cache into the slots of its responses, or into pages

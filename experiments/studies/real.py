@@ -5,9 +5,10 @@
 3 seeds of DSRL and GRPO, of DSRL with a first phase on P(y|x) (nsr_rl_warmup), and of
 one whose first phase changes nothing (zero_phase), for 60 steps. As small as two cores
 demand: 16 responses of at most 32 tokens a step, and 15 questions to be tested on, 16
-times each. So it sees large differences alone. Learning rates are those of the sweep
-(real_rates.py); all arms see the same prompts in the same order for as many updates.
-It needs what the experiment needs (smollm2_chain_sum.py). Cost: `--dry-run` says.
+times each. So it sees large differences alone. Neither it nor the sweep before it
+(real_rates.py) has been run: until then learning rates are the base's own. All arms see
+the same prompts in the same order for as many updates. It needs what the experiment
+needs (smollm2_chain_sum.py). Cost: `--dry-run` says.
 """
 
 import real_rates
@@ -20,7 +21,7 @@ TASK = (
   "--grader", "number", "--max-prompt-tokens", "96", "--max-new-tokens", "32",
 )  # fmt: skip
 CHOSEN = {"grpo": 1e-5, "dsrl": 1e-6, "nsr_rl_warmup": 1e-6}
-"""Learning rates of the first phase: the base's own, until the sweep has run."""
+"""Method: learning rate of its first phase."""
 
 
 def arm(name, method, rate, *options) -> Arm:

@@ -13,21 +13,12 @@ needs (smollm2_chain_sum.py). Cost: `--dry-run` says.
 
 import real_rates
 
+from pxy import config
+from pxy.commands import experiment
 from pxy.study.plan import BEFORE, ZERO, Arm, Claim, Study, World
 
 PASS1, PASS16 = "bound/pass@1", "bound/pass@16"
-TASK = (
-  "gym:chain_sum?min_terms=2,max_terms=2,min_digits=1,max_digits=1,size=4000",
-  "--grader", "number", "--max-prompt-tokens", "96", "--max-new-tokens", "32",
-)  # fmt: skip
-CHOSEN = {"grpo": 1e-5, "dsrl": 1e-6, "nsr_rl_warmup": 1e-6}
-"""Method: learning rate of its first phase."""
-
-
-def arm(name, method, rate, *options) -> Arm:
-  """`rate`: of the first phase; the second is GRPO at its own."""
-  second = () if method == "grpo" else ("--phases.1.lr", f"{CHOSEN['grpo']:g}")
-  return Arm(name, method, ("--phases.0.lr", f"{rate:g}", *second, *options))
+TASK = experiment.load(real_rates.BASE, config.Train).data.task
 
 
 def study() -> Study:
@@ -37,14 +28,15 @@ def study() -> Study:
         "smollm2", real_rates.BASE,
         ("--steps", "60", "--eval-every", "60", *real_rates.SIZE),
         before="builtin:smollm2-135m",
-        align=("--task", *TASK, "--n", "24", "--responses", "4"),
+        align=("--task", TASK, "--grader", "number", "--max-prompt-tokens", "96",
+               "--max-new-tokens", "32", "--n", "24", "--responses", "4"),
       ),
     ),
     arms=(
-      arm("grpo", "grpo", CHOSEN["grpo"]),
-      arm("dsrl", "dsrl", CHOSEN["dsrl"]),
-      arm("nsr_rl_warmup", "nsr_rl_warmup", CHOSEN["nsr_rl_warmup"]),
-      arm("zero_phase", "dsrl", 1e-30),
+      Arm("grpo"),
+      Arm("dsrl"),
+      Arm("nsr_rl_warmup"),
+      Arm("zero_phase", "dsrl", ("--phases.0.lr", "1e-30")),
     ),
     seeds=(0, 1, 2),
     claims=(

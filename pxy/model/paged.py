@@ -97,9 +97,9 @@ def placed(pool: Pool, mesh) -> Pool:
   return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(pool, mesh))
 
 
-def _alone(run, mesh, spec: Pool, *ins):
-  """`run` of each part of a pool to itself, with what else it is given split as `ins`
-  say."""
+def _alone(run, mesh, spec, *ins):
+  """`run` of each part of a pool, or of its pages, to itself, with what else it is
+  given split as `ins` say."""
   ins = spec, *ins
   return jax.shard_map(run, mesh=mesh, in_specs=ins, out_specs=spec, check_vma=False)
 
@@ -225,7 +225,7 @@ def carry(k_LNKHS, v_LNKSH, giver, taker, from_A, to_A, mesh):
   of parts. mesh: that the program runs on.
   """
 
-  def run(giver, taker, from_A, to_A, *pair):
+  def run(pair, giver, taker, from_A, to_A):
     here = jax.lax.axis_index(mesh_lib.ROWS)
     at_A = jnp.where(here == taker, to_A, pair[0].shape[1])
 
@@ -242,11 +242,8 @@ def carry(k_LNKHS, v_LNKSH, giver, taker, from_A, to_A, mesh):
     return jax.lax.fori_loop(0, len(pair[0]), one, pair)
 
   pages = _pages(k_LNKHS.shape[2], mesh)
-  ins = *[P()] * 4, pages, pages
-  run = jax.shard_map(
-    run, mesh=mesh, in_specs=ins, out_specs=(pages, pages), check_vma=False
-  )
-  return run(giver, taker, from_A, to_A, k_LNKHS, v_LNKSH)
+  run = _alone(run, mesh, (pages, pages), P(), P(), P(), P())
+  return run((k_LNKHS, v_LNKSH), giver, taker, from_A, to_A)
 
 
 def layer(k_LNKHS, v_LNKSH, page_BP, number):

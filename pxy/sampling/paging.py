@@ -43,7 +43,7 @@ class Paged(schedule.Schedule):
   def _keep(self):
     self._closed = set()
     for draft in sorted(self.busy.values(), key=lambda draft: self._age[_who(draft)]):
-      who, pages = _who(draft), self._until(draft)
+      who, pages = _who(draft), self._need(self._reach(draft))
       while who in self.table and not self.table.extend(who, pages):
         slot = next(slot for slot, other in self.busy.items() if other is draft)
         self._make_room(self._part(slot))
@@ -53,7 +53,7 @@ class Paged(schedule.Schedule):
     there = [slot for slot in self.busy if self._part(slot) == part]
     slot = max(there, key=lambda slot: self._age[_who(self.busy[slot])])
     places, free = self._left()
-    pages = self._until(self.busy[slot])
+    pages = self._need(self._reach(self.busy[slot]))
     others = [
       to for to in range(self.parts) if to != part and places[to] and free[to] >= pages
     ]
@@ -80,11 +80,7 @@ class Paged(schedule.Schedule):
       new = 0 if there else full
       if busy < each and free >= new + own + busy and part not in self._closed:
         found.append((new > 0 and 2 * free < self._pages_each, busy, new, -free, part))
-    if not found:
-      return None
-    part = min(found)[-1]
-    slots = range(part * each, (part + 1) * each)
-    return next(slot for slot in slots if slot not in self.busy)
+    return self._idle(min(found)[-1]) if found else None
 
   def _begin(self, slot, p, r):
     draft = super()._begin(slot, p, r)
@@ -140,10 +136,7 @@ class Paged(schedule.Schedule):
 
   def _carry(self, slot: int, part: int):
     """A response goes on in another part, where there is room."""
-    each = self.rows // self.parts
-    there = range(part * each, (part + 1) * each)
-    new = next(slot for slot in there if slot not in self.busy)
-    draft, giver = self.busy.pop(slot), self._part(slot)
+    new, giver, draft = self._idle(part), self._part(slot), self.busy.pop(slot)
     copied = self.table.carry(_who(draft), part)
     for i in range(0, len(copied), paged.CARRIED):
       some = copied[i : i + paged.CARRIED]
@@ -172,9 +165,11 @@ class Paged(schedule.Schedule):
   def _part(self, slot: int) -> int:
     return slot * self.parts // self.rows
 
-  def _until(self, draft) -> int:
-    """Pages that a response has at the end of the next stretch, at most."""
-    return self._need(draft.start + min(draft.drawn + self.stretch, self.limits.limit))
+  def _idle(self, part: int) -> int:
+    """A slot of a part that has no response; there is one."""
+    each = self.rows // self.parts
+    there = range(part * each, (part + 1) * each)
+    return next(slot for slot in there if slot not in self.busy)
 
   def _need(self, tokens: int) -> int:
     """Pages of so many tokens."""

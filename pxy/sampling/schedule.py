@@ -183,8 +183,7 @@ class Schedule:
       self.block, self.ready = range(0), None  # a move needs the room
       self._level()
       self._shrink()
-    drafts, limit = self.busy.values(), self.limits.limit
-    self._grow(max(d.start + min(d.drawn + self.stretch, limit) for d in drafts))
+    self._grow(max(map(self._reach, self.busy.values())))
     # Idle slots cost as much as busy ones: come back as soon as they can be put to use.
     idle = self.rows - len(self.busy)
     if self.waiting:
@@ -266,6 +265,10 @@ class Schedule:
   def _end(self, slot: int) -> None:
     """It is free again."""
     del self.busy[slot]
+
+  def _reach(self, draft: _Draft) -> int:
+    """Tokens that a response has at the end of the next stretch, at most."""
+    return draft.start + min(draft.drawn + self.stretch, self.limits.limit)
 
   def _keep(self) -> None:
     """See to it that what runs can go on for a stretch."""

@@ -31,7 +31,7 @@ def _world(seed, scale=1.0, vocab=V):
   return hidden_BTD, head_DV, targets_BT, cotangents
 
 
-STATIC = ("temperature", "softcap", "chunk", "shards")
+STATIC = ("temperature", "softcap", "chunk", "shards", "row_shards", "tied")
 
 
 _draw = jax.jit(draw.draw, static_argnames=("temperature", "top_k", "top_p"))
@@ -41,11 +41,14 @@ _floor = jax.jit(
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def _run(hidden_BTD, head_DV, targets_BT, cotangents, floor_BT=None, **how):
+def _run(
+  hidden_BTD, head_DV, targets_BT, cotangents, floor_BT=None, mask_BT=None, **how
+):
   """Values, and gradients of <cotangents, values>."""
+  how |= {"floor_BT": floor_BT, "mask_BT": mask_BT}
 
   def loss(hidden_BTD, head_DV):
-    values = logprob.logprob(hidden_BTD, head_DV, targets_BT, floor_BT=floor_BT, **how)
+    values = logprob.logprob(hidden_BTD, head_DV, targets_BT, **how)
     return jnp.sum(jnp.stack(values) * cotangents), values
 
   grads, values = jax.grad(loss, (0, 1), has_aux=True)(hidden_BTD, head_DV)
@@ -123,6 +126,89 @@ def test_lane_aligned_chunks():
   want, got = _run(*world), _run(*world, chunk=140)
   for g, w in zip(got, want, strict=True):
     np.testing.assert_allclose(g, w, rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize("row_shards", [None, 1, 2])
+@pytest.mark.parametrize(
+  "how", [{}, {"tied": True}, {"tied": True, "chunk": 140, "shards": 2}], ids=str
+)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.45, 0.8, 1.0])
+def test_places_that_do_not_count_are_left_out(share, how, row_shards):
+  """Values and gradients are those of all places, with zeros at the others."""
+  rng = np.random.default_rng(4)
+  rows, places, vocab = 4, 150, 300
+  hidden_BTD = rng.normal(size=(rows, places, D)).astype(np.float32)
+  head_DV = rng.normal(size=(D, vocab)).astype(np.float32)
+  targets_BT = rng.integers(0, vocab, (rows, places)).astype(np.int32)
+  mask_BT = rng.random((rows, places)) < share * np.arange(1, 5)[:, None] / 4
+  mask_BT[0] &= share < 1  # a row that has none
+  floor_BT = rng.normal(size=(rows, places)).astype(np.float32)
+  cotangents = rng.normal(size=(2, rows, places))
+  world = hidden_BTD, head_DV, targets_BT
+  want = _run(*world, np.where(mask_BT, cotangents, 0), floor_BT)
+  got = _run(*world, cotangents, floor_BT, mask_BT, row_shards=row_shards, **how)
+  for name, w, g in zip(("logp", "entropy"), want[:2], got[:2], strict=True):
+    np.testing.assert_allclose(
+      g, np.where(mask_BT, w, 0), rtol=1e-5, atol=5e-6, err_msg=name
+    )
+  for name, w, g in zip(("d hidden", "d head"), want[2:], got[2:], strict=True):
+    np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+  "count, most",
+  [(0, 128), (100, 128), (128, 128), (129, 256), (300, 384), (400, 500), (500, 500)],
+)
+def test_no_more_places_are_looked_at_than_a_quarter_beyond(count, most, monkeypatch):
+  """Of 500 places 128, 256, 384 or 500 are, forward and backward."""
+  seen, forward, backward = [], logprob._forward, logprob._backward
+
+  def spy(run):
+    def spied(spec, first, *rest):
+      hidden_ND = first[0] if isinstance(first, tuple) else first
+      jax.debug.callback(lambda: seen.append(hidden_ND.shape[0]))
+      return run(spec, first, *rest)
+
+    return spied
+
+  monkeypatch.setattr(logprob, "_forward", spy(forward))
+  monkeypatch.setattr(logprob, "_backward", spy(backward))
+  mask_BT = np.arange(500).reshape(2, 250) < count
+  hidden_BTD, head_DV = np.ones((2, 250, D), np.float32), np.ones((D, V), np.float32)
+
+  def loss(head_DV):
+    given = hidden_BTD, head_DV, np.zeros((2, 250), np.int32)
+    return logprob.logprob(*given, mask_BT=mask_BT, row_shards=1)[0].sum()
+
+  jax.block_until_ready(jax.jit(jax.grad(loss))(head_DV))
+  jax.effects_barrier()
+  assert seen == [most, most], f"{count} of 500 places count"
+
+
+def test_under_vmap_as_many_places_are_looked_at_as_the_fullest_needs(monkeypatch):
+  seen, forward = [], logprob._forward
+
+  def spied(spec, hidden_ND, *rest):
+    jax.debug.callback(lambda: seen.append(hidden_ND.shape[0]))
+    return forward(spec, hidden_ND, *rest)
+
+  monkeypatch.setattr(logprob, "_forward", spied)
+  rng = np.random.default_rng(5)
+  hidden_ABTD = rng.normal(size=(2, 1, 500, D)).astype(np.float32)
+  head_DV = rng.normal(size=(D, V)).astype(np.float32)
+  mask_ABT = np.arange(500)[None, None] < np.array([100, 200])[:, None, None]
+
+  def loss(hidden_BTD, mask_BT):
+    given = hidden_BTD, head_DV, np.zeros((1, 500), np.int32)
+    return logprob.logprob(*given, mask_BT=mask_BT)[0].sum()
+
+  got = jax.jit(jax.vmap(jax.grad(loss)))(hidden_ABTD, mask_ABT)
+  jax.block_until_ready(got)
+  jax.effects_barrier()
+  assert set(seen) == {256}, "100 and 200 of 500 places count"
+  for x, hidden_BTD, mask_BT in zip(got, hidden_ABTD, mask_ABT, strict=True):
+    want = jax.grad(loss)(hidden_BTD, mask_BT)
+    np.testing.assert_allclose(x, want, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)

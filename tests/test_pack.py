@@ -33,6 +33,7 @@ def test_a_row_by_hand():
   assert packed.sampler_BT.tolist() == [[0, -1, -2, -3]]
   assert packed.adv_BT.tolist() == [[0, 0.5, 0.5, 0.5]]
   assert packed.weight_BT.tolist() == [[0, 2, 2, 2]]
+  assert pack.looked_at(packed) is packed.mask_BT
 
 
 def test_the_first_response_token_has_a_term_after_a_lone_start_token():
@@ -56,6 +57,7 @@ def test_mixture_copies_point_at_the_same_token():
     assert places[0] == t
     assert len(set(packed.targets_BT[b, places])) == 1
     assert packed.segments_BT[b, places].tolist() == [1, 2, 3]
+    assert pack.looked_at(packed)[b, places].all(), "a score is asked of every copy"
   lengths = rollouts.response_len_B
   assert packed.mask_BT.sum(1).tolist() == lengths.tolist()
 

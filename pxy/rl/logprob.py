@@ -15,17 +15,21 @@ A chunk takes an equal part of every device's shard of the vocabulary: with `sha
 set, a head that is split over V is never gathered, and only sums per token cross
 devices.
 
+Where it is said which places count, the others are left out (places.py): the head is a
+fifth to a half of a small model.
+
 The forward pass is plain JAX, so with `forward_mode` it has a jax.jvp in the memory of
 one chunk, tangents included, and no useful gradient. Left out: second derivatives; a
 bias on the head.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pxy.rl import draw
+from pxy.rl import draw, places
 from pxy.rl.arrays import Array
 
 # Stands for minus infinity: exp gives 0, and 0 * _NONE is 0 instead of NaN.
@@ -37,6 +41,8 @@ class _Spec(NamedTuple):
   softcap: float | None
   chunk: int
   shards: int
+  tied: bool
+  """Heads and their gradients lie as embeddings do, [V, D]: head_DX is head_XD."""
 
 
 def logprob(
@@ -47,8 +53,11 @@ def logprob(
   temperature: float = 1.0,
   softcap: float | None = None,
   floor_BT: Array | None = None,
+  mask_BT: Array | None = None,
+  tied: bool = False,
   chunk: int = 8192,
   shards: int = 1,
+  row_shards: int | None = None,
   forward_mode: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Log-prob of each target, and entropy, of the distribution over the next token.
@@ -64,10 +73,14 @@ def logprob(
     softcap: z -> softcap * tanh(z / softcap) before the temperature; None is off.
     floor_BT: tempered logits below it are outside the (top-k, top-p) distribution; from
       `floor`, a constant. The target itself is always inside: it was drawn.
+    mask_BT: bool, places that count; values at the others are 0. None: all.
+    tied: whether head_DV is an embedding turned, `embed_VD.T`; affects speed only, for
+      a CPU copies it else.
     chunk: vocabulary entries at a time.
     shards: number of devices over which V is split evenly; affects speed only.
+    row_shards: the same of the rows; None: not known, so that places never change row.
     forward_mode: differentiate with jax.jvp instead of jax.grad, which would keep the
-      logits of all chunks.
+      logits of all chunks; places that do not count cost as much as others.
 
   Returns:
     (logp_BT, entropy_BT), float32, in nats.
@@ -76,18 +89,26 @@ def logprob(
     raise ValueError("temperature must be > 0; greedy tokens are scored at 1")
   if head_DV.shape[1] % shards:
     raise ValueError(f"vocabulary {head_DV.shape[1]} does not divide by {shards}")
-  spec = _Spec(temperature, softcap, chunk, shards)
+  spec, shape = _Spec(temperature, softcap, chunk, shards, tied), targets_BT.shape
+  parts = shape[0] if row_shards is None else row_shards
 
   # Tokens in one axis: XLA on a CPU is 30 times slower with an axis of size 1, so a
   # single row, or a single shard below, must not make one.
   def flat(x):
     return None if x is None else x.reshape(-1, *x.shape[2:])
 
-  run = _plain if forward_mode else _logprob
-  logp_N, entropy_N = run(
-    spec, flat(hidden_BTD), head_DV, flat(targets_BT), flat(floor_BT)
-  )
-  return logp_N.reshape(targets_BT.shape), entropy_N.reshape(targets_BT.shape)
+  head = head_DV.T if tied else head_DV
+  given = flat(hidden_BTD), head, flat(targets_BT), flat(floor_BT)
+  if forward_mode:
+    found = _forward(spec, *given)[0]
+  elif mask_BT is None or len(places.sizes(targets_BT.size // parts)) == 1:
+    found = _all(spec, *given)
+  else:
+    found = _some(spec, *given, places.order(mask_BT.reshape(parts, -1)))
+  logp_BT, entropy_BT = (x_N.reshape(shape) for x_N in found)
+  if mask_BT is None:
+    return logp_BT, entropy_BT
+  return jnp.where(mask_BT, logp_BT, 0.0), jnp.where(mask_BT, entropy_BT, 0.0)
 
 
 def floor(
@@ -123,25 +144,52 @@ def floor(
   return jnp.swapaxes(floor_XBY, 0, 1).reshape(rows, -1)[:, :tokens]
 
 
-def _plain(spec, hidden_ND, head_DV, targets_N, floor_N):
-  return _forward(spec, hidden_ND, head_DV, targets_N, floor_N)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _all(spec, hidden_ND, head, targets_N, floor_N):
+  return _forward(spec, hidden_ND, head, targets_N, floor_N)[0]
 
 
-_logprob = jax.custom_vjp(_plain, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _some(spec, hidden_ND, head, targets_N, floor_N, order):
+  return _some_forward(spec, hidden_ND, head, targets_N, floor_N, order)[0]
 
 
-# N counts tokens. One of the W shards of the vocabulary is X columns of the head, the
-# first of which has the id `first`; C columns are a chunk. Shards take a chunk at the
-# same time, and their results meet only after the last one.
+def _some_forward(spec, hidden_ND, head, targets_N, floor_N, order):
+  def run(hidden_ND, targets_N, floor_N):
+    found, kept = _forward(spec, hidden_ND, head, targets_N, floor_N)
+    *_, norm_N, _ = kept
+    return (*found, norm_N), None
+
+  given = hidden_ND, targets_N, floor_N
+  (logp_N, entropy_N, norm_N), _ = places.run(order, run, given)
+  return (logp_N, entropy_N), (head, (*given, norm_N, entropy_N), order)
 
 
-def _forward(spec, hidden_ND, head_DV, targets_N, floor_N):
-  def shard(first, head_DX):
-    count, size = _chunks(spec, head_DX)
+def _some_backward(spec, kept, cotangents):
+  head, given, order = kept
+
+  def run(hidden_ND, targets_N, floor_N, norm_N, entropy_N, *cotangents):
+    kept = hidden_ND, head, targets_N, floor_N, norm_N, entropy_N
+    dhidden_ND, dhead, *_ = _backward(spec, kept, cotangents)
+    return (dhidden_ND,), dhead
+
+  (dhidden_ND,), dhead = places.run(order, run, (*given, *cotangents))
+  return dhidden_ND, dhead, None, None, None
+
+
+# N counts tokens. `head` is head_DV or, tied, head_VD. One of the W shards of the
+# vocabulary is X columns of the head, the first of which has the id `first`; C columns
+# are a chunk. Shards take a chunk at the same time, and their results meet only after
+# the last one.
+
+
+def _forward(spec, hidden_ND, head, targets_N, floor_N):
+  def shard(first, head):
+    count, size = _chunks(spec, head)
 
     def part(i):
       start, *_, z_NC, _ = _logits(
-        spec, i, size, hidden_ND, first, head_DX, targets_N, floor_N
+        spec, i, size, hidden_ND, first, head, targets_N, floor_N
       )
       max_N = jnp.max(z_NC, axis=-1)
       norm_N = max_N + jnp.log(jnp.sum(jnp.exp(z_NC - max_N[:, None]), axis=-1))
@@ -157,10 +205,11 @@ def _forward(spec, hidden_ND, head_DV, targets_N, floor_N):
     return part(0) if count == 1 else _mix(jax.lax.map(part, jnp.arange(count)))
 
   if spec.shards == 1:
-    norm_N, entropy_N, target_N = shard(0, head_DV)
+    norm_N, entropy_N, target_N = shard(0, head)
   else:
-    norm_N, entropy_N, target_N = _mix(jax.vmap(shard, (0, 1))(*_split(spec, head_DV)))
-  kept = hidden_ND, head_DV, targets_N, floor_N, norm_N, entropy_N
+    each = jax.vmap(shard, (0, _axis(spec)))
+    norm_N, entropy_N, target_N = _mix(each(*_split(spec, head)))
+  kept = hidden_ND, head, targets_N, floor_N, norm_N, entropy_N
   return (target_N - norm_N, entropy_N), kept
 
 
@@ -174,16 +223,16 @@ def _mix(parts):
 
 
 def _backward(spec, kept, cotangents):
-  hidden_ND, head_DV, targets_N, floor_N, norm_N, entropy_N = kept
+  hidden_ND, head, targets_N, floor_N, norm_N, entropy_N = kept
   dlogp_N, dentropy_N = cotangents
 
-  def shard(first, head_DX):
-    count, size = _chunks(spec, head_DX)
+  def shard(first, head):
+    count, size = _chunks(spec, head)
 
     def step(carry, i):
-      total_ND, dhead_DX = carry
+      total_ND, dhead = carry
       start, head_DC, y_NC, z_NC, hit_NC = _logits(
-        spec, i, size, hidden_ND, first, head_DX, targets_N, floor_N
+        spec, i, size, hidden_ND, first, head, targets_N, floor_N
       )
       logp_NC = z_NC - norm_N[:, None]
       pull_NC = dlogp_N[:, None] + dentropy_N[:, None] * (logp_NC + entropy_N[:, None])
@@ -194,38 +243,46 @@ def _backward(spec, kept, cotangents):
       dz_NC = dz_NC.astype(hidden_ND.dtype)
       total_ND += _einsum("nc,dc->nd", dz_NC, head_DC)
       # Added, since the last chunk may overlap the one before it.
-      dhead_DC = _einsum("nd,nc->dc", hidden_ND, dz_NC).astype(head_DX.dtype)
-      dhead_DC += jax.lax.dynamic_slice_in_dim(dhead_DX, start, size, axis=1)
-      dhead_DX = jax.lax.dynamic_update_slice_in_dim(dhead_DX, dhead_DC, start, axis=1)
-      return (total_ND, dhead_DX), None
+      lies = "nd,nc->cd" if spec.tied else "nd,nc->dc"
+      more, at = _einsum(lies, hidden_ND, dz_NC).astype(head.dtype), _axis(spec)
+      more += jax.lax.dynamic_slice_in_dim(dhead, start, size, axis=at)
+      dhead = jax.lax.dynamic_update_slice_in_dim(dhead, more, start, axis=at)
+      return (total_ND, dhead), None
 
-    carry = jnp.zeros(hidden_ND.shape, jnp.float32), jnp.zeros_like(head_DX)
+    carry = jnp.zeros(hidden_ND.shape, jnp.float32), jnp.zeros_like(head)
     if count == 1:
       return step(carry, 0)[0]
     return jax.lax.scan(step, carry, jnp.arange(count))[0]
 
   if spec.shards == 1:
-    dhidden_ND, dhead_DV = shard(0, head_DV)
+    dhidden_ND, dhead = shard(0, head)
   else:
-    shards = jax.vmap(shard, (0, 1), (0, 1))
-    dhidden_WND, dhead_DWX = shards(*_split(spec, head_DV))
-    dhidden_ND = jnp.sum(dhidden_WND, axis=0)
-    dhead_DV = dhead_DWX.reshape(head_DV.shape)
-  return dhidden_ND.astype(hidden_ND.dtype), dhead_DV, None, None
+    axes = 0, _axis(spec)
+    dhidden_WND, dhead = jax.vmap(shard, axes, axes)(*_split(spec, head))
+    dhidden_ND, dhead = jnp.sum(dhidden_WND, axis=0), dhead.reshape(head.shape)
+  return dhidden_ND.astype(hidden_ND.dtype), dhead, None, None
 
 
-_logprob.defvjp(_forward, _backward)
+_all.defvjp(_forward, _backward)
+_some.defvjp(_some_forward, _some_backward)
 
 
-def _split(spec, head_DV):
-  """The first id of every shard, and the head by shards [D, W, X]."""
-  local = head_DV.shape[1] // spec.shards
-  return jnp.arange(spec.shards) * local, head_DV.reshape(-1, spec.shards, local)
+def _axis(spec):
+  """That of the vocabulary in a head."""
+  return 0 if spec.tied else 1
 
 
-def _chunks(spec, head_DX):
+def _split(spec, head):
+  """The first id of every shard, and the head by shards, [D, W, X] or [W, X, D]."""
+  at = _axis(spec)
+  local = head.shape[at] // spec.shards
+  shape = (*head.shape[:at], spec.shards, local, *head.shape[at + 1 :])
+  return jnp.arange(spec.shards) * local, head.reshape(shape)
+
+
+def _chunks(spec, head):
   """How many chunks a shard is taken in, and their size."""
-  local = head_DX.shape[1]
+  local = head.shape[_axis(spec)]
   most = max(1, spec.chunk // spec.shards)
   # Even chunks, in whole vector lanes where they are that wide.
   size = -(-local // -(-local // most))
@@ -234,16 +291,18 @@ def _chunks(spec, head_DX):
   return -(-local // size), size
 
 
-def _logits(spec, i, size, hidden_ND, first, head_DX, targets_N, floor_N):
+def _logits(spec, i, size, hidden_ND, first, head, targets_N, floor_N):
   """Chunk i: where it starts, its columns of the head, capped logits, tempered and
   truncated logits, and where the target is.
 
   The last chunk ends where the shard ends, so it may overlap the one before; the
   columns seen twice are outside the distribution the second time.
   """
-  local = head_DX.shape[1]
+  at = _axis(spec)
+  local = head.shape[at]
   start = jnp.minimum(i * size, local - size)
-  head_DC = jax.lax.dynamic_slice_in_dim(head_DX, start, size, axis=1)
+  part = jax.lax.dynamic_slice_in_dim(head, start, size, axis=at)
+  head_DC = part.T if spec.tied else part
   y_NC = _cap(_einsum("nd,dc->nc", hidden_ND, head_DC), spec.softcap)
   z_NC = y_NC / spec.temperature
   column_C = start + jnp.arange(size)

@@ -279,6 +279,14 @@ def shapes(
   return Packed(**made)
 
 
+def looked_at(packed: Packed) -> Array:
+  """Where a score is looked at, bool [B, T]: at the targets that are part of the loss;
+  with mixtures, whose copies have no mask of their own, wherever there is a token."""
+  if packed.copies_BTC is None:
+    return packed.mask_BT
+  return packed.segments_BT > 0
+
+
 def lengths(packed: Packed) -> np.ndarray:
   """Inputs of each sequence, in the order of rows; every copy of a mixture counts."""
   segments_BT = np.asarray(packed.segments_BT)

@@ -105,8 +105,10 @@ def from_hidden(
   softcap: float | None = None,
   top_k: int = 0,
   top_p: float = 1.0,
+  tied: bool = False,
   chunk: int = 8192,
   shards: int = 1,
+  row_shards: int | None = None,
   forward_mode: bool = False,
 ) -> objective.Score:
   """A score of `apply(params, *inputs) -> hidden_BTD` and `head(params) -> head_DV`.
@@ -114,7 +116,7 @@ def from_hidden(
   Args:
     apply, head: pure.
     inputs, temperature, top_k, top_p: those of `from_logits`.
-    softcap, chunk, shards, forward_mode: those of logprob.logprob.
+    softcap, tied, chunk, shards, row_shards, forward_mode: those of logprob.logprob.
 
   Raises fields.Error, and refuses ids, as `from_logits`.
   """
@@ -138,8 +140,11 @@ def from_hidden(
       head_DV,
       packed.targets_BT,
       floor_BT=floor_BT,
+      mask_BT=pack.looked_at(packed),
+      tied=tied,
       chunk=chunk,
       shards=shards,
+      row_shards=row_shards,
       forward_mode=forward_mode,
       **how,
     )

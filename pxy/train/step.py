@@ -56,8 +56,10 @@ def scorer(
     softcap=arch.logit_softcap,
     top_k=sampling.top_k,
     top_p=sampling.top_p,
+    tied=arch.tied,
     chunk=compute.vocab_chunk,
     shards=1 if mesh is None else mesh.shape["tensor"],
+    row_shards=1 if mesh is None else mesh_lib.row_shards(mesh),
     forward_mode=forward_mode,
   )
 

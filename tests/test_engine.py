@@ -391,6 +391,22 @@ def test_casting_once_is_casting_always(params):
   assert all(np.isfinite(s.logp).all() for group in out for s in group)
 
 
+def test_a_cpu_samples_with_layers_apart_where_a_copy_is_small(params, monkeypatch):
+  """The same numbers, and no turn copies a layer out of the stack."""
+  made = step.weights(ARCH, params, dtype="float32")
+  assert isinstance(made["layers"], tuple) and len(made["layers"]) == ARCH.layers
+  for i, layer in enumerate(made["layers"]):
+    jax.tree.map(
+      lambda x, y, i=i: np.testing.assert_array_equal(x, y[i]), layer, params["layers"]
+    )
+  apart, _ = sample(params)
+  monkeypatch.setattr(step, "COPY", 4 * decoder.size(ARCH) - 1)
+  step.transfer.cache_clear()
+  assert step.weights(ARCH, params, dtype="float32") is params
+  same(apart, sample(params)[0], "layers apart against layers of one stack")
+  step.transfer.cache_clear()
+
+
 class Spy:
   """A jitted function that keeps the text of what it is called with."""
 
@@ -430,11 +446,9 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
   described = list(engine.programs(shapes, prompts=6, n=n))
   texts = {one.name: set() for one in described}
   names = ["prefill", "admit", "decode"] + [last] * bool(last)
-  reshards = case in ("bfloat16", "mesh", "pages")
-  assert list(texts) == ["reshard"] * reshards + names
-  if reshards:
-    transfer = Spy(step.transfer(ARCH, engine.dtype, engine.mesh), texts["reshard"])
-    monkeypatch.setattr(step, "transfer", lambda *_: transfer)
+  assert list(texts) == ["reshard", *names]
+  transfer = Spy(step.transfer(ARCH, engine.dtype, engine.mesh), texts["reshard"])
+  monkeypatch.setattr(step, "transfer", lambda *_: transfer)
   for name in names:
     function = "resize" if name == "move" else name
     monkeypatch.setattr(step, function, Spy(getattr(step, function), texts[name]))

@@ -2,7 +2,7 @@
 
 What a step does on the devices is these, in order:
 
-  reshard   the sampler's weights out of the trainer's: cast, and moved
+  reshard   the sampler's weights out of the trainer's: cast, moved, or taken apart
   prefill   a block of prompts is read
   admit     prompts go into slots, and their first tokens are drawn
   decode    a token of every slot, with the cache at its longest (the program is a loop

@@ -106,8 +106,8 @@ def axes(arch: Arch) -> dict:
 def apart(params) -> dict:
   """The parameters with "layers" a tuple, one tree each.
 
-  A GPU copies a layer's weights out of the stack before it reads them, in every turn of
-  a scan: for a token of few rows that is three times the bytes.
+  A GPU or a CPU copies a layer's weights out of the stack before it reads them, in
+  every turn of a scan: for a token of few rows that is three times the bytes.
   """
   depth = jax.tree.leaves(params["layers"])[0].shape[0]
   layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(depth)]

@@ -238,9 +238,9 @@ class Engine:
   ) -> Iterator[program_lib.Program]:
     """The programs of a run at its `largest`, in the order in which they come.
 
-    reshard (where the weights are cast or moved), prefill, admit, decode, of which one
-    turn of a whole stretch is described, and what the last responses need: move, or
-    carry where the cache is a pool in parts.
+    reshard (where the weights are others than the trainer's), prefill, admit, decode,
+    of which one turn of a whole stretch is described, and what the last responses need:
+    move, or carry where the cache is a pool in parts.
 
     Args:
       params: what `run` would be given, as shapes with shardings.

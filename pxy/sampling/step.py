@@ -273,7 +273,7 @@ def weights(arch, params, *, dtype, mesh=None):
   """The weights to sample with: cast once, and on a mesh placed by its sampling rules.
 
   Vectors (norm scales) stay float32: the decoder uses them so. All else it would cast
-  in every step, to the same numbers. Where attention.holds, the layers are apart.
+  in every step, to the same numbers. Where `parts` says so, the layers are apart.
   """
   program = transfer(arch, dtype, mesh)
   return params if program is None else program(params)
@@ -286,7 +286,8 @@ def transfer(arch, dtype, mesh):
 
   Raises config.Error when the mesh does not divide the weights.
   """
-  if mesh is None and dtype == "float32":
+  apart = parts(arch, dtype, mesh)
+  if mesh is None and dtype == "float32" and not apart:
     return None
   axes, where = decoder.axes(arch), placed(arch, mesh)
 
@@ -295,9 +296,23 @@ def transfer(arch, dtype, mesh):
       return x if len(set(names) - {"layers"}) < 2 else x.astype(dtype)
 
     params = jax.tree.map(one, params, axes)
-    return decoder.apart(params) if attention.holds(arch, dtype, mesh) else params
+    return decoder.apart(params) if apart else params
 
   return jax.jit(cast, out_shardings=where)
+
+
+COPY = 2**31
+"""Bytes of float32 weights of which a CPU may hold a second copy."""
+
+
+def parts(arch, dtype, mesh) -> bool:
+  """Whether layers are sampled with apart, not out of one stack: where attention.holds,
+  and on one CPU, which would copy them out of it in every turn (a third of its time at
+  SmolLM2-135M's shape), if the copy that this takes is not more than COPY bytes."""
+  if attention.holds(arch, dtype, mesh):
+    return True
+  one = mesh is None and mesh_lib.platform(mesh) == "cpu"
+  return one and 4 * decoder.size(arch) <= COPY
 
 
 def placed(arch, mesh):

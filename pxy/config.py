@@ -241,9 +241,11 @@ class Compute:
 
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of activations; master weights are float32."""
-  remat: Literal["none", "dots", "attention", "full"] = "none"
+  remat: Literal["auto", "none", "dots", "attention", "full"] = "none"
   """Activations recomputed in the backward pass: none, all but the results of matrix
-  products and of attention's kernels, all but those of attention's kernels, or all."""
+  products and of attention's kernels (dots), all but those of attention's kernels, or
+  all; auto: the first of the last three that a GPU's or TPU's memory has room for, on a
+  CPU none."""
   micro_rows: Natural = 0
   """Packed rows per micro-batch; 0: a row for each eight sequences of an update, in
   pre-training all rows."""

@@ -30,7 +30,7 @@ from pxy.run import session as session_lib
 from pxy.run import used as used_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
-from pxy.train import rate
+from pxy.train import rate, remat
 from pxy.train import step as step_lib
 from pxy.weights import hf, load
 
@@ -107,7 +107,9 @@ def pretrain(
     tokenizer = made_of.tokenizer(documents, cfg.width.vocab, model)
     arch = arch_lib.of_width(cfg.width, tokenizer.vocab_size)
     packed = rows([document.encode(d, tokenizer) for d in documents], cfg.row_tokens)
-    trainer = step_lib.Stepper(arch, cfg.compute, config.Sampling(), cfg.optim, mesh)
+    how = {"sampling": config.Sampling(), "opt": cfg.optim}
+    compute = remat.chosen(arch, cfg.compute, (micro, cfg.row_tokens), mesh, **how)
+    trainer = step_lib.Stepper(arch, compute, mesh=mesh, **how)
     policy = load.About(arch, tokenizer, "base model", model)
 
     def start():

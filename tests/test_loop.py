@@ -18,7 +18,7 @@ from pxy import config, loop
 from pxy.data import prompts as prompts_lib
 from pxy.rl import context as context_lib
 from pxy.show import log as log_lib
-from pxy.train import checkpoint
+from pxy.train import checkpoint, remat
 from pxy.weights import load
 
 import worlds
@@ -174,6 +174,20 @@ def test_several_updates_per_batch(tmp_path):
   assert 0 < last["timing_s/old_log_prob"] < last["timing_s/step"]
   assert last["timing_s/update_actor"] > 0
   assert last["actor/ppo_kl"] is not None
+
+
+def test_memory_decides_what_is_computed_again(whole, tmp_path, monkeypatch, capfd):
+  """With none to spare all of it is; the run says so, and learns the same."""
+  monkeypatch.setattr(remat, "limit", lambda mesh: 2**20)
+  compute = dataclasses.replace(SMALL.compute, remat="auto")
+  loop.train(dataclasses.replace(SMALL, compute=compute, steps=1), tmp_path / "run")
+  assert "remat auto: full" in capfd.readouterr().err
+  first, got = (
+    next(r for r in log_lib.metrics(out) if "eval" not in r)
+    for out in (whole[0], tmp_path / "run")
+  )
+  for name in ("actor/grad_norm", "actor/entropy", "actor/pg_loss"):
+    assert got[name] == pytest.approx(first[name], rel=1e-4), name
 
 
 def test_evaluations_may_have_a_grader_of_their_own(whole, tmp_path):

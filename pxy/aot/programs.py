@@ -28,6 +28,7 @@ from pxy.parallel import program as program_lib
 from pxy.rl import context, pack
 from pxy.run import batch as batch_lib
 from pxy.sampling import engine as engine_lib
+from pxy.train import remat
 from pxy.train import step as step_lib
 
 
@@ -46,6 +47,21 @@ def _engine(cfg, arch, mesh, sampling):
     mesh=mesh,
     dtype=cfg.compute.dtype,
   )
+
+
+def settled(cfg: config.Train, arch, devices, memory: int) -> config.Train:
+  """cfg with compute.remat chosen for devices that have `memory` bytes each.
+
+  Raises config.Error as `of` does.
+  """
+  mesh = mesh_lib.make(cfg.mesh, devices)
+  shape = batch_lib.shape(cfg, mesh_lib.row_shards(mesh))
+  rows = shape.micro_rows, shape.row_tokens
+  compute = remat.chosen(
+    arch, cfg.compute, rows, mesh,
+    sampling=cfg.sampling, opt=cfg.optim, reference=cfg.needs_reference, memory=memory,
+  )  # fmt: skip
+  return dataclasses.replace(cfg, compute=compute)
 
 
 def of(

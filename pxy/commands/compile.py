@@ -38,6 +38,8 @@ def show(
   config.check(cfg)
   _, chip = chips.chip(topology)
   arch = load.arch(cfg.model)
+  asked = cfg
+  cfg = programs.settled(cfg, arch, chips.devices(topology), chip.hbm_bytes)
   step = None if lengths is None else _Step(cfg, arch, topology, lengths)
   out, told = console.Console(), console.Console(stderr=True)
   with status.Status("", console=told) as waiting:
@@ -58,6 +60,8 @@ def show(
   for one in found:
     shown.add_row(*_row(one, chip))
   out.print(shown)
+  if cfg != asked:
+    out.print(f"compute.remat auto: {cfg.compute.remat}", highlight=False)
   for line in plan.scored(cfg):
     out.print(f"score is run beside the update of {line}", highlight=False)
   for one in found:
@@ -126,6 +130,7 @@ def to_json(cfg: config.Train, found: list[measure.Measured], topology: str) -> 
     "topology": topology,
     "chip": name,
     "hbm_bytes": chip.hbm_bytes,
+    "remat": cfg.compute.remat,
     "passes": {phase.name: config.passes(cfg, phase) for phase in cfg.phases},
     "programs": [
       {**dataclasses.asdict(one), "fits": one.spare(chip) >= 0} for one in found
@@ -138,7 +143,7 @@ def suggestion(one: measure.Measured, cfg: config.Train) -> str:
   if one.name.startswith(("update", "score")):
     steps = [
       "set compute.micro_rows to the number of devices, or nearer to it",
-      "set compute.remat to full" if cfg.compute.remat != "full" else "",
+      "" if cfg.compute.remat in ("auto", "full") else "set compute.remat to full",
       f"lower compute.vocab_chunk ({cfg.compute.vocab_chunk})",
       "raise mesh.tensor, or take more chips",
     ]

@@ -28,6 +28,7 @@ from pxy.run import used as used_lib
 from pxy.sampling import collect
 from pxy.sampling import engine as engine_lib
 from pxy.text import template
+from pxy.train import remat
 from pxy.train import state as state_lib
 from pxy.train import step as step_lib
 from pxy.weights import load
@@ -178,7 +179,16 @@ def make(
     check.contexts(ids, rows=1, vocab=policy.arch.vocab_size)
   shards = mesh_lib.row_shards(mesh)
   shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context)
-  trainer = step_lib.Stepper(policy.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
+  compute = remat.chosen(
+    policy.arch,
+    cfg.compute,
+    (shape.micro_rows, shape.row_tokens),
+    mesh,
+    sampling=cfg.sampling,
+    opt=cfg.optim,
+    reference=cfg.needs_reference,
+  )
+  trainer = step_lib.Stepper(policy.arch, compute, cfg.sampling, cfg.optim, mesh)
   reference = _weights(cfg, trainer) if cfg.needs_reference else None
   pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.judge))
   glance = glance_lib.make(policy.name, tokenizer) if cfg.probe_every else None
@@ -213,6 +223,9 @@ def make(
     by_task = stack.enter_context(pool_lib.Pool(cfg.reward, "auto"))
     limits = glance.limits(cfg.sampling)
     prober = collector(limits, by_task, glance.plan.max_prompt_tokens)
+  notes = _notes(cfg, policy, mesh, source, stored, problems, answers, doubt)
+  if compute != cfg.compute:
+    notes.append(f"compute.remat auto: {compute.remat}")
   return Parts(
     cfg=cfg,
     policy=policy,
@@ -229,7 +242,7 @@ def make(
     glance=glance,
     prober=prober,
     session=session,
-    notes=_notes(cfg, policy, mesh, source, stored, problems, answers, doubt),
+    notes=notes,
   )
 
 

@@ -38,6 +38,7 @@ def scorer(
 ) -> objective.Score:
   """score(params, packed) of a decoder, under the distribution that is sampled from.
 
+  compute: remat.chosen settles its `auto`; unsettled, nothing is computed again.
   mesh: that the rows are split over, and the vocabulary; None: one device.
   forward_mode: for jax.jvp (rl/logprob.py), which attention's kernels do not have.
   """
@@ -45,7 +46,7 @@ def scorer(
     functools.partial(
       decoder.forward,
       arch,
-      remat=compute.remat,
+      remat="none" if compute.remat == "auto" else compute.remat,
       dtype=compute.dtype,
       rows=None if mesh is None else mesh_lib.rows(mesh),
       kernel="xla" if forward_mode else None,

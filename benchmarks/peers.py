@@ -8,9 +8,8 @@ Tunix runs in that environment of its own, as a child that does one part at a ti
 (tunix_worker.py); in each round each part is done once by either, and what is given are
 the medians and the median of the rounds' ratios. Same model, batch, lengths, float32.
 
-tiny-qwen on two cores that were shared with other work, Tunix 0.1.7, the first three
-runs, of 9, 9 and 12 rounds: pxy takes 0.70, 0.77 and 0.73 of Tunix's time for sampling,
-and 0.74, 0.70 and 0.70 for an update. Cores that are all idle may give another ratio.
+tiny-qwen on two cores that were shared with other work, Tunix 0.1.7: docs/performance.md.
+Cores that are all idle may give another ratio.
 """
 
 import argparse

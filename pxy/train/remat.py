@@ -39,7 +39,7 @@ def limit(mesh) -> int | None:
   """Bytes that a program may use of a device; None where that is not known. All
   processes get what the main one has."""
   given = [device.memory_stats() or {} for device in mesh.local_devices]
-  least = min(one.get("bytes_limit", 0) for one in given)
+  least = min((one.get("bytes_limit", 0) for one in given), default=0)
   return process.agree(least // _MB) * _MB or None
 
 

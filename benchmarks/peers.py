@@ -8,8 +8,8 @@ Tunix runs in that environment of its own, as a child that does one part at a ti
 (tunix_worker.py); in each round each part is done once by either, and what is given are
 the medians and the median of the rounds' ratios. Same model, batch, lengths, float32.
 
-tiny-qwen on two cores that were shared with other work, Tunix 0.1.7: docs/performance.md.
-Cores that are all idle may give another ratio.
+What it gave on two cores that were shared with other work is in docs/performance.md;
+cores that are all idle may give another ratio.
 """
 
 import argparse

@@ -58,13 +58,16 @@ def test_the_less_is_kept_the_less_it_takes():
   assert counted("dots", 8) == 2 * counted("dots", 4), "rows are alike"
 
 
-def test_the_first_that_fits_is_chosen():
+def test_the_first_that_fits_is_chosen(monkeypatch):
   def chosen(memory, how="auto", **more):
     given = ARCH, compute(how), ROWS, mesh()
     return remat.chosen(*given, **OF, memory=memory, **more).remat
 
   assert chosen(None) == "none", "a CPU does not say what it has"
   assert chosen(1, "dots") == "dots", "what was asked for stays"
+  monkeypatch.setattr(mesh_lib, "platform", lambda mesh: "gpu")
+  assert chosen(None) == "full", "a GPU that does not say"
+  monkeypatch.undo()
   assert chosen(2**40) == "dots"
   assert chosen(1) == "full", "what takes least, where nothing fits"
   abstract = step.Stepper(ARCH, compute("none"), *OF.values(), mesh()).abstract

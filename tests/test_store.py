@@ -30,6 +30,8 @@ from pxy.sampling import collect, engine
 from pxy.show import progress
 from pxy.weights import load
 
+import worlds
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ARCH = testing.arch()
 ROWS = [
@@ -286,6 +288,23 @@ def test_log_probs_are_the_models(whole, policy):
       if name == "prompt":
         entropy = -(np.exp(logp_TV) * logp_TV).sum()
         assert whole.entropy_PR[p, r] == pytest.approx(entropy, abs=1e-3)
+
+
+def test_long_responses_beside_it_change_no_bit_of_one():
+  """The head may not leave out places here: how many others count would tell."""
+  rng = np.random.default_rng(0)
+  score, params = likelihood_lib.Likelihood(worlds.ARCH), worlds.params()
+
+  def response(tokens):
+    return rng.integers(0, worlds.ARCH.vocab_size, tokens)
+
+  context = [3, 1, 4, 1, 5]
+  beside = [(context, r, response(24)) for r in range(8) if r != 3]
+  for n in range(24):
+    asked = (context, 3, response(24 - n % 3))
+    assert score(params, [asked, *beside])[0] == score(params, [asked])[0], (
+      f"response {n} beside seven of 24 tokens, and by itself"
+    )
 
 
 def test_a_log_prob_does_not_depend_on_what_is_scored_with_it(policy):

@@ -70,7 +70,7 @@ class Likelihood:
   """Scores responses under a model; made once for each architecture."""
 
   def __init__(self, arch):
-    score = step.scorer(arch, config.Compute(), config.Sampling())
+    score = step.scorer(arch, config.Compute(), config.Sampling(), every=True)
 
     def scores(params, packed):
       return [jnp.where(packed.mask_BT, x, 0.0) for x in score(params, packed)]

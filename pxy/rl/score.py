@@ -109,6 +109,7 @@ def from_hidden(
   chunk: int = 8192,
   shards: int = 1,
   row_shards: int | None = None,
+  every: bool = False,
   forward_mode: bool = False,
 ) -> objective.Score:
   """A score of `apply(params, *inputs) -> hidden_BTD` and `head(params) -> head_DV`.
@@ -117,6 +118,9 @@ def from_hidden(
     apply, head: pure.
     inputs, temperature, top_k, top_p: those of `from_logits`.
     softcap, tied, chunk, shards, row_shards, forward_mode: those of logprob.logprob.
+    every: look at all places, also those that have no part in a loss. Else these are 0,
+      and how many others there are decides by which program, so in which order of sums,
+      a token's number is made: the last digits depend on the other rows.
 
   Raises fields.Error, and refuses ids, as `from_logits`.
   """
@@ -140,7 +144,7 @@ def from_hidden(
       head_DV,
       packed.targets_BT,
       floor_BT=floor_BT,
-      mask_BT=pack.looked_at(packed),
+      mask_BT=None if every else pack.looked_at(packed),
       tied=tied,
       chunk=chunk,
       shards=shards,

@@ -60,14 +60,15 @@ def chosen(
     rows: of a micro-batch of all devices, and tokens of each.
     sampling, opt: of the run.
     reference: whether a reference model's weights are there, too.
-    memory: bytes of a device; None: what the mesh's devices say. Where they do not,
-      nothing is computed again.
+    memory: bytes of a device; None: what the mesh's devices say. Where they do not, all
+      is computed again, or on a CPU nothing.
   """
   if compute.remat != "auto":
     return compute
   memory = limit(mesh) if memory is None else memory
   if memory is None:
-    return dataclasses.replace(compute, remat="none")
+    unknown = "none" if mesh_lib.platform(mesh) == "cpu" else ORDER[-1]
+    return dataclasses.replace(compute, remat=unknown)
   beside = _weights(arch, compute, sampling, opt, mesh, reference)
   for remat in ORDER:
     one = dataclasses.replace(compute, remat=remat)

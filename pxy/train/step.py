@@ -34,12 +34,14 @@ def scorer(
   sampling: config.Sampling,
   mesh=None,
   *,
+  every: bool = False,
   forward_mode: bool = False,
 ) -> objective.Score:
   """score(params, packed) of a decoder, under the distribution that is sampled from.
 
   compute: remat.chosen settles its `auto`; unsettled, nothing is computed again.
   mesh: that the rows are split over, and the vocabulary; None: one device.
+  every: as score.from_hidden has it.
   forward_mode: for jax.jvp (rl/logprob.py), which attention's kernels do not have.
   """
   return score_lib.from_hidden(
@@ -61,6 +63,7 @@ def scorer(
     chunk=compute.vocab_chunk,
     shards=1 if mesh is None else mesh.shape["tensor"],
     row_shards=1 if mesh is None else mesh_lib.row_shards(mesh),
+    every=every,
     forward_mode=forward_mode,
   )
 

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pxy import config
-from pxy.aot import chips, hlo, lengths, measure, whole
+from pxy.aot import chips, hlo, lengths, measure, programs, whole
 from pxy.commands import cli, plan
 from pxy.model import attention, decoder, flops, paged, ragged
 from pxy.model import cache as kv
@@ -303,6 +303,16 @@ def test_what_a_step_scores_beside_its_updates_is_told(terms, how, asked, told):
 
 
 @tpu
+def test_what_is_computed_again_is_settled_by_the_chips_memory():
+  cfg = config.Train(compute=config.Compute(remat="auto"))
+  _, chip = chips.chip("v5e:2x2")
+  for memory, remat in ((chip.hbm_bytes, "dots"), (2**20, "full")):
+    found = programs.settled(cfg, ARCH, chips.devices("v5e:2x2"), memory)
+    assert found.compute.remat == remat
+    assert dataclasses.replace(found, compute=cfg.compute) == cfg
+
+
+@tpu
 @pytest.mark.slow
 @pytest.mark.parametrize("topology, chip", [("v5e:2x2", "v5e"), ("v5p:2x2x1", "v5p")])
 def test_every_program_of_a_run_compiles_for_a_pod(
@@ -312,7 +322,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
   argv = [
     "compile", "experiments/dsrl.py", "--topology", topology, "--json",
     str(tmp_path / "out.json"), "--mesh.fsdp", "2", "--mesh.tensor", "2",
-    "--compute.dtype", "bfloat16", "--compute.remat", "auto", "--data.prompts", "8",
+    "--compute.dtype", "bfloat16", "--compute.remat", "full", "--data.prompts", "8",
   ]  # fmt: skip
   cli.main(argv)
   found = json.loads((tmp_path / "out.json").read_text())
@@ -323,7 +333,7 @@ def test_every_program_of_a_run_compiles_for_a_pod(
     "update nsr-prerl", "update grpo",
   ]  # fmt: skip
   assert found["passes"] == {"nsr-prerl": [], "grpo": []}
-  assert found["remat"] == "dots", "there is room for the results of all products"
+  assert found["remat"] == "full"
   by_name = {program["name"]: program for program in found["programs"]}
   for name, one in by_name.items():
     assert one["fits"] and 0 < one["argument_bytes"] <= one["peak_bytes"], name

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pxy import config, testing
-from pxy.model import attention, decoder, paged, ragged
+from pxy.model import attention, cudnn, decoder, paged, ragged
 from pxy.model import cache as kv
 from pxy.parallel import mesh as mesh_lib
 
@@ -128,17 +128,17 @@ def test_gpus_without_what_cudnn_asks_for_take_xla():
 
 def test_runs_say_where_sequences_start_and_whether_all_have_a_place():
   segments_BT = jnp.array([[5, 5, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
-  found = attention.runs(segments_BT, 4)
+  found = cudnn.runs(segments_BT, 4)
   np.testing.assert_array_equal(found.length_BM, [[2, 3, 1, -1], [6, -1, -1, -1]])
   np.testing.assert_array_equal(found.start_BM, [[0, 2, 5, -1], [0, -1, -1, -1]])
-  assert found.fit and attention.runs(segments_BT, 3).fit
-  assert not attention.runs(segments_BT, 2).fit, "three sequences in two places"
+  assert found.fit and cudnn.runs(segments_BT, 3).fit
+  assert not cudnn.runs(segments_BT, 2).fit, "three sequences in two places"
 
 
 @pytest.mark.parametrize("places", [2, 4, 8])
 def test_more_sequences_than_places_take_the_mask(monkeypatch, places):
   """Rows of `world` are of four runs at most."""
-  monkeypatch.setattr(attention, "_RUNS", places)
+  monkeypatch.setattr(cudnn, "_RUNS", places)
   check("cudnn", **CASES["64 wide"] | {"tokens": 60 + places})  # not traced before
 
 
@@ -154,10 +154,10 @@ def test_what_cudnns_attention_gave_is_kept_where_remat_says_so(
 ):
   """Traced as if there were a card: its primitives have no name that JAX promises."""
   monkeypatch.setattr(attention.mesh_lib, "platform", lambda mesh: "gpu")
-  monkeypatch.setattr(attention, "_takes_runs", lambda how: True)
-  cudnn = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+  monkeypatch.setattr(cudnn, "_takes_runs", lambda how: True)
+  library = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
   for name in ("check_cudnn_version", "check_compute_capability"):
-    monkeypatch.setattr(cudnn, name, lambda *_: 92000)
+    monkeypatch.setattr(library, name, lambda *_: 92000)
 
   @functools.partial(jax.checkpoint, policy=decoder._REMAT[remat])
   def out(q, k, v):
@@ -186,7 +186,7 @@ def test_what_a_gpu_decodes_from_its_whole_cache_is_cached(heads, kv_heads):
     cache = kv.of(k_LBSKH, v_LBSKH, jnp.asarray(length_B))
     new = k_BSKH[row_B, length_B], v_BSKH[row_B, length_B]
     want_BNH = attention.cached(q_BNH, *new, cache, layer, scale=0.3)
-    out_BNH = attention.held(
+    out_BNH = cudnn.held(
       q_BNH, k_LBSKH, v_LBSKH, layer, jnp.asarray(length_B + 1), scale=0.3, how="xla"
     )
     np.testing.assert_allclose(out_BNH, want_BNH, atol=1e-5, err_msg=f"layer {layer}")
@@ -194,14 +194,14 @@ def test_what_a_gpu_decodes_from_its_whole_cache_is_cached(heads, kv_heads):
 
 def test_only_one_gpu_that_can_holds(monkeypatch):
   arch = testing.arch(head_dim=64)
-  assert not attention.holds(arch, "bfloat16", None), "this is a CPU"
+  assert not cudnn.holds(arch, "bfloat16", None), "this is a CPU"
   monkeypatch.setattr(attention.mesh_lib, "platform", lambda mesh: "gpu")
-  monkeypatch.setattr(attention, "_KNOWN", True)
-  assert attention.holds(arch, "bfloat16", None)
-  assert not attention.holds(arch, "float32", None)
-  assert not attention.holds(arch, "bfloat16", mesh_lib.make(config.Mesh()))
+  monkeypatch.setattr(cudnn, "_KNOWN", True)
+  assert cudnn.holds(arch, "bfloat16", None)
+  assert not cudnn.holds(arch, "float32", None)
+  assert not cudnn.holds(arch, "bfloat16", mesh_lib.make(config.Mesh()))
   for flags in ({"window": 5}, {"attn_softcap": 2.0}, {"head_dim": 256}):
-    assert not attention.holds(testing.arch(**flags), "bfloat16", None), flags
+    assert not cudnn.holds(testing.arch(**flags), "bfloat16", None), flags
 
 
 LENGTHS = np.array([0, 1, 15, 16, 17, 40, 32, 48])  # 40: all there is room for

@@ -4,7 +4,7 @@
 
 `packed` is for whole rows: token t sees token s <= t of its own segment, and no further
 back than the window. `cached` is for one new token per row, which sees the row's cache
-and itself, and `held` is the same where the cache has it already. Scores and softmax
+and itself; cudnn.held is the same where the cache has it already. Scores and softmax
 are float32 whatever the inputs are. Query heads of a group share a key-value head,
 which is never repeated in memory.
 
@@ -15,12 +15,7 @@ JAX's default backend), known when the program is traced:
           the scores again, so what is kept of a layer's attention is its queries, keys
           and values. It alone has a jax.jvp.
   splash  on a TPU: splash.py.
-  cudnn   on a GPU, for 16-bit inputs without a softcap: cuDNN's flash attention. It
-          takes no segment ids, but, since Hopper, where each sequence of a row starts
-          and how long it is: what no token may see is then not computed. More sequences
-          than a row has places for, a window that is an array, and older cards take a
-          mask of T x T per row, which all heads share. Its arguments are tested on a
-          CPU, with jax.nn's own XLA version; on an H100 both ways agree with it.
+  cudnn   on a GPU, for 16-bit inputs without a softcap: cudnn.py.
 
 The compiler cannot split a kernel over devices, so over a mesh each runs what it has:
 rows are split over (data, fsdp), heads over tensor.
@@ -29,15 +24,13 @@ rows are split over (data, fsdp), heads over tensor.
 pages (paged.py), and ragged.py a kernel that reads each row as far as it is filled, and
 a layer where it stands. Elsewhere it is plain JAX, which takes a layer out of the
 stacked cache (a GPU copies it first: three times the bytes) and reads as much of it in
-each row; of a pool it first puts the rows' pages together. `held`, on a GPU, is cuDNN's
-decoding with pages: the pages of a layer's rows are those of the stacked cache, which
-is neither cut nor copied, and a row is read as far as it is filled.
+each row; of a pool it first puts the rows' pages together. A GPU that can takes
+cudnn.held instead.
 
 Left out: tokamax, whose public attention takes the same mask, for eight packages more.
 """
 
 import collections
-import dataclasses
 import functools
 import sys
 
@@ -46,18 +39,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from pxy import config, imports
+from pxy import config
 from pxy.model import cache as kv
+from pxy.model import cudnn, ragged, splash
 from pxy.model import paged as paged_lib
-from pxy.model import ragged, splash
 from pxy.parallel import mesh as mesh_lib
-
-# jax.nn's own way to cuDNN, which has more arguments: where sequences start in a row.
-cudnn = imports.later("jax._src.cudnn.fused_attention_stablehlo")
-
-# What it does with them is known of this version on; before, grouped heads were given
-# wrong offsets (jax-ml/jax 39521).
-_KNOWN = jax.__version_info__ >= (0, 11, 2)
 
 # More tokens than any row has.
 _FAR = 2**30
@@ -70,11 +56,6 @@ _BLOCK, _BLOCKS = 32, 8
 # Bytes of scores up to which a GPU takes a row in one piece: each block has products of
 # its own shapes, and XLA tries dozens of programs for each (33 s for the demo's model).
 _PIECE = 2**28
-
-# Sequences, padding included, that a row has places for on a GPU. cuDNN's backward pass
-# asks for memory as if each were a row: for 1 x 16,384 tokens, 16 heads of 128 and 128
-# places, 32 GB.
-_RUNS = 8
 
 
 def _cap(scores, softcap):
@@ -116,7 +97,7 @@ def packed(
     )
   elif kernel == "cudnn":
     how = "cudnn" if platform == "gpu" else "xla"
-    run = functools.partial(_cudnn, most=most, how=how)
+    run = functools.partial(cudnn.packed, most=most, how=how)
   else:
     whole = platform == "gpu" and _score_bytes(q_BTNH) <= _PIECE
     return _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap, whole)
@@ -129,11 +110,7 @@ def _kernel(platform, q_BTNH, softcap):
   """The kernel of a platform that can do this."""
   if platform == "tpu":
     return "splash"
-  # What cuDNN's attention and its gradient ask for; heads of 256 only since Hopper.
-  tokens, _, width = q_BTNH.shape[1:]
-  fits = q_BTNH.dtype.itemsize == 2 and tokens % 2 == 0
-  fits &= width % 8 == 0 and width <= 128 and softcap is None
-  return "cudnn" if platform == "gpu" and fits else "xla"
+  return "cudnn" if platform == "gpu" and cudnn.fits(q_BTNH, softcap) else "xla"
 
 
 def _split(run, mesh, rows, kv_heads):
@@ -158,88 +135,6 @@ def _split(run, mesh, rows, kv_heads):
     )(q, k, v, segments, *inputs)
 
   return split
-
-
-def _cudnn(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, most, how):
-  """Attention by a row's runs of equal ids, or under a mask; queries come scaled."""
-  under = functools.partial(_under_mask, window=window, how=how)
-  if isinstance(window, jax.Array) or not _takes_runs(how):
-    return under(q_BTNH, k_BTKH, v_BTKH, segments_BT)
-  found = runs(segments_BT, most or _RUNS)
-  if most is not None:
-    return _by_runs(q_BTNH, k_BTKH, v_BTKH, found, window=window, how=how)
-  return jax.lax.cond(
-    found.fit,
-    lambda q, k, v: _by_runs(q, k, v, found, window=window, how=how),
-    lambda q, k, v: under(q, k, v, segments_BT),
-    q_BTNH, k_BTKH, v_BTKH,
-  )  # fmt: skip
-
-
-def _takes_runs(how: str) -> bool:
-  return how == "xla" or (_KNOWN and _capability() >= 9.0)
-
-
-def _capability() -> float:
-  return float(jax.local_devices(backend="gpu")[0].compute_capability)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Runs:
-  """Where equal ids stand side by side in rows: the first M runs of each row."""
-
-  length_BM: jax.Array
-  """Tokens; -1 where there is no such run."""
-  start_BM: jax.Array
-  """Place of the first token, -1 where there is no such run."""
-  fit: jax.Array
-  """No row has more."""
-
-
-def runs(segments_BT, most: int) -> Runs:
-  """The first `most` runs of equal ids of each row; padding is one as well."""
-  new_BT = jnp.pad(segments_BT[:, 1:] != segments_BT[:, :-1], ((0, 0), (1, 0)))
-  run_BT = jnp.cumsum(new_BT, axis=1)
-  run_M = jnp.arange(most)
-  length_BM = (run_BT[:, None] == run_M[None, :, None]).sum(-1)
-  start_BM = jnp.cumsum(length_BM, axis=1) - length_BM
-  there_BM = length_BM > 0
-  return Runs(
-    jnp.where(there_BM, length_BM, -1),
-    jnp.where(there_BM, start_BM, -1),
-    (run_BT[:, -1] < most).all(),
-  )
-
-
-def _by_runs(q_BTNH, k_BTKH, v_BTKH, found: Runs, *, window, how):
-  """Causal attention within runs, by where they start."""
-  if how == "xla":  # the same meaning
-    t = jnp.arange(q_BTNH.shape[1])[None, :, None]
-    start_BTM, length_BTM = found.start_BM[:, None], found.length_BM[:, None]
-    in_BTM = (start_BTM <= t) & (t < start_BTM + length_BTM)
-    run_BT = jnp.where(in_BTM.any(-1), in_BTM.argmax(-1), -1 - t[..., 0])
-    return _under_mask(q_BTNH, k_BTKH, v_BTKH, run_BT, window=window, how=how)
-  # The offsets are of one more run than there may be.
-  offset_BM = jnp.pad(found.start_BM, ((0, 0), (0, 1)), constant_values=-1)
-  return cudnn.dot_product_attention(
-    q_BTNH, k_BTKH, v_BTKH,
-    q_seqlen=found.length_BM, kv_seqlen=found.length_BM,
-    q_offsets=offset_BM, kv_offsets=offset_BM,
-    scale=1.0, mask_type=cudnn.MaskType.PADDING_CAUSAL, sliding_window_length=window,
-  )  # fmt: skip
-
-
-def _under_mask(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, window, how):
-  """jax.nn's attention under a mask of T x T."""
-  seen_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
-  if window is not None:
-    t = jnp.arange(segments_BT.shape[1])
-    seen_BTS &= (t[:, None] - t[None, :] < window)[None]
-  return jax.nn.dot_product_attention(
-    q_BTNH, k_BTKH, v_BTKH, mask=seen_BTS[:, None], scale=1.0, is_causal=True,
-    implementation=how,
-  )  # fmt: skip
 
 
 def _score_bytes(q_BTNH) -> int:
@@ -414,9 +309,9 @@ def pages(arch, dtype, mesh) -> bool:
 
 def fills(arch, dtype, mesh, pool: bool) -> bool:
   """Whether a row of the cache is read as far as it is filled: of a pool by `ragged`,
-  else by `held`."""
+  else by cudnn.held."""
   if not pool:
-    return holds(arch, dtype, mesh)
+    return cudnn.holds(arch, dtype, mesh)
   platform, kv_heads = mesh_lib.platform(mesh), _own(arch.kv_heads, mesh)
   return _ragged(platform, kv_heads, arch.head_dim, dtype)
 
@@ -458,48 +353,3 @@ def _ragged(platform, kv_heads, width, dtype) -> bool:
       file=sys.stderr,
     )
   return fits
-
-
-def holds(arch, dtype, mesh) -> bool:
-  """Whether `held` can be had: one GPU, 16-bit, no softcap and no window."""
-  if mesh is not None or mesh_lib.platform(mesh) != "gpu" or not _KNOWN:
-    return False
-  fits = jnp.dtype(dtype).itemsize == 2 and arch.head_dim % 8 == 0
-  fits &= arch.head_dim <= 128 and arch.attn_softcap is None
-  return fits and set(arch.windows()) == {None}
-
-
-def held(q_BNH, k_LBSKH, v_LBSKH, layer, length_B, *, scale, how="cudnn"):
-  """Attention of one token over the first `length_B` > 0 positions of a layer.
-
-  The stacked cache is given whole, and the token's own key and value are in it. Pages
-  are of a power of two, the largest that divides S: let it be 64 or more.
-
-  how: `cudnn`, or `xla`, which means the same. Returns out_BNH.
-  """
-  _, rows, room, kv_heads, width = k_LBSKH.shape
-  page = room & -room
-  each = room // page
-  first = jnp.asarray(layer, jnp.int32) * (rows * each)
-  page_BP = first + jnp.arange(rows * each, dtype=jnp.int32).reshape(rows, each)
-  k, v = (x.reshape(-1, page, kv_heads, width) for x in (k_LBSKH, v_LBSKH))
-  if how == "xla":
-    k_BSKH, v_BSKH = (x[page_BP].reshape(rows, room, kv_heads, width) for x in (k, v))
-    out_B1NH = jax.nn.dot_product_attention(
-      q_BNH[:, None], k_BSKH, v_BSKH, scale=scale, key_value_seq_lengths=length_B,
-      implementation="xla",
-    )  # fmt: skip
-    return out_B1NH[:, 0]
-  page_B1P1, none = page_BP[:, None, :, None], jnp.zeros(0, q_BNH.dtype)
-  # Beneath cudnn.paged_attention, which wants every page to be of some row.
-  out_B1NH = cudnn._dot_product_attention(
-    q_BNH[:, None], k, v,
-    none,  # bias
-    jnp.ones_like(length_B), length_B,
-    none, none,  # offsets
-    page_B1P1, page_B1P1,
-    scale, 0, 0.0, (False, False),  # no dropout, no bias
-    cudnn.MaskType.PADDING, cudnn.AttentionLayout.BTNH.value, None,
-    cudnn.check_cudnn_version(), False,
-  )  # fmt: skip
-  return out_B1NH[:, 0]

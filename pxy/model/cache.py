@@ -9,7 +9,7 @@ written once, behind the last layer, so that inside a loop XLA updates the cache
 place.
 
 A `turned` cache has both token by token, [L, B, S, K, H], and takes a layer's token
-before that layer reads: so a GPU's kernel finds it (attention.held).
+before that layer reads: so a GPU's kernel finds it (cudnn.held).
 
 Where rows are to share a pool, or on a TPU, it is paged.py.
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from pxy import imports
-from pxy.model import attention, paged, splash
+from pxy.model import attention, cudnn, paged, splash
 from pxy.model import cache as kv
 from pxy.model.arch import Arch
 from pxy.parallel import mesh as mesh_lib
@@ -267,7 +267,7 @@ def prefill(
   room for T tokens.
   """
   if turned is None:
-    turned = attention.holds(arch, dtype, mesh)
+    turned = cudnn.holds(arch, dtype, mesh)
   rows, tokens = tokens_BT.shape
   positions_BT = jnp.broadcast_to(jnp.arange(tokens)[None], (rows, tokens))
   segments_BT = (positions_BT < length_B[:, None]).astype(jnp.int32)
@@ -304,7 +304,7 @@ def decode(
     q, k, v = q[:, 0], k[:, 0], v[:, 0]
     if turned:
       held = kv.put(held, extra, k, v)
-      out_BNH = attention.held(
+      out_BNH = cudnn.held(
         q, held.k_LBKHS, held.v_LBKSH, extra, jnp.minimum(length_B + 1, held.room),
         scale=arch.scale, how="cudnn" if mesh_lib.platform(mesh) == "gpu" else "xla",
       )  # fmt: skip

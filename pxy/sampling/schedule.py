@@ -25,7 +25,7 @@ STRETCH = 32
 
 PAGE = 128
 """Where the cache has one length and is no pool, rows have room for as many tokens or a
-multiple: the pages of attention.held."""
+multiple: the pages of cudnn.held."""
 
 
 @dataclasses.dataclass(frozen=True)

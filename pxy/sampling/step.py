@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from pxy.model import attention, decoder, paged
+from pxy.model import attention, cudnn, decoder, paged
 from pxy.model import cache as kv
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import draw
@@ -100,7 +100,7 @@ def empty(arch, *, rows, length, dtype, pool=None, mesh=None) -> Slots:
 def _cache(arch, rows, length, pool, dtype, mesh):
   if pool is not None:
     return paged.empty(arch, rows, length, pool, dtype)
-  return kv.empty(arch, rows, length, dtype, attention.holds(arch, dtype, mesh))
+  return kv.empty(arch, rows, length, dtype, cudnn.holds(arch, dtype, mesh))
 
 
 def cache_bytes(arch, rows: int, length: int, *, dtype, mesh=None) -> int:
@@ -306,10 +306,10 @@ COPY = 2**31
 
 
 def parts(arch, dtype, mesh) -> bool:
-  """Whether layers are sampled with apart, not out of one stack: where attention.holds,
+  """Whether layers are sampled with apart, not out of one stack: where cudnn.holds,
   and on one CPU, which would copy them out of it in every turn (a third of its time at
   SmolLM2-135M's shape), if the copy that this takes is not more than COPY bytes."""
-  if attention.holds(arch, dtype, mesh):
+  if cudnn.holds(arch, dtype, mesh):
     return True
   one = mesh is None and mesh_lib.platform(mesh) == "cpu"
   return one and 4 * decoder.size(arch) <= COPY

@@ -24,6 +24,7 @@ from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import program as program_lib
 from pxy.rl import pack
 from pxy.sampling import engine as engine_lib
+from pxy.sampling import programs as sampler_lib
 from pxy.sampling import replay, step
 from pxy.show import completions
 from pxy.train import step as step_lib
@@ -571,7 +572,7 @@ def test_a_pods_slots_are_filled_without_copies_of_their_rows():
     mesh_lib.shardings(mesh, decoder.axes(arch), decoder.abstract(arch)),
   )
   sizes = engine.largest(16, 4)
-  programs = {one.name: one for one in engine.programs(params, 16, 4)}
+  programs = {one.name: one for one in sampler_lib.of(engine, params, 16, 4)}
   assert "move" not in programs and sizes.pool.parts == 2
   with measure._unkept():
     compiled = programs["admit"].lower().compile()

@@ -10,12 +10,13 @@ import pytest
 
 from pxy import config
 from pxy.model import arch as arch_lib
-from pxy.model import attention, decoder
+from pxy.model import attention, cudnn, decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import logprob
 from pxy.run import numbers
 from pxy.safety import interrupt
 from pxy.sampling import engine as engine_lib
+from pxy.sampling import programs as programs_lib
 from pxy.sampling import schedule, step
 
 ARCH = arch_lib.Arch(
@@ -109,7 +110,8 @@ def test_a_cache_that_is_read_by_rows_draws_the_same_with_one_program(
 ):
   """What one GPU does, with XLA in the place of cuDNN, and TPUs, interpreted. A pool
   is read as on any machine there."""
-  monkeypatch.setattr(attention, how, lambda *_, **__: True)
+  place = cudnn if how == "holds" else attention
+  monkeypatch.setattr(place, how, lambda *_, **__: True)
   mesh = None
   if how == "_ragged":
     mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2))
@@ -442,7 +444,7 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
   shapes = params if mesh is None else jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params
   )  # fmt: skip
-  described = list(engine.programs(shapes, prompts=6, n=n))
+  described = list(programs_lib.of(engine, shapes, prompts=6, n=n))
   texts = {one.name: set() for one in described}
   names = ["prefill", "admit", "decode"] + [last] * bool(last)
   assert list(texts) == ["reshard", *names]
@@ -454,7 +456,7 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
   engine.run(params, [np.ones(16, np.int32)] * 6, n, key=jax.random.key(0))
   for one in described:
     assert one.lower().as_text() in texts[one.name], (
-      f"{one.name}: Engine.programs describes another program than Engine.run"
+      f"{one.name}: programs.of describes another program than Engine.run"
       " dispatches at its largest; what `pxy compile` says of it would be wrong"
     )
 

@@ -28,6 +28,7 @@ from pxy.parallel import program as program_lib
 from pxy.rl import context, pack
 from pxy.run import batch as batch_lib
 from pxy.sampling import engine as engine_lib
+from pxy.sampling import programs as sampler_lib
 from pxy.train import remat
 from pxy.train import step as step_lib
 
@@ -90,7 +91,8 @@ def of(
 def _sampler(cfg, arch, mesh, params, smaller):
   def programs(sampling, smaller=()):
     prompts, n = cfg.data.prompts, cfg.data.responses
-    return _engine(cfg, arch, mesh, sampling).programs(params, prompts, n, smaller)
+    engine = _engine(cfg, arch, mesh, sampling)
+    return sampler_lib.of(engine, params, prompts, n, smaller)
 
   yield from programs(cfg.sampling, smaller)
   for one in programs(evaluate_lib.sampling(cfg.sampling, cfg.eval)):

@@ -1,7 +1,7 @@
 """A jitted program, described: lowered from shapes alone, no weights, no devices.
 
-Who dispatches a program describes it (sampling/engine.py, train/step.py), so that what
-is compiled ahead of time is what will run.
+Who dispatches a program describes it (sampling/programs.py, train/step.py), so that
+what is compiled ahead of time is what will run.
 """
 
 import dataclasses

@@ -20,16 +20,15 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from pxy import config
-from pxy.model import attention, flops, paged
+from pxy.model import attention, paged
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
-from pxy.parallel import program as program_lib
 from pxy.safety import compiles, interrupt
 from pxy.sampling import paging, step
 from pxy.sampling import schedule as schedule_lib
@@ -232,125 +231,6 @@ class Engine:
     sizes = schedule_lib.largest(len(prompts), n, self.sampling.slots, limits)
     kind = paging.Paged if limits.pool else schedule_lib.Schedule
     return kind(sizes, limits, device, self.stats, prompts, n, uids, first)
-
-  def programs(
-    self, params, prompts: int, n: int, smaller: Sequence[tuple[int, int]] = ()
-  ) -> Iterator[program_lib.Program]:
-    """The programs of a run at its `largest`, in the order in which they come.
-
-    reshard (where the weights are others than the trainer's), prefill, admit, decode,
-    of which one turn of a whole stretch is described, and what the last responses need:
-    move, or carry where the cache is a pool in parts.
-
-    Args:
-      params: what `run` would be given, as shapes with shardings.
-      smaller: (rows, live) of further decode programs, called `decode ROWS x LIVE`.
-    """
-    arch, mesh, rule = self.arch, self.mesh, self.rule()
-    static, sizes = {"dtype": self.dtype, "mesh": mesh}, self.largest(prompts, n)
-
-    def whole(shape, dtype):
-      return jax.ShapeDtypeStruct(shape, dtype, sharding=step.everywhere(mesh))
-
-    def left(function, *args, **more):
-      """What a program returns, and where that lives."""
-      call = functools.partial(function, arch, *args, **more, **static)
-      shapes = jax.eval_shape(call)
-      return shapes if mesh is None else mesh_lib.at(shapes, step.lives(shapes, mesh))
-
-    weights, beside = params, 0
-    if (transfer := step.transfer(arch, self.dtype, mesh)) is not None:
-      weights, beside = jax.eval_shape(transfer, params), mesh_lib.device_bytes(params)
-      if mesh is not None:
-        weights = mesh_lib.at(weights, step.placed(arch, mesh))
-      yield program_lib.Program("reshard", functools.partial(transfer.lower, params))
-    tokens_PT = whole((sizes.prompts, sizes.width), np.int32)
-    length_P = whole((sizes.prompts,), np.int32)
-
-    def slots_of(rows):
-      return left(step.empty, rows=rows, length=sizes.room, pool=sizes.pool)
-
-    slots = slots_of(sizes.rows)
-    ready = left(step.prefill, weights, tokens_PT, length_P, pool=self.paged)
-    seen = flops.causal(arch, [sizes.width] * sizes.prompts)
-    yield program_lib.Program(
-      "prefill",
-      functools.partial(
-        step.prefill.lower,
-        arch,
-        weights,
-        tokens_PT,
-        length_P,
-        pool=self.paged,
-        **static,
-      ),
-      flops.forward(arch, sizes.prompts * sizes.width, seen, sizes.prompts),
-      beside + mesh_lib.device_bytes(slots),
-    )
-    number_A, slot_A = (whole((sizes.lanes,), t) for t in (np.uint32, np.int32))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    lanes = number_A, slot_A, number_A, number_A, whole(key.shape, key.dtype)
-    filled = None
-    if sizes.pool:
-      filled = (whole((sizes.pool.parts, sizes.pages), np.int32),) * 3
-    yield program_lib.Program(
-      "admit",
-      functools.partial(
-        step.admit.lower, slots, ready, *lanes, filled, rule=rule, mesh=mesh
-      ),
-      resident=beside + mesh_lib.device_bytes(weights),
-    )
-    windows = arch.windows()
-    for rows, live in ((sizes.rows, sizes.room), *smaller):
-      few, table = slots_of(rows), None
-      if sizes.pool:
-        pages = sizes.room // sizes.pool.tokens
-        table = whole((rows, pages), np.int32), whole((rows,), np.bool_)
-      largest = (rows, live) == (sizes.rows, sizes.room)
-      cache_flops, cache_bytes, held = 0, 0, self.full(rows, live, sizes.pool)
-      if attention.fills(arch, self.dtype, mesh, self.paged):
-        read = self.read(np.full(rows, held), live)
-        cache_flops = flops.forward(arch, 0, [read] * arch.layers)
-        bytes_each = self.token_bytes(rows)
-        cache_bytes = int(read * bytes_each)
-      yield program_lib.Program(
-        "decode" if largest else f"decode {rows} x {live}",
-        functools.partial(
-          step.decode.lower, arch, weights, few, whole((), np.int32), table,
-          rule=rule, tokens=sizes.stretch, live=live, **static,
-        ),
-        flops.forward(arch, rows, [rows * min(w or held, held) for w in windows]),
-        beside,
-        trips=sizes.stretch,
-        turns=sizes.stretch,
-        cache_flops=cache_flops,
-        cache_bytes=cache_bytes,
-      )  # fmt: skip
-    if sizes.pool and sizes.pool.parts > 1:
-      part, page_A = whole((), np.int32), whole((paged.CARRIED,), np.int32)
-      yield program_lib.Program(
-        "carry",
-        functools.partial(
-          step.carry.lower,
-          slots.cache.k_LNKHS,
-          slots.cache.v_LNKSH,
-          part,
-          part,
-          page_A,
-          page_A,
-          mesh=mesh,
-        ),
-        resident=beside + mesh_lib.device_bytes(weights),
-      )
-    if (last := self.few(prompts, n)) and not sizes.pool:  # pages are not moved
-      yield program_lib.Program(
-        "move",
-        functools.partial(
-          step.resize.lower, slots, whole((last,), np.int32), length=sizes.room,
-          mesh=mesh,
-        ),
-        resident=beside + mesh_lib.device_bytes(weights),
-      )  # fmt: skip
 
   def full(self, rows: int, live: int, pool: paged.Size | None) -> int:
     """Tokens of each of so many slots where they are full, or the pool is."""

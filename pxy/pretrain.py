@@ -124,6 +124,8 @@ def pretrain(
       return used_lib.of_pretrain(cfg, policy, documents)
 
     session.begin(policy, trainer.abstract, start, used, pace=PACE)
+    for note in remat.notes(cfg.compute, compute):
+      session.bar.say(note)
     for step, state in session.steps(evaluate, before=False):
       rows_MBT = batch(packed, cfg, step, session.returns)
       lr, micros = rate.of(cfg, step, cfg.steps), len(rows_MBT.tokens_BT)

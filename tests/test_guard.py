@@ -256,7 +256,7 @@ def test_growth_tells_a_leak_from_a_jump(kept, leaks):
   assert (growth(800 + kept(n) + noise) > 4) == leaks
 
 
-def test_pretraining_that_diverges_ends_with_one_line(tmp_path):
+def test_pretraining_that_diverges_ends_with_one_line(tmp_path, capfd):
   cfg = config.Pretrain(
     lr=1e30,
     warmup=0,
@@ -265,6 +265,8 @@ def test_pretraining_that_diverges_ends_with_one_line(tmp_path):
     row_tokens=64,
     corpus=config.Corpus(documents=200),
     width=config.Width(layers=1, d_model=16, heads=2, head_dim=8, d_ff=16),
+    compute=config.Compute(remat="auto"),
   )
   with pytest.raises(config.Error, match=r"step [45]: 3 steps in a row .* not finite"):
     pretrain.pretrain(cfg, tmp_path)
+  assert "compute.remat auto: none" in capfd.readouterr().err, "a CPU keeps all"

@@ -224,8 +224,7 @@ def make(
     limits = glance.limits(cfg.sampling)
     prober = collector(limits, by_task, glance.plan.max_prompt_tokens)
   notes = _notes(cfg, policy, mesh, source, stored, problems, answers, doubt)
-  if compute != cfg.compute:
-    notes.append(f"compute.remat auto: {compute.remat}")
+  notes += remat.notes(cfg.compute, compute)
   return Parts(
     cfg=cfg,
     policy=policy,

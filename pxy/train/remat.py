@@ -77,6 +77,11 @@ def chosen(
   return one
 
 
+def notes(asked: config.Compute, compute: config.Compute) -> list[str]:
+  """What was chosen, where that was asked for."""
+  return [f"compute.remat auto: {compute.remat}"] if compute != asked else []
+
+
 def _weights(arch, compute, sampling, opt, mesh, reference):
   """Bytes of state, gradients and reference."""
   abstract = step.Stepper(arch, compute, sampling, opt, mesh).abstract

@@ -34,7 +34,7 @@ from rich import table as rich_table
 from pxy import config, testing
 from pxy.commands import malloc
 from pxy.model import arch as arch_lib
-from pxy.model import decoder
+from pxy.model import attention, decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rl import metrics, rollout
 from pxy.run import batch
@@ -98,7 +98,8 @@ class Job:
     )
     mesh = mesh_lib.make(config.Mesh())
     self.size, self.phase = size, cfg.phases[0]
-    self.shape = batch.shape(cfg, mesh_lib.row_shards(mesh))
+    shares = attention.shares(size.arch, mesh_lib.platform(mesh))
+    self.shape = batch.shape(cfg, mesh_lib.row_shards(mesh), shares=shares)
     self.stepper = step_lib.Stepper(
       size.arch, cfg.compute, cfg.sampling, cfg.optim, mesh
     )

@@ -247,10 +247,11 @@ class Compute:
   all; auto: the first of the last three that a GPU's or TPU's memory has room for, on a
   CPU none."""
   micro_rows: Natural = 0
-  """Packed rows per micro-batch; 0: a row for each eight sequences of an update, in
-  pre-training all rows."""
+  """Packed rows per micro-batch; 0: an eighth of an update's, and so many that they
+  hold 512 tokens; in pre-training all rows."""
   row_tokens: Natural = 0
-  """Tokens of a packed row; 0: the longest prompt and response of the config."""
+  """Tokens of a packed row; 0: the longest prompt and response of the config; on a CPU
+  the longest prompt and as many of its responses as make one cheapest."""
   vocab_chunk: Count = 8192
   """Vocabulary entries per chunk of the log-probs."""
 

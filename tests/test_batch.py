@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from pxy import config
+from pxy import config, testing
 from pxy.rl import advantage, context, objective, rollout
 from pxy.run import batch
 from pxy.run import numbers as numbers_lib
@@ -53,7 +53,9 @@ def test_random_labels_are_those_of_the_step_in_all_terms_and_updates():
   assert (adv_PR != other.adv_PR).any(), "another step has other labels"
 
 
-@pytest.mark.parametrize("shape", [SHAPE, batch.Shape(16, 1, 13)])
+@pytest.mark.parametrize(
+  "shape", [SHAPE, batch.Shape(16, 1, 13), batch.Shape(16, 1, 25, shared=True)]
+)
 def test_gaps_come_back_to_the_responses_they_are_of(shape):
   packed, _ = batch.all_drawn(ROLLOUTS, shape)
   known_MBT = np.where(packed.mask_BT, packed.sampler_BT + 0.001 * packed.targets_BT, 9)
@@ -126,13 +128,36 @@ def config_of(*terms, **compute):
 
 
 @pytest.mark.parametrize("name", context.CONTEXTS)
-def test_the_shape_holds_the_longest_batch(name):
+@pytest.mark.parametrize("shares", [None, testing.arch()])
+def test_the_shape_holds_the_longest_batch(name, shares):
   term = config.Term(space="marginal", context=name, copies=4, advantage="mean")
   cfg = config_of(config.Term(), term)
-  shape = batch.shape(cfg, row_shards=4)
+  shape = batch.shape(cfg, row_shards=4, shares=shares)
   assert shape.micro_rows % 4 == 0
+  assert shape.shared == (shares is not None and name != "mixture")
   made = longest(cfg, shape)
   assert made.scored == 32 and made.used <= shape.micro_max
+
+
+@pytest.mark.parametrize("row_tokens", [0, 12, 19, 26, 100])
+def test_rows_hold_as_many_responses_of_a_group_as_is_cheapest(row_tokens):
+  """All of four where the model is wide, fewer where attention is most of its work;
+  and any lengths find room, in whatever order they come."""
+  cfg = config_of(config.Term(), row_tokens=row_tokens)
+  wide, narrow = (testing.arch(d_ff=width) for width in (4096, 1))
+  if not row_tokens:
+    assert batch.shape(cfg, 1, shares=wide).row_tokens == 5 + 4 * 7 + 7
+    few = dataclasses.replace(cfg, sampling=config.Sampling(max_new_tokens=700))
+    assert batch.shape(few, 1, shares=narrow).row_tokens < 5 + 4 * 700
+  shape = batch.shape(cfg, 1, shares=wide)
+  assert longest(cfg, shape).used <= shape.micro_max
+  for seed in range(20):
+    rollouts = worlds.rollouts(seed, prompts=4, responses=4)
+    batch.prepare(
+      cfg.phases[0], rollouts, np.random.default_rng(seed).random((4, 4)), VALID,
+      contexts={}, key=jax.random.key(0), shape=shape,
+    )  # fmt: skip
+    batch.all_drawn(rollouts, shape)
 
 
 def test_a_context_longer_than_the_prompts_counts_in_the_shape():

@@ -94,6 +94,25 @@ def test_packed_equals_one_per_row(name):
         loss_and_grad(flat(sparse), (SPACES[name],)))  # fmt: skip
 
 
+JOINT = (
+  config.Term(coef=0.5),
+  config.Term(space="marginal", context="start", advantage="mean", clip="gspo"),
+)
+
+
+@pytest.mark.parametrize("name", ["conditional", "shuffled", "joint"])
+@pytest.mark.parametrize("row_tokens", [16, 40])
+def test_a_prompt_that_is_read_once_gives_what_it_gives_each_time(name, row_tokens):
+  """Loss and gradient, of rows that hold a whole group and of rows that do not."""
+  rollouts = worlds.rollouts()
+  terms = JOINT if name == "joint" else (SPACES[name],)
+  shape = batch.Shape(micro_max=12, micro_rows=2, row_tokens=row_tokens, shared=True)
+  shared = prepared(rollouts, *terms, shape=shape).packed
+  assert shared.prefix_BT.any()
+  close(loss_and_grad(flat(prepared(rollouts, *terms).packed), terms),
+        loss_and_grad(flat(shared), terms))  # fmt: skip
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_one_micro_batch_equals_many(name):
   batch_ = prepared(worlds.rollouts(), SPACES[name])

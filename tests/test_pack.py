@@ -104,8 +104,80 @@ def test_lengths_are_those_of_the_sequences_with_every_copy():
   sparse = pack.rows(view_, rollouts, np.ones(12), np.ones(12))
   packed, _ = pack.bins([sparse], row_tokens=40, micro_rows=2, micro_max=6)
   want = np.asarray(view_.length_CB) + rollouts.response_len_B - 1
-  assert sorted(pack.lengths(packed)) == sorted(want.reshape(-1))
-  assert pack.lengths(packed).sum() == (packed.segments_BT > 0).sum()
+  length, again = pack.lengths(packed)
+  assert sorted(length) == sorted(want.reshape(-1)) and not again.any()
+  assert length.sum() == (packed.segments_BT > 0).sum()
+
+
+def unfolded(packed):
+  """Rows with a shared prefix as `segments` has those of whole sequences."""
+  found = []
+  for row in np.ndindex(packed.segments_BT.shape[:-1]):
+    ids, prefix = packed.segments_BT[row], packed.prefix_BT[row]
+    for segment in sorted(set(ids[packed.mask_BT[row]].tolist())):
+      own = ids == segment
+      before = set(prefix[own].tolist())
+      assert len(before) == 1, "a sequence goes on from one prefix"
+      (before,) = before
+      first = (ids == before) & (before > 0)
+      assert not first.any() or first.argmax() < own.argmax(), "it stands before"
+      at = np.concatenate([np.flatnonzero(first), np.flatnonzero(own)])
+      names = ("tokens_BT", "positions_BT", "targets_BT", "mask_BT", "adv_BT")
+      found.append(tuple(tuple(getattr(packed, f)[row][at].tolist()) for f in names))
+  return sorted(found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("row_tokens", [14, 40])
+def test_what_stands_before_responses_is_there_once_a_row(seed, row_tokens):
+  """Nothing else changes; rows that do not hold a group have its prompt each."""
+  rollouts = worlds.rollouts(seed, prompts=6, responses=4)
+  rng = np.random.default_rng(seed)
+  adv_B, weight_B = rng.normal(size=24), rng.random(24)
+  weight_B[rng.random(24) < 0.2] = 0  # some have no part in the loss
+  parts = [
+    pack.rows(v, rollouts, adv_B, weight_B, term=i)
+    for i, v in enumerate((view.conditional(rollouts), view.marginal(rollouts, [1])))
+  ]
+  size = {"row_tokens": row_tokens, "micro_rows": 3, "micro_max": 16}
+  whole, _ = pack.bins(parts, **size)
+  packed, used = pack.bins(parts, **size, shared=True)
+  assert unfolded(packed) == segments(whole)
+  rows = (packed.segments_BT > 0).any(-1)
+  assert used == -(-rows.sum() // 3) and not packed.segments_BT[used:].any()
+  saved = (whole.segments_BT > 0).sum() - (packed.segments_BT > 0).sum()
+  length, again = pack.lengths(packed)
+  assert (length - again).sum() == (packed.segments_BT > 0).sum()
+  # Of each prompt in a row, all but its last token, once less than its responses.
+  once = again[again > 0].sum() - sum(
+    first
+    for row in np.ndindex(rows.shape)
+    for first in (
+      (packed.segments_BT[row] == one).sum()
+      for one in set(packed.prefix_BT[row].tolist()) - {0}
+    )
+  )
+  assert saved == once > 0
+
+
+def test_who_shares_nothing_is_packed_as_ever():
+  """A context of one token leaves nothing to share, and so does one response."""
+  rollouts = worlds.rollouts(prompts=6, responses=1, empty=False)
+  ones = np.ones(6)
+  for one in (view.conditional(rollouts), view.marginal(rollouts, [1])):
+    parts, size = [pack.rows(one, rollouts, ones, ones)], (20, 2, 3)
+    size = dict(zip(("row_tokens", "micro_rows", "micro_max"), size, strict=True))
+    (whole, _), (packed, _) = (pack.bins(parts, **size, shared=x) for x in (0, 1))
+    assert not packed.prefix_BT.any()
+    for name, x in vars(whole).items():
+      np.testing.assert_array_equal(x, vars(packed)[name] if x is not None else x, name)
+
+
+def test_mixtures_do_not_share():
+  rollouts = worlds.rollouts(empty=False)
+  sparse = pack.rows(view.mixture(rollouts, [1]), rollouts, np.ones(12), np.ones(12))
+  with pytest.raises(ValueError, match="mixture"):
+    pack.bins([sparse], row_tokens=40, micro_rows=2, micro_max=6, shared=True)
 
 
 def test_rows_under_jit_equal_rows_on_the_host():

@@ -6,7 +6,7 @@ import numpy as np
 
 from pxy import config, fields
 from pxy.model import arch as arch_lib
-from pxy.model import decoder
+from pxy.model import attention, decoder
 from pxy.run import batch
 from pxy.run import stored as stored_lib
 from pxy.sampling import engine as engine_lib
@@ -30,7 +30,10 @@ def of_train(cfg: config.Train) -> dict[str, str]:
   shards = (1 if cfg.mesh.data == -1 else cfg.mesh.data) * (
     1 if cfg.mesh.fsdp == -1 else cfg.mesh.fsdp
   )
-  shape = batch.shape(cfg, shards)
+  shape, cpu = (
+    _batch(batch.shape(cfg, shards, shares=attention.shares(arch, platform)))
+    for platform in ("tpu", "cpu")
+  )
   responses = cfg.data.prompts * cfg.data.responses
   most = responses * (cfg.sampling.max_new_tokens + cfg.data.max_prompt_tokens)
   most *= 1 + cfg.reward.refill  # each round may draw all of them again
@@ -57,14 +60,18 @@ def of_train(cfg: config.Train) -> dict[str, str]:
     **stored,
     "scored beside the updates": "; ".join(scored(cfg)) or "nothing",
     "evaluations": f"{_evaluations(cfg)} of {cfg.eval.problems} x {cfg.eval.samples}",
-    "train batch": f"up to {shape.micro_max} micro-batches of {shape.micro_rows} rows"
-    f" x {shape.row_tokens} tokens",
+    "train batch": f"up to {shape}" + (f"; on a CPU {cpu}" if cpu != shape else ""),
     "memory, weights and Adam": f"{_size(12 * decoder.size(arch))} over the mesh",
     "memory, sampler's weights": f"{_size(width * decoder.size(arch))}",
     "memory, sampler's cache": f"{_size(width * cache * held)}"
     f" for {slots} slots of {length} tokens"
     + (f", {held} together" if held < slots * length else ""),
   }
+
+
+def _batch(shape: batch.Shape) -> str:
+  rows = f"{shape.micro_rows} rows x {shape.row_tokens} tokens"
+  return f"{shape.micro_max} micro-batches of {rows}"
 
 
 _PASSES = {

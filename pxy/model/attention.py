@@ -75,6 +75,7 @@ def packed(
   most=None,
   mesh=None,
   kernel=None,
+  prefix_BT=None,
 ):
   """Causal attention within equal segment ids -> out_BTNH.
 
@@ -85,12 +86,16 @@ def packed(
     mesh: the mesh that the program runs on; None: one device.
     kernel: by name; None: by platform. On a platform that is not its own splash is
       interpreted and cudnn is jax.nn's XLA version: right, and slow.
+    prefix_BT: id of a segment that is seen as well, 0 for none; xla alone has that, and
+      no window. None: none.
 
   Raises:
     config.Error: the mesh's tensor axis does not divide the key-value heads.
   """
   platform = mesh_lib.platform(mesh)
   kernel = kernel or _kernel(platform, q_BTNH, softcap)
+  if prefix_BT is not None:
+    assert kernel == "xla" and window is None, (kernel, window)
   if kernel == "splash":
     run = functools.partial(
       splash.packed, softcap=softcap, windows=windows, interpret=platform != "tpu"
@@ -100,10 +105,18 @@ def packed(
     run = functools.partial(cudnn.packed, most=most, how=how)
   else:
     whole = platform == "gpu" and _score_bytes(q_BTNH) <= _PIECE
-    return _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap, whole)
+    return _xla(
+      q_BTNH, k_BTKH, v_BTKH, segments_BT, prefix_BT, window, scale, softcap, whole
+    )
   if mesh is not None:
     run = _split(run, mesh, q_BTNH.shape[0], k_BTKH.shape[2])
   return run(q_BTNH * scale, k_BTKH, v_BTKH, segments_BT, window)
+
+
+def shares(arch, platform: str):
+  """arch, if sequences of a row may share what is before them: on a CPU, where xla is
+  taken in any case; a window counts places of a row, which forbids it. Else None."""
+  return arch if platform == "cpu" and set(arch.windows()) == {None} else None
 
 
 def _kernel(platform, q_BTNH, softcap):
@@ -142,7 +155,7 @@ def _score_bytes(q_BTNH) -> int:
   return 4 * rows * heads * tokens**2
 
 
-def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap, whole=False):
+def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, prefix_BT, window, scale, softcap, whole):
   rows, tokens, heads, width = q_BTNH.shape
   kv_heads = k_BTKH.shape[2]
   q = (q_BTNH * scale).reshape(rows, tokens, kv_heads, heads // kv_heads, width)
@@ -151,6 +164,11 @@ def _xla(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, scale, softcap, whole=Fals
 
   def block(start, end):
     seen_BTS = segments_BT[:, start:end, None] == segments_BT[:, None, :end]
+    if prefix_BT is not None:
+      before_BT = prefix_BT[:, start:end]
+      seen_BTS |= (before_BT[:, :, None] == segments_BT[:, None, :end]) & (
+        before_BT > 0
+      )[..., None]
     ago_TS = jnp.arange(start, end)[:, None] - jnp.arange(end)[None, :]
     seen_BTS &= (ago_TS >= 0)[None]
     if window is not None:

@@ -210,7 +210,7 @@ def _scan(
 
 
 def _read(
-  arch, params, tokens_BT, positions_BT, segments_BT, *,
+  arch, params, tokens_BT, positions_BT, segments_BT, prefix_BT=None, *,
   remat, dtype, keep, rows=None, most=None, mesh=None, kernel=None,
 ):  # fmt: skip
 
@@ -218,6 +218,7 @@ def _read(
     out_BTNH = attention.packed(
       q, k, v, segments_BT, scale=arch.scale, softcap=arch.attn_softcap, window=window,
       windows=[w or _FAR for w in arch.windows()], most=most, mesh=mesh, kernel=kernel,
+      prefix_BT=prefix_BT,
     )  # fmt: skip
     return out_BTNH, held
 
@@ -235,6 +236,7 @@ def forward(
   tokens_BT,
   positions_BT,
   segments_BT,
+  prefix_BT=None,
   *,
   remat: str = "none",
   dtype="float32",
@@ -243,14 +245,15 @@ def forward(
 ):
   """Final hidden states hidden_BTD of packed rows.
 
-  A token sees the tokens before it in its row that have its segment id; 0 is padding.
-  positions_BT count within a segment. dtype: of the activations. rows: the sharding of
+  A token sees the tokens before it in its row that have its segment id, or the id
+  prefix_BT where that is given and not 0; 0 is padding. positions_BT count within a
+  segment. dtype: of the activations. rows: the sharding of
   arrays of rows; with parameters split over the same devices the compiler must be told
   to keep rows apart and gather weights, else it may do the opposite. kernel: that of
   attention.packed; None: by the platform of the mesh of `rows`.
   """
   hidden_BTD, _ = _read(
-    arch, params, tokens_BT, positions_BT, segments_BT,
+    arch, params, tokens_BT, positions_BT, segments_BT, prefix_BT,
     remat=remat, dtype=dtype, keep=False, rows=rows,
     mesh=None if rows is None else rows.mesh, kernel=kernel,
   )  # fmt: skip

@@ -6,6 +6,15 @@ only, never an input, so a sequence takes len(context) + len(response) - 1 place
 first fit decreasing, on the host. Segment ids keep sequences apart in attention,
 positions start at 0 in each, and loss and gradient do not depend on the packing.
 
+Where attention can (attention.shares), what responses of a row have before their first
+target, their prompt but for its last token, stands there once:
+
+    [x1 .. xn-1] [xn y1 .. ] [xn y'1 .. ]      a segment each; prefix_BT of the last two
+                                               is the id of the first
+
+They see it as if it were their own, and its gradient is the sum of what each would have
+given. So an update reads a group's prompt once, as the sampler does.
+
 Everything about a token's part in the loss is in two numbers: its advantage (its
 response's, or its own), and its weight, which holds the reduction, the term's
 coefficient and the division by the global number of tokens or sequences. So a loss is a
@@ -13,8 +22,8 @@ sum, whatever the rows, micro-batches and devices over which it is taken.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +42,8 @@ class Packed:
   Attributes:
     tokens_BT, positions_BT: inputs; positions count from 0 in each segment.
     segments_BT: 1, 2, ... for the sequences of a row, 0 for padding.
+    prefix_BT: id of the segment that stands before this token's, and is seen as well, 0
+      where none is; None: every sequence is whole.
     targets_BT: the token that follows, 0 where none does.
     mask_BT: true where the target is a response token that is part of the loss.
     term_BT: index of the loss term that the token belongs to.
@@ -61,6 +72,7 @@ class Packed:
   ref_BT: Array | None = None
   gap_BT: Array | None = None
   copies_BTC: Array | None = None
+  prefix_BT: Array | None = None
 
 
 def rows(
@@ -178,7 +190,12 @@ def rows(
 
 
 def bins(
-  parts: Sequence[Packed], *, row_tokens: int, micro_rows: int, micro_max: int
+  parts: Sequence[Packed],
+  *,
+  row_tokens: int,
+  micro_rows: int,
+  micro_max: int,
+  shared: bool = False,
 ) -> tuple[Packed, int]:
   """Packs the rows of `rows` (numpy) densely: ([micro_max, micro_rows, row_tokens],
   used).
@@ -186,6 +203,10 @@ def bins(
   Rows without a masked token are dropped. First fit decreasing: within 11/9 of the best
   possible. Only the first `used` micro-batches hold anything; the rest is padding, so
   that the train step has one shape and loops `used` times.
+
+  Args:
+    shared: what sequences have in common before their first target stands in a row
+      once; of no mixture.
 
   Raises:
     ValueError: a sequence is longer than a row, or more micro-batches are needed.
@@ -198,58 +219,120 @@ def bins(
     name: all(getattr(part, f"{name}_BT") is not None for part in parts)
     for name in ("old", "ref", "gap")
   }
+  if shared and copies > 1:
+    raise ValueError("the sequences of a mixture do not share what is before them")
   packed = jax.tree.map(
-    lambda x: np.zeros(x.shape, x.dtype), shapes(size, copies=copies, **given)
+    lambda x: np.zeros(x.shape, x.dtype),
+    shapes(size, copies=copies, prefix=shared, **given),
   )
   empty = {
     name: x.reshape(-1, *x.shape[2:])
     for name, x in vars(packed).items()
     if x is not None
   }
-  units = sorted(
-    (
-      (int((part.segments_BT[b] > 0).sum()), part, b)
-      for part in parts
-      for b in np.flatnonzero(part.mask_BT.any(1))
-    ),
-    key=lambda unit: -unit[0],
-  )
-  if units and units[0][0] > row_tokens:
+  units = _units(parts, shared)
+  if units and max(unit.length for unit in units) > row_tokens:
     raise ValueError(
-      f"a sequence of {units[0][0]} tokens does not fit a row of {row_tokens}:"
-      " raise compute.row_tokens"
+      f"a sequence of {max(unit.length for unit in units)} tokens does not fit a row of"
+      f" {row_tokens}: raise compute.row_tokens"
     )
-  places = first_fit([length for length, *_ in units], row_tokens)
-  used_rows = 1 + max((row for row, _ in places), default=-1)
+  places = first_fit(
+    [unit.length for unit in units], row_tokens, [unit.before for unit in units]
+  )
+  used_rows = 1 + max((row for row, *_ in places), default=-1)
   if used_rows > micro_max * micro_rows:
     raise ValueError(f"{micro_max} x {micro_rows} rows are too few for the batch")
   segments_B = np.zeros(micro_max * micro_rows, np.int32)
-  for (length, part, b), (row, start) in zip(units, places, strict=True):
-    place = slice(start, start + length)
+
+  def put(unit, row, start, first, end):
+    """Columns [first, end) of a sequence from the row's place `start` on."""
+    part, b, place = unit.part, unit.b, slice(start, start + end - first)
     for name, rows_BT in empty.items():
       if name == "copies_BTC":
         if part.copies_BTC is None:  # C times itself has the mean of itself
-          own_TC: Array = np.repeat(np.arange(length)[:, None], copies, 1)
+          own_TC: Array = np.repeat(np.arange(end)[:, None], copies, 1)
         else:
-          own_TC = part.copies_BTC[b, :length]
-        rows_BT[row, place] = np.where(
-          part.mask_BT[b, :length, None], own_TC + start, 0
-        )
-      else:
-        rows_BT[row, place] = getattr(part, name)[b, :length]
+          own_TC = part.copies_BTC[b, :end]
+        rows_BT[row, place] = np.where(part.mask_BT[b, :end, None], own_TC + start, 0)
+      elif name != "prefix_BT":
+        rows_BT[row, place] = getattr(part, name)[b, first:end]
     empty["segments_BT"][row, place] += segments_B[row]
     segments_B[row] += int(part.segments_BT[b].max())
+    return place
+
+  prefix: dict[tuple, int] = {}  # by row and what it is: the id of its segment
+  for unit, (row, start, whole) in zip(units, places, strict=True):
+    name, tokens = unit.before
+    if name is None:
+      put(unit, row, start, 0, unit.length)
+      continue
+    if whole:
+      put(unit, row, start, 0, tokens)
+      prefix[row, name] = segments_B[row]
+    place = put(unit, row, start + tokens * whole, tokens, unit.length)
+    empty["prefix_BT"][row, place] = prefix[row, name]
   return packed, -(-used_rows // micro_rows)
 
 
-def first_fit(lengths: Sequence[int], row_tokens: int) -> list[tuple[int, int]]:
-  """(row, first token) of each sequence in the first row that has room for it; in
-  falling order of length, within 11/9 of as few rows as possible."""
+class _Unit(NamedTuple):
+  """A sequence to be packed: row b of a part."""
+
+  length: int
+  part: Packed
+  b: int
+  before: tuple[Hashable, int] = (None, 0)
+  """What it has in common with others, and how many tokens that are."""
+
+
+def _units(parts: Sequence[Packed], shared: bool) -> list[_Unit]:
+  """Sequences with a masked token, the longest first; those that share together."""
+  units = [
+    _Unit(int((part.segments_BT[b] > 0).sum()), part, b)
+    for part in parts
+    for b in np.flatnonzero(part.mask_BT.any(1))
+  ]
+  if not shared:
+    return sorted(units, key=lambda unit: -unit.length)
+  groups: dict[tuple, list[_Unit]] = {}
+  for unit in units:
+    tokens = int(unit.part.mask_BT[unit.b].argmax())  # before the first target
+    name = id(unit.part), unit.part.tokens_BT[unit.b, :tokens].tobytes()
+    groups.setdefault(name, []).append(unit._replace(before=(name, tokens)))
+
+  def total(group):
+    return sum(unit.length - unit.before[1] for unit in group) + group[0].before[1]
+
+  alone = (None, 0)
+  return [
+    unit._replace(before=alone) if len(group) == 1 or not unit.before[1] else unit
+    for group in sorted(groups.values(), key=total, reverse=True)
+    for unit in sorted(group, key=lambda unit: -unit.length)
+  ]
+
+
+def first_fit(
+  lengths: Sequence[int],
+  row_tokens: int,
+  before: Sequence[tuple[Hashable, int]] | None = None,
+) -> list[tuple[int, int, bool]]:
+  """(row, first token, whole) of each sequence, in the first row that has room for it;
+  in falling order of length, within 11/9 of as few rows as possible.
+
+  Args:
+    before: what each has in common with others (None: nothing), and how many of its
+      tokens that are: where such a sequence is in the row, it needs no place for them,
+      and is not whole.
+  """
   places, free_B = [], np.full(len(lengths), row_tokens)
-  for length in lengths:
-    row = int((free_B >= length).argmax())
-    places.append((row, row_tokens - int(free_B[row])))
-    free_B[row] -= length
+  there: dict[Hashable, np.ndarray] = {}
+  for i, length in enumerate(lengths):
+    name, tokens = before[i] if before else (None, 0)
+    has_B = there.setdefault(name, np.zeros(len(lengths), bool))
+    need_B = length - tokens * has_B
+    row = int((free_B >= need_B).argmax())
+    places.append((row, row_tokens - int(free_B[row]), not has_B[row]))
+    free_B[row] -= need_B[row]
+    has_B[row] = name is not None
   return places
 
 
@@ -260,15 +343,17 @@ def shapes(
   old: bool = False,
   ref: bool = False,
   gap: bool = False,
+  prefix: bool = False,
 ) -> Packed:
   """What `bins` gives, as jax.ShapeDtypeStruct.
 
   Args:
     size: micro_max, micro_rows, row_tokens.
     copies: of a response, in the mixture that has most.
-    old, ref, gap: whether these are there.
+    old, ref, gap, prefix: whether these are there.
   """
   given = {"old_BT": old, "ref_BT": ref, "gap_BT": gap, "copies_BTC": copies > 1}
+  given["prefix_BT"] = prefix
   made: dict[str, Any] = {
     f.name: jax.ShapeDtypeStruct(
       (*size, copies) if f.name == "copies_BTC" else size, dtype(f.name)
@@ -287,12 +372,21 @@ def looked_at(packed: Packed) -> Array:
   return packed.segments_BT > 0
 
 
-def lengths(packed: Packed) -> np.ndarray:
-  """Inputs of each sequence, in the order of rows; every copy of a mixture counts."""
-  segments_BT = np.asarray(packed.segments_BT)
-  segments_BT = segments_BT.reshape(-1, segments_BT.shape[-1])
+def lengths(packed: Packed) -> tuple[np.ndarray, np.ndarray]:
+  """(tokens of each sequence, tokens of it that stand before another as well), in the
+  order of rows; every copy of a mixture counts, and a prefix that is shared."""
+  segments_BT, positions_BT = (
+    np.asarray(x).reshape(-1, x.shape[-1])
+    for x in (packed.segments_BT, packed.positions_BT)
+  )
   row_B1 = np.arange(len(segments_BT))[:, None] * (segments_BT.max(initial=0) + 1)
-  return np.unique((row_B1 + segments_BT)[segments_BT > 0], return_counts=True)[1]
+  on_BT = segments_BT > 0
+  each = np.unique((row_B1 + segments_BT)[on_BT], return_inverse=True)[1]
+  first_U = np.full(each.max(initial=-1) + 1, np.iinfo(np.int64).max)
+  end_U = np.zeros(len(first_U), np.int64)
+  np.minimum.at(first_U, each, positions_BT[on_BT])
+  np.maximum.at(end_U, each, positions_BT[on_BT] + 1)
+  return end_U, first_U
 
 
 def dtype(name: str) -> type:
@@ -301,5 +395,6 @@ def dtype(name: str) -> type:
     return bool
   ints = (
     "tokens_BT", "positions_BT", "segments_BT", "targets_BT", "term_BT", "copies_BTC",
+    "prefix_BT",
   )  # fmt: skip
   return np.int32 if name in ints else np.float32

@@ -43,6 +43,7 @@ def tokens(packed: pack.Packed) -> tuple:
     "a mixture puts several sequences in a row, and inputs=score.tokens would let"
     " them see each other: give the model segment ids with inputs=score.segmented",
   )
+  _whole(packed)
   return (packed.tokens_BT,)
 
 
@@ -52,7 +53,25 @@ def segmented(packed: pack.Packed) -> tuple:
   Positions count from 0 in each sequence; a token may see those before it with its
   segment id, and 0 is padding.
   """
+  _whole(packed)
   return packed.tokens_BT, packed.positions_BT, packed.segments_BT
+
+
+def prefixed(packed: pack.Packed) -> tuple:
+  """Inputs (tokens_BT, positions_BT, segments_BT, prefix_BT), for any rows.
+
+  Those of `segmented`; a token sees the segment prefix_BT besides, which stands before
+  it in its row. None: no row has such.
+  """
+  return packed.tokens_BT, packed.positions_BT, packed.segments_BT, packed.prefix_BT
+
+
+def _whole(packed):
+  fields.need(
+    packed.prefix_BT is None,
+    "these rows share what is before their sequences: give the model prefix_BT as well"
+    " with inputs=score.prefixed, or pack them with shared=False",
+  )
 
 
 def from_logits(
@@ -69,7 +88,8 @@ def from_logits(
 
   Args:
     apply: pure; logits of any float type are read in float32.
-    inputs: what of the rows the model takes: `tokens`, `segmented` or your own.
+    inputs: what of the rows the model takes: `tokens`, `segmented`, `prefixed` or your
+      own.
     temperature, top_k, top_p: of the distribution; see rl/draw.py.
 
   Raises fields.Error for a temperature, top_k or top_p out of range. An id outside the

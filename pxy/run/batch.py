@@ -11,7 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pxy import config
+from pxy.model import arch as arch_lib
+from pxy.model import flops
 from pxy.rl import advantage, context, pack, reduction, rollout, view
+
+LEAST = 512
+"""Tokens that a micro-batch has room for, if the batch has so many: for fewer, adding
+up its gradient costs more than they do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Shape:
   """B: rows of each."""
   row_tokens: int
   """T: tokens of a row; several sequences share one."""
+  shared: bool = False
+  """Responses of a row share what is before them (pack.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +56,7 @@ def shape(
   row_shards: int,
   contexts: Mapping[str, Sequence[int]] | None = None,
   positions: int | None = None,
+  shares: arch_lib.Arch | None = None,
 ) -> Shape:
   """Shape that holds any batch of the run, the comparison with the sampler included.
 
@@ -56,6 +65,8 @@ def shape(
     contexts: ids of the fixed contexts, of `contexts`; where they are not known, a
       context is assumed to be no longer than a prompt.
     positions: tokens that the model can tell apart; None: not known.
+    shares: the model, where its attention lets responses share what is before them
+      (attention.shares); None: it does not.
 
   Raises:
     config.Error: compute.row_tokens is too small for a sequence, or `positions` are too
@@ -73,7 +84,12 @@ def shape(
           f"context {term.context!r} has {len(ids)} tokens and a response up to"
           f" {response}: more than the model's context of {positions}"
         )
-  row_tokens = cfg.compute.row_tokens or -(-longest // 8) * 8
+  terms = [term for phase in cfg.phases for term in phase.terms]
+  if shares and any(context.of(term).copies(term) > 1 for term in terms):
+    shares = None
+  before, tokens = longest - response, cfg.compute.row_tokens
+  together = _together(shares, before, response, cfg.data.responses, tokens)
+  row_tokens = tokens or -(-(before + together * response) // 8) * 8
   if row_tokens < longest:
     raise config.Error(
       f"compute.row_tokens {row_tokens}: a sequence may take {longest}; raise it, or"
@@ -81,10 +97,32 @@ def shape(
     )
   groups = cfg.data.prompts // cfg.updates
   most_terms = max(len(phase.terms) for phase in cfg.phases)
-  sequences = groups * cfg.data.responses * most_terms
-  micro_rows = min(cfg.compute.micro_rows or -(-sequences // 8), sequences)
+  # A group begins a row only where none has room for more of it: at most so many.
+  rows = groups * -(-cfg.data.responses // together) * most_terms
+  default = max(-(-rows // 8), -(-LEAST // row_tokens))
+  micro_rows = min(cfg.compute.micro_rows or default, rows)
   micro_rows = -(-micro_rows // row_shards) * row_shards
-  return Shape(-(-sequences // micro_rows), micro_rows, row_tokens)
+  return Shape(-(-rows // micro_rows), micro_rows, row_tokens, shares is not None)
+
+
+def _together(arch, before: int, response: int, n: int, row_tokens: int) -> int:
+  """How many of `n` responses stand in a row with the `before` tokens that they share:
+  so many that one is cheapest. More share more, and a longer row's attention looks at
+  more that it must not see.
+
+  row_tokens: of a row that is given; 0: it is as long as that takes.
+  """
+  if arch is None:
+    return 1
+  if row_tokens:
+    return min(max(1, (row_tokens - before) // response), n)
+
+  def cost(k):
+    tokens = before + k * response
+    pairs = [tokens * tokens * 9 // 16] * arch.layers  # in blocks of an eighth
+    return flops.forward(arch, tokens, pairs, 0) / k
+
+  return min(range(1, n + 1), key=cost)
 
 
 def prepare(
@@ -158,6 +196,7 @@ def prepare(
     row_tokens=shape.row_tokens,
     micro_rows=shape.micro_rows,
     micro_max=shape.micro_max,
+    shared=shape.shared,
   )
   return Batch(
     packed,
@@ -224,6 +263,7 @@ def _as_drawn(rollouts, shape, every):
     row_tokens=shape.row_tokens,
     micro_rows=shape.micro_rows,
     micro_max=shape.micro_max,
+    shared=shape.shared,
   )
 
 

@@ -201,8 +201,9 @@ def of_flops(
   total = _of_drawing(arch, rollouts) if drawn else 0
   trained = 0
   for b in batches:
-    length = pack.lengths(b.packed)
-    given = int(length.sum()), flops.causal(arch, length), b.scored_tokens
+    length, again = pack.lengths(b.packed)
+    pairs = _less(flops.causal(arch, length), flops.causal(arch, again))
+    given = int((length - again).sum()), pairs, b.scored_tokens
     trained += flops.train(arch, *given)
     total += forwards * flops.forward(arch, *given)
   out = {"perf/model_tflops": (total + trained) / 1e12}
@@ -221,9 +222,14 @@ def _of_drawing(arch, rollouts) -> int:
   return flops.forward(
     arch,
     int(prompt_P.sum() + (response_B - 1).sum()),
-    [a - b for a, b in zip(pairs, again, strict=True)],
+    _less(pairs, again),
     int(response_B.sum()),
   )
+
+
+def _less(pairs, again):
+  """Pairs of each layer, without those that are formed once for several sequences."""
+  return [a - b for a, b in zip(pairs, again, strict=True)]
 
 
 def of_machine() -> dict[str, float]:

@@ -15,7 +15,7 @@ from pxy import config, imports
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import run as evaluate_lib
 from pxy.evaluate import scores as scores_lib
-from pxy.model import decoder
+from pxy.model import attention, decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.rewards import gold
 from pxy.rewards import pool as pool_lib
@@ -178,7 +178,8 @@ def make(
   for ids in contexts.values():
     check.contexts(ids, rows=1, vocab=policy.arch.vocab_size)
   shards = mesh_lib.row_shards(mesh)
-  shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context)
+  shares = attention.shares(policy.arch, mesh_lib.platform(mesh))
+  shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context, shares)
   compute = remat.chosen(
     policy.arch,
     cfg.compute,

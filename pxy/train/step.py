@@ -54,7 +54,7 @@ def scorer(
       kernel="xla" if forward_mode else None,
     ),
     lambda params: decoder.head(arch, params).astype(compute.dtype),
-    inputs=score_lib.segmented,
+    inputs=score_lib.prefixed,
     temperature=sampling.temperature,
     softcap=arch.logit_softcap,
     top_k=sampling.top_k,

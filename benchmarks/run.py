@@ -98,8 +98,8 @@ class Job:
     )
     mesh = mesh_lib.make(config.Mesh())
     self.size, self.phase = size, cfg.phases[0]
-    shares = attention.shares(size.arch, mesh_lib.platform(mesh))
-    self.shape = batch.shape(cfg, mesh_lib.row_shards(mesh), shares=shares)
+    sharer = attention.sharer(size.arch, mesh_lib.platform(mesh))
+    self.shape = batch.shape(cfg, mesh_lib.row_shards(mesh), sharer=sharer)
     self.stepper = step_lib.Stepper(
       size.arch, cfg.compute, cfg.sampling, cfg.optim, mesh
     )

@@ -251,7 +251,8 @@ class Compute:
   hold 512 tokens; in pre-training all rows."""
   row_tokens: Natural = 0
   """Tokens of a packed row; 0: the longest prompt and response of the config; on a CPU
-  the longest prompt and as many of its responses as make one cheapest."""
+  the longest prompt and as many of its responses as make one cheapest, but not for
+  mixtures, nor models with windows."""
   vocab_chunk: Count = 8192
   """Vocabulary entries per chunk of the log-probs."""
 

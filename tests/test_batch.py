@@ -102,6 +102,7 @@ def longest(cfg, shape, ids=()):
   """A batch of the longest prompts and responses that a config allows, prepared."""
   sizes = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
   arrays = [np.ones((16, n), np.int32) for n in sizes]
+  arrays[0][:, 0] = np.arange(16) // 4  # four prompts
   lengths = [np.full(16, n, np.int32) for n in sizes]
   (prompt_BS, response_BT), (prompt_len_B, response_len_B) = arrays, lengths
   rollouts = rollout.Rollouts(
@@ -128,13 +129,13 @@ def config_of(*terms, **compute):
 
 
 @pytest.mark.parametrize("name", context.CONTEXTS)
-@pytest.mark.parametrize("shares", [None, testing.arch()])
-def test_the_shape_holds_the_longest_batch(name, shares):
+@pytest.mark.parametrize("sharer", [None, testing.arch()])
+def test_the_shape_holds_the_longest_batch(name, sharer):
   term = config.Term(space="marginal", context=name, copies=4, advantage="mean")
   cfg = config_of(config.Term(), term)
-  shape = batch.shape(cfg, row_shards=4, shares=shares)
+  shape = batch.shape(cfg, row_shards=4, sharer=sharer)
   assert shape.micro_rows % 4 == 0
-  assert shape.shared == (shares is not None and name != "mixture")
+  assert shape.shared == (sharer is not None and name != "mixture")
   made = longest(cfg, shape)
   assert made.scored == 32 and made.used <= shape.micro_max
 
@@ -146,17 +147,20 @@ def test_rows_hold_as_many_responses_of_a_group_as_is_cheapest(row_tokens):
   cfg = config_of(config.Term(), row_tokens=row_tokens)
   wide, narrow = (testing.arch(d_ff=width) for width in (4096, 1))
   if not row_tokens:
-    assert batch.shape(cfg, 1, shares=wide).row_tokens == 5 + 4 * 7 + 7
+    assert batch.shape(cfg, 1, sharer=wide).row_tokens == 5 + 4 * 7 + 7
     few = dataclasses.replace(cfg, sampling=config.Sampling(max_new_tokens=700))
-    assert batch.shape(few, 1, shares=narrow).row_tokens < 5 + 4 * 700
-  shape = batch.shape(cfg, 1, shares=wide)
+    assert batch.shape(few, 1, sharer=narrow).row_tokens < 5 + 4 * 700
+  shape = batch.shape(cfg, 1, sharer=wide)
   assert longest(cfg, shape).used <= shape.micro_max
   for seed in range(20):
     rollouts = worlds.rollouts(seed, prompts=4, responses=4)
-    batch.prepare(
-      cfg.phases[0], rollouts, np.random.default_rng(seed).random((4, 4)), VALID,
-      contexts={}, key=jax.random.key(0), shape=shape,
-    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    on_BT = rng.random(rollouts.response_BT.shape) < 0.5  # tokens that are trained on
+    for mask_BT in (None, on_BT):
+      batch.prepare(
+        cfg.phases[0], rollouts, rng.random((4, 4)), VALID, contexts={},
+        key=jax.random.key(0), shape=shape, mask_BT=mask_BT,
+      )  # fmt: skip
     batch.all_drawn(rollouts, shape)
 
 
@@ -236,6 +240,17 @@ def test_ratios_of_sequences_do_not_depend_on_the_packing():
   dense, sparse = loss(SHAPE), loss(batch.Shape(16, 1, 13))
   assert dense[2] > 0 and dense[1] != 0, "rows should hold several sequences"
   np.testing.assert_allclose(dense[:2], sparse[:2], rtol=1e-5)
+
+
+def test_a_sample_for_comparison_fills_rows_that_are_shared():
+  """Three of the longest, of 12 places, are sure to fit in each of two rows of 40."""
+  shape = batch.Shape(micro_max=4, micro_rows=2, row_tokens=40, shared=True)
+  rollouts = worlds.rollouts(prompts=16, responses=4, empty=False)
+  longest = (rollouts.prompt_len_B + rollouts.response_len_B).max() - 1
+  packed, used = batch.sample(rollouts, shape)
+  every = -(-64 // (2 * (40 // longest)))
+  assert used == 1 and longest == 12
+  assert packed.mask_BT.sum() == rollouts.response_len_B[::every].sum()
 
 
 @pytest.mark.parametrize("micro_rows", [1, 3, 16, 40])

@@ -141,7 +141,8 @@ def test_what_stands_before_responses_is_there_once_a_row(seed, row_tokens):
   ]
   size = {"row_tokens": row_tokens, "micro_rows": 3, "micro_max": 16}
   whole, _ = pack.bins(parts, **size)
-  packed, used = pack.bins(parts, **size, shared=True)
+  before = [rollouts.prompt_len_B - 1, np.zeros(24, int)]
+  packed, used = pack.bins(parts, **size, before=before)
   assert unfolded(packed) == segments(whole)
   rows = (packed.segments_BT > 0).any(-1)
   assert used == -(-rows.sum() // 3) and not packed.segments_BT[used:].any()
@@ -164,10 +165,11 @@ def test_who_shares_nothing_is_packed_as_ever():
   """A context of one token leaves nothing to share, and so does one response."""
   rollouts = worlds.rollouts(prompts=6, responses=1, empty=False)
   ones = np.ones(6)
+  size = {"row_tokens": 20, "micro_rows": 2, "micro_max": 3}
   for one in (view.conditional(rollouts), view.marginal(rollouts, [1])):
-    parts, size = [pack.rows(one, rollouts, ones, ones)], (20, 2, 3)
-    size = dict(zip(("row_tokens", "micro_rows", "micro_max"), size, strict=True))
-    (whole, _), (packed, _) = (pack.bins(parts, **size, shared=x) for x in (0, 1))
+    parts, before = [pack.rows(one, rollouts, ones, ones)], one.length_CB[0] - 1
+    whole, _ = pack.bins(parts, **size)
+    packed, _ = pack.bins(parts, **size, before=[before])
     assert not packed.prefix_BT.any()
     for name, x in vars(whole).items():
       np.testing.assert_array_equal(x, vars(packed)[name] if x is not None else x, name)
@@ -177,7 +179,7 @@ def test_mixtures_do_not_share():
   rollouts = worlds.rollouts(empty=False)
   sparse = pack.rows(view.mixture(rollouts, [1]), rollouts, np.ones(12), np.ones(12))
   with pytest.raises(ValueError, match="mixture"):
-    pack.bins([sparse], row_tokens=40, micro_rows=2, micro_max=6, shared=True)
+    pack.bins([sparse], row_tokens=40, micro_rows=2, micro_max=6, before=[np.ones(12)])
 
 
 def test_rows_under_jit_equal_rows_on_the_host():

@@ -132,7 +132,7 @@ def _micro_batches(cfg, phase, shape, prompt_P, length_PR, conditional) -> int:
       for length in row
     ]
     places = pack.first_fit(sorted(tokens, reverse=True), shape.row_tokens)
-    used += -(-(1 + max(row for row, _ in places)) // shape.micro_rows)
+    used += -(-(1 + max(row for row, *_ in places)) // shape.micro_rows)
   return used
 
 

@@ -30,8 +30,8 @@ def of_train(cfg: config.Train) -> dict[str, str]:
   shards = (1 if cfg.mesh.data == -1 else cfg.mesh.data) * (
     1 if cfg.mesh.fsdp == -1 else cfg.mesh.fsdp
   )
-  shape, cpu = (
-    _batch(batch.shape(cfg, shards, shares=attention.shares(arch, platform)))
+  batches, on_cpu = (  # a GPU's are a TPU's
+    _batch(batch.shape(cfg, shards, sharer=attention.sharer(arch, platform)))
     for platform in ("tpu", "cpu")
   )
   responses = cfg.data.prompts * cfg.data.responses
@@ -60,7 +60,8 @@ def of_train(cfg: config.Train) -> dict[str, str]:
     **stored,
     "scored beside the updates": "; ".join(scored(cfg)) or "nothing",
     "evaluations": f"{_evaluations(cfg)} of {cfg.eval.problems} x {cfg.eval.samples}",
-    "train batch": f"up to {shape}" + (f"; on a CPU {cpu}" if cpu != shape else ""),
+    "train batch": f"up to {batches}"
+    + (f"; on a CPU {on_cpu}" if on_cpu != batches else ""),
     "memory, weights and Adam": f"{_size(12 * decoder.size(arch))} over the mesh",
     "memory, sampler's weights": f"{_size(width * decoder.size(arch))}",
     "memory, sampler's cache": f"{_size(width * cache * held)}"

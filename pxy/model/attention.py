@@ -2,11 +2,11 @@
 
     out_tn = sum_s softmax_s(cap(scale * q_tn . k_sk)) v_sk,   k = the group of head n
 
-`packed` is for whole rows: token t sees token s <= t of its own segment, and no further
-back than the window. `cached` is for one new token per row, which sees the row's cache
-and itself; cudnn.held is the same where the cache has it already. Scores and softmax
-are float32 whatever the inputs are. Query heads of a group share a key-value head,
-which is never repeated in memory.
+`packed` is for whole rows: token t sees token s <= t of its own segment, and of the one
+that its sequence goes on from, and no further back than the window. `cached` is for one
+new token per row, which sees the row's cache and itself; cudnn.held is the same where
+the cache has it already. Scores and softmax are float32 whatever the inputs are. Query
+heads of a group share a key-value head, which is never repeated in memory.
 
 `packed` is one of these, by the platform of the mesh's devices (without a mesh, that of
 JAX's default backend), known when the program is traced:
@@ -77,7 +77,7 @@ def packed(
   kernel=None,
   prefix_BT=None,
 ):
-  """Causal attention within equal segment ids -> out_BTNH.
+  """Causal attention within equal segment ids, and to prefixes -> out_BTNH.
 
   Args:
     window: tokens seen, itself included: int, int array (per layer), or None for all.
@@ -86,8 +86,8 @@ def packed(
     mesh: the mesh that the program runs on; None: one device.
     kernel: by name; None: by platform. On a platform that is not its own splash is
       interpreted and cudnn is jax.nn's XLA version: right, and slow.
-    prefix_BT: id of a segment that is seen as well, 0 for none; xla alone has that, and
-      no window. None: none.
+    prefix_BT: id of a segment that is seen as well, 0 for none; for xla alone, without
+      a window (an AssertionError). None: none.
 
   Raises:
     config.Error: the mesh's tensor axis does not divide the key-value heads.
@@ -113,7 +113,7 @@ def packed(
   return run(q_BTNH * scale, k_BTKH, v_BTKH, segments_BT, window)
 
 
-def shares(arch, platform: str):
+def sharer(arch, platform: str):
   """arch, if sequences of a row may share what is before them: on a CPU, where xla is
   taken in any case; a window counts places of a row, which forbids it. Else None."""
   return arch if platform == "cpu" and set(arch.windows()) == {None} else None

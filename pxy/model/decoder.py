@@ -247,7 +247,7 @@ def forward(
 
   A token sees the tokens before it in its row that have its segment id, or the id
   prefix_BT where that is given and not 0; 0 is padding. positions_BT count within a
-  segment. dtype: of the activations. rows: the sharding of
+  segment, after its prefix. dtype: of the activations. rows: the sharding of
   arrays of rows; with parameters split over the same devices the compiler must be told
   to keep rows apart and gather weights, else it may do the opposite. kernel: that of
   attention.packed; None: by the platform of the mesh of `rows`.

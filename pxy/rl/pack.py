@@ -6,14 +6,15 @@ only, never an input, so a sequence takes len(context) + len(response) - 1 place
 first fit decreasing, on the host. Segment ids keep sequences apart in attention,
 positions start at 0 in each, and loss and gradient do not depend on the packing.
 
-Where attention can (attention.shares), what responses of a row have before their first
-target, their prompt but for its last token, stands there once:
+Where attention can (attention.sharer), responses of a row share what is before them,
+their context but for its last token, which stands there once:
 
     [x1 .. xn-1] [xn y1 .. ] [xn y'1 .. ]      a segment each; prefix_BT of the last two
                                                is the id of the first
 
-They see it as if it were their own, and its gradient is the sum of what each would have
-given. So an update reads a group's prompt once, as the sampler does.
+They see it as if it were their own, and go on from its positions; its gradient is the
+sum of what each would have given. So an update reads a group's prompt once, as the
+sampler does.
 
 Everything about a token's part in the loss is in two numbers: its advantage (its
 response's, or its own), and its weight, which holds the reduction, the term's
@@ -40,8 +41,9 @@ class Packed:
   """Rows of tokens [B, T]; `bins` adds a leading axis of micro-batches, M.
 
   Attributes:
-    tokens_BT, positions_BT: inputs; positions count from 0 in each segment.
-    segments_BT: 1, 2, ... for the sequences of a row, 0 for padding.
+    tokens_BT, positions_BT: inputs; positions count from 0 in each sequence.
+    segments_BT: 1, 2, ... for the sequences of a row and what they share, 0 for
+      padding.
     prefix_BT: id of the segment that stands before this token's, and is seen as well, 0
       where none is; None: every sequence is whole.
     targets_BT: the token that follows, 0 where none does.
@@ -195,18 +197,19 @@ def bins(
   row_tokens: int,
   micro_rows: int,
   micro_max: int,
-  shared: bool = False,
+  before: Sequence[Array] | None = None,
 ) -> tuple[Packed, int]:
   """Packs the rows of `rows` (numpy) densely: ([micro_max, micro_rows, row_tokens],
   used).
 
   Rows without a masked token are dropped. First fit decreasing: within 11/9 of the best
-  possible. Only the first `used` micro-batches hold anything; the rest is padding, so
-  that the train step has one shape and loops `used` times.
+  possible, where nothing is shared. Only the first `used` micro-batches hold anything;
+  the rest is padding, so that the train step has one shape and loops `used` times.
 
   Args:
-    shared: what sequences have in common before their first target stands in a row
-      once; of no mixture.
+    before: of each part, how many tokens of each sequence may be shared, none of them
+      with a target: what is the same in several of a part stands in a row once. Of no
+      mixture. None: nothing is shared.
 
   Raises:
     ValueError: a sequence is longer than a row, or more micro-batches are needed.
@@ -219,18 +222,18 @@ def bins(
     name: all(getattr(part, f"{name}_BT") is not None for part in parts)
     for name in ("old", "ref", "gap")
   }
-  if shared and copies > 1:
+  if before is not None and copies > 1:
     raise ValueError("the sequences of a mixture do not share what is before them")
   packed = jax.tree.map(
     lambda x: np.zeros(x.shape, x.dtype),
-    shapes(size, copies=copies, prefix=shared, **given),
+    shapes(size, copies=copies, prefix=before is not None, **given),
   )
   empty = {
     name: x.reshape(-1, *x.shape[2:])
     for name, x in vars(packed).items()
     if x is not None
   }
-  units = _units(parts, shared)
+  units = _units(parts, before)
   if units and max(unit.length for unit in units) > row_tokens:
     raise ValueError(
       f"a sequence of {max(unit.length for unit in units)} tokens does not fit a row of"
@@ -284,27 +287,21 @@ class _Unit(NamedTuple):
   """What it has in common with others, and how many tokens that are."""
 
 
-def _units(parts: Sequence[Packed], shared: bool) -> list[_Unit]:
+def _units(parts: Sequence[Packed], before: Sequence[Array] | None) -> list[_Unit]:
   """Sequences with a masked token, the longest first; those that share together."""
-  units = [
-    _Unit(int((part.segments_BT[b] > 0).sum()), part, b)
-    for part in parts
-    for b in np.flatnonzero(part.mask_BT.any(1))
-  ]
-  if not shared:
-    return sorted(units, key=lambda unit: -unit.length)
-  groups: dict[tuple, list[_Unit]] = {}
-  for unit in units:
-    tokens = int(unit.part.mask_BT[unit.b].argmax())  # before the first target
-    name = id(unit.part), unit.part.tokens_BT[unit.b, :tokens].tobytes()
-    groups.setdefault(name, []).append(unit._replace(before=(name, tokens)))
+  groups: dict[Hashable, list[_Unit]] = {}
+  for i, part in enumerate(parts):
+    for b in np.flatnonzero(part.mask_BT.any(1)):
+      tokens = int(before[i][b]) if before is not None else 0
+      name = (i, part.tokens_BT[b, :tokens].tobytes()) if tokens else (i, b)
+      length = int((part.segments_BT[b] > 0).sum())
+      groups.setdefault(name, []).append(_Unit(length, part, b, (name, tokens)))
 
   def total(group):
     return sum(unit.length - unit.before[1] for unit in group) + group[0].before[1]
 
-  alone = (None, 0)
   return [
-    unit._replace(before=alone) if len(group) == 1 or not unit.before[1] else unit
+    unit if len(group) > 1 else unit._replace(before=(None, 0))
     for group in sorted(groups.values(), key=total, reverse=True)
     for unit in sorted(group, key=lambda unit: -unit.length)
   ]
@@ -315,8 +312,9 @@ def first_fit(
   row_tokens: int,
   before: Sequence[tuple[Hashable, int]] | None = None,
 ) -> list[tuple[int, int, bool]]:
-  """(row, first token, whole) of each sequence, in the first row that has room for it;
-  in falling order of length, within 11/9 of as few rows as possible.
+  """(row, first token, whole) of each sequence, in the first row that has room for it:
+  within 11/9 of as few rows as possible, if they come in falling order of length and
+  share nothing.
 
   Args:
     before: what each has in common with others (None: nothing), and how many of its
@@ -324,15 +322,18 @@ def first_fit(
       and is not whole.
   """
   places, free_B = [], np.full(len(lengths), row_tokens)
+  none_B = np.zeros(len(lengths), bool)
   there: dict[Hashable, np.ndarray] = {}
   for i, length in enumerate(lengths):
     name, tokens = before[i] if before else (None, 0)
-    has_B = there.setdefault(name, np.zeros(len(lengths), bool))
-    need_B = length - tokens * has_B
-    row = int((free_B >= need_B).argmax())
+    if name is not None and name not in there:
+      there[name] = np.zeros(len(lengths), bool)
+    has_B = there.get(name, none_B)
+    row = int((free_B >= (length - tokens * has_B if tokens else length)).argmax())
     places.append((row, row_tokens - int(free_B[row]), not has_B[row]))
-    free_B[row] -= need_B[row]
-    has_B[row] = name is not None
+    free_B[row] -= length - tokens * has_B[row]
+    if tokens:
+      has_B[row] = True
   return places
 
 

@@ -56,7 +56,7 @@ def shape(
   row_shards: int,
   contexts: Mapping[str, Sequence[int]] | None = None,
   positions: int | None = None,
-  shares: arch_lib.Arch | None = None,
+  sharer: arch_lib.Arch | None = None,
 ) -> Shape:
   """Shape that holds any batch of the run, the comparison with the sampler included.
 
@@ -65,8 +65,8 @@ def shape(
     contexts: ids of the fixed contexts, of `contexts`; where they are not known, a
       context is assumed to be no longer than a prompt.
     positions: tokens that the model can tell apart; None: not known.
-    shares: the model, where its attention lets responses share what is before them
-      (attention.shares); None: it does not.
+    sharer: the model, where its attention lets responses share what is before them
+      (attention.sharer); None: it does not.
 
   Raises:
     config.Error: compute.row_tokens is too small for a sequence, or `positions` are too
@@ -85,10 +85,10 @@ def shape(
           f" {response}: more than the model's context of {positions}"
         )
   terms = [term for phase in cfg.phases for term in phase.terms]
-  if shares and any(context.of(term).copies(term) > 1 for term in terms):
-    shares = None
+  if any(context.of(term).copies(term) > 1 for term in terms):
+    sharer = None
   before, tokens = longest - response, cfg.compute.row_tokens
-  together = _together(shares, before, response, cfg.data.responses, tokens)
+  together = _together(sharer, before, response, cfg.data.responses, tokens)
   row_tokens = tokens or -(-(before + together * response) // 8) * 8
   if row_tokens < longest:
     raise config.Error(
@@ -102,7 +102,7 @@ def shape(
   default = max(-(-rows // 8), -(-LEAST // row_tokens))
   micro_rows = min(cfg.compute.micro_rows or default, rows)
   micro_rows = -(-micro_rows // row_shards) * row_shards
-  return Shape(-(-rows // micro_rows), micro_rows, row_tokens, shares is not None)
+  return Shape(-(-rows // micro_rows), micro_rows, row_tokens, sharer is not None)
 
 
 def _together(arch, before: int, response: int, n: int, row_tokens: int) -> int:
@@ -157,7 +157,7 @@ def prepare(
     gap_BT: of the responses of these groups, for importance weights in other views than
       the sampler's (`gaps`); where the phase needs them.
   """
-  parts, first = [], None
+  parts, before, first = [], [], None
   start, stop, _ = groups.indices(rollouts.groups)
   rows = slice(start * rollouts.group_size, stop * rollouts.group_size)
   rollouts = rollouts.take(groups)
@@ -178,9 +178,11 @@ def prepare(
     if term.kl == "none":  # with a KL term, samples without advantage have a gradient
       pulls_B = adv_B != 0 if adv_BT is None else (adv_BT != 0).any(1)
       weight_B[~pulls_B] = 0.0
+    seen = view_of(term, rollouts, contexts, key)
+    before.append(np.asarray(seen.length_CB)[0] - 1)
     parts.append(
       pack.rows(
-        view_of(term, rollouts, contexts, key),
+        seen,
         rollouts,
         adv_B,
         weight_B,
@@ -196,7 +198,7 @@ def prepare(
     row_tokens=shape.row_tokens,
     micro_rows=shape.micro_rows,
     micro_max=shape.micro_max,
-    shared=shape.shared,
+    before=before if shape.shared else None,
   )
   return Batch(
     packed,
@@ -222,10 +224,13 @@ def contexts(tokenizer, terms: Sequence[config.Term]) -> dict[str, list[int]]:
 def sample(rollouts: rollout.Rollouts, shape: Shape) -> tuple[pack.Packed, int]:
   """One micro-batch of responses in the view they were drawn in: (packed, used).
 
-  For a comparison of sampler and trainer where no term takes that view: as many
-  responses as there are rows, spread over the batch. term_BT has their numbers.
+  For a comparison of sampler and trainer where no term takes that view: a response for
+  each row, or as many as there is room for in rows that are shared, spread over the
+  batch. term_BT has their numbers.
   """
-  every = -(-len(rollouts.response_len_B) // shape.micro_rows)
+  longest = int((rollouts.prompt_len_B + rollouts.response_len_B).max()) - 1
+  each = shape.row_tokens // longest if shape.shared else 1
+  every = -(-len(rollouts.response_len_B) // (shape.micro_rows * each))
   return _as_drawn(rollouts, shape, every)
 
 
@@ -263,7 +268,7 @@ def _as_drawn(rollouts, shape, every):
     row_tokens=shape.row_tokens,
     micro_rows=shape.micro_rows,
     micro_max=shape.micro_max,
-    shared=shape.shared,
+    before=[rollouts.prompt_len_B - 1] if shape.shared else None,
   )
 
 

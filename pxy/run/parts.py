@@ -178,8 +178,8 @@ def make(
   for ids in contexts.values():
     check.contexts(ids, rows=1, vocab=policy.arch.vocab_size)
   shards = mesh_lib.row_shards(mesh)
-  shares = attention.shares(policy.arch, mesh_lib.platform(mesh))
-  shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context, shares)
+  sharer = attention.sharer(policy.arch, mesh_lib.platform(mesh))
+  shape = batch_lib.shape(cfg, shards, contexts, policy.arch.context, sharer)
   compute = remat.chosen(
     policy.arch,
     cfg.compute,

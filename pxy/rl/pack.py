@@ -291,7 +291,7 @@ def _units(parts: Sequence[Packed], before: Sequence[Array] | None) -> list[_Uni
   """Sequences with a masked token, the longest first; those that share together."""
   groups: dict[Hashable, list[_Unit]] = {}
   for i, part in enumerate(parts):
-    for b in np.flatnonzero(part.mask_BT.any(1)):
+    for b in np.flatnonzero(part.mask_BT.any(1)).tolist():
       tokens = int(before[i][b]) if before is not None else 0
       name = (i, part.tokens_BT[b, :tokens].tobytes()) if tokens else (i, b)
       length = int((part.segments_BT[b] > 0).sum())

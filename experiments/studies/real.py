@@ -19,7 +19,7 @@ from pxy.study.plan import BEFORE, ZERO, Arm, Claim, Study, World
 
 PASS1, PASS16 = "bound/pass@1", "bound/pass@16"
 TASK = experiment.load(real_rates.BASE, config.Train).data.task
-CHOSEN = {"grpo": 3e-5, "dsrl": 3e-5, "nsr_rl_warmup": 1e-5}
+CHOSEN = {"grpo": 3e-5, "dsrl": 3e-5, "nsr_rl_warmup": 3e-6}
 """Learning rate of a method's first phase, the best of the sweep's three; the second is
 GRPO at its own."""
 ROWS = ("--compute.row-tokens", "176")

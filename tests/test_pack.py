@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pxy.rl import pack, rollout, view
+from pxy.rl import pack, rollout, score, view
 
 import worlds
 
@@ -173,6 +173,16 @@ def test_who_shares_nothing_is_packed_as_ever():
     assert not packed.prefix_BT.any()
     for name, x in vars(whole).items():
       np.testing.assert_array_equal(x, vars(packed)[name] if x is not None else x, name)
+
+
+@pytest.mark.parametrize("inputs", [score.tokens, score.segmented])
+def test_a_model_that_is_not_told_of_prefixes_is_refused_rows_with_them(inputs):
+  rollouts = worlds.rollouts(empty=False)
+  whole = pack.rows(view.conditional(rollouts), rollouts, np.ones(12), np.ones(12))
+  size = {"row_tokens": 40, "micro_rows": 2, "micro_max": 6}
+  packed, _ = pack.bins([whole], **size, before=[rollouts.prompt_len_B - 1])
+  with pytest.raises(ValueError, match=r"inputs=score\.prefixed, .* before=None"):
+    inputs(packed)
 
 
 def test_mixtures_do_not_share():

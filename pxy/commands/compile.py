@@ -14,6 +14,7 @@ from pxy.aot import lengths as lengths_lib
 from pxy.commands import plan
 from pxy.model import decoder
 from pxy.sampling import replay
+from pxy.train import remat
 from pxy.weights import load
 
 COLUMNS = ("GB", "left", "TFLOP", "x model", "moved", "sent", "seconds")
@@ -60,8 +61,8 @@ def show(
   for one in found:
     shown.add_row(*_row(one, chip))
   out.print(shown)
-  if cfg != asked:
-    out.print(f"compute.remat auto: {cfg.compute.remat}", highlight=False)
+  for note in remat.notes(asked.compute, cfg.compute):
+    out.print(note, highlight=False)
   for line in plan.scored(cfg):
     out.print(f"score is run beside the update of {line}", highlight=False)
   for one in found:

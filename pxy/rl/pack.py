@@ -22,6 +22,7 @@ coefficient and the division by the global number of tokens or sequences. So a l
 sum, whatever the rows, micro-batches and devices over which it is taken.
 """
 
+import collections
 import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -322,13 +323,12 @@ def first_fit(
       and is not whole.
   """
   places, free_B = [], np.full(len(lengths), row_tokens)
-  none_B = np.zeros(len(lengths), bool)
-  there: dict[Hashable, np.ndarray] = {}
+  there: dict[Hashable, np.ndarray] = collections.defaultdict(
+    lambda: np.zeros(len(lengths), bool)
+  )
   for i, length in enumerate(lengths):
     name, tokens = before[i] if before else (None, 0)
-    if name is not None and name not in there:
-      there[name] = np.zeros(len(lengths), bool)
-    has_B = there.get(name, none_B)
+    has_B = there[name]
     row = int((free_B >= (length - tokens * has_B if tokens else length)).argmax())
     places.append((row, row_tokens - int(free_B[row]), not has_B[row]))
     free_B[row] -= length - tokens * has_B[row]

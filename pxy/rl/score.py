@@ -70,7 +70,7 @@ def _whole(packed):
   fields.need(
     packed.prefix_BT is None,
     "these rows share what is before their sequences: give the model prefix_BT as well"
-    " with inputs=score.prefixed, or pack them with shared=False",
+    " with inputs=score.prefixed, or pack them with before=None",
   )
 
 

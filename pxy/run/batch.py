@@ -74,19 +74,17 @@ def shape(
   """
   prompt, response = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
   longest = prompt + response - 1
-  for phase in cfg.phases:
-    for term in phase.terms:
-      ids = context.ids(term, contexts or {})
-      size = context.of(term).tokens(term, ids, prompt, response)
-      longest = max(longest, size)
-      if ids and positions and len(ids) + response > positions:
-        raise config.Error(
-          f"context {term.context!r} has {len(ids)} tokens and a response up to"
-          f" {response}: more than the model's context of {positions}"
-        )
-  terms = [term for phase in cfg.phases for term in phase.terms]
-  if any(context.of(term).copies(term) > 1 for term in terms):
-    sharer = None
+  for term in (term for phase in cfg.phases for term in phase.terms):
+    ids = context.ids(term, contexts or {})
+    size = context.of(term).tokens(term, ids, prompt, response)
+    longest = max(longest, size)
+    if ids and positions and len(ids) + response > positions:
+      raise config.Error(
+        f"context {term.context!r} has {len(ids)} tokens and a response up to"
+        f" {response}: more than the model's context of {positions}"
+      )
+    if context.of(term).copies(term) > 1:
+      sharer = None
   before, tokens = longest - response, cfg.compute.row_tokens
   together = _together(sharer, before, response, cfg.data.responses, tokens)
   row_tokens = tokens or -(-(before + together * response) // 8) * 8

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from pxy import config
 from pxy.commands import study as study_lib
@@ -124,10 +125,11 @@ def test_cells_come_a_whole_study_of_one_seed_first():
 
 def spread(value, problems, luck, seeds=5):
   """A difference whose two kinds of luck have these standard errors."""
-  rng = np.random.default_rng(0)
-  runs_B = luck * rng.standard_normal(estimate.DRAWS) if seeds > 1 else np.zeros(2000)
-  problems_B = value + problems * rng.standard_normal(estimate.DRAWS)
-  return estimate.Spread(value, problems_B, runs_B, ("a", "b"))
+  draws_B = np.random.default_rng(0).standard_normal(estimate.DRAWS)
+  problems_B = value + problems * draws_B
+  return estimate.Spread(
+    value, problems_B, luck, seeds - 1 or math.inf, problems**2, ("a", "b")
+  )
 
 
 @pytest.mark.parametrize(
@@ -159,15 +161,6 @@ def test_few_runs_see_less_than_their_errors_say():
   assert verdict.errors(20, 0.0, 1.0, 5) == pytest.approx(7.70, rel=0.02)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_the_luck_of_few_runs_is_not_counted_twice(seeds):
-  """Runs that differ by .02, told from few of them: as many would see the margin."""
-  rng = np.random.default_rng(seeds)
-  drawn_B = rng.standard_t(seeds - 1, 200_000) * 0.02 / seeds**0.5
-  found = estimate.Spread(0.0, np.zeros(200_000), drawn_B, ("run",))
-  assert 10 <= verdict.needed(found, 0.02, seeds, 1) <= 12
-
-
 def test_one_run_decides_nothing():
   found = spread(0.3, 0.001, 0, seeds=1)
   ruled = verdict.of(CLAIM, found, 0.0, 1, 1)
@@ -176,7 +169,7 @@ def test_one_run_decides_nothing():
 
 def test_equal_differences_of_few_runs_decide_nothing():
   """Of two runs that differ by 5 steps each, the luck is not known."""
-  found = estimate.Spread(-5.0, np.full(2000, -5.0), np.zeros(2000), ("a",))
+  found = spread(-5.0, 0, 0)
   assert verdict.of(CLAIM, found, 0.001, 2, 1).verdict == "undecided"
   # Nor where they are equal but for rounding.
   specs = [
@@ -184,9 +177,9 @@ def test_equal_differences_of_few_runs_decide_nothing():
     for side in ((0.55, 0.35), (0.5, 0.3))
   ]
   found = estimate.spread(*specs)
-  assert not np.ptp(found.runs_B) and verdict.unknown(found, 2)
+  assert not found.luck and verdict.unknown(found, 2)
   assert verdict.of(CLAIM, found, 0.001, 2, 1).verdict == "undecided"
-  none = dataclasses.replace(found, value=0.0, problems_B=np.zeros(2000))
+  none = spread(0.0, 0, 0, seeds=2)
   same = dataclasses.replace(CLAIM, expects="same")
   assert verdict.of(same, none, 1.0, 2, 1).verdict == "supported"
 
@@ -246,6 +239,85 @@ def test_equal_arms_are_seldom_told_apart():
 
 
 IDS = tuple(f"{i:03}" for i in range(60))
+
+
+def two_way(rng, seeds, problems, *, of_seed=0.0, of_problem=0.0, of_both=0.0):
+  """Paired runs of two arms that are alike, but for these standard deviations."""
+  new_SP = (
+    of_seed * rng.standard_normal((seeds, 1))
+    + of_problem * rng.standard_normal(problems)
+    + of_both * rng.standard_normal((seeds, problems))
+  )
+  ids = tuple(f"{i:03}" for i in range(problems))
+  return [
+    [estimate.mean("bound/pass@1", ids, x_P, "") for x_P in side]
+    for side in (new_SP, 0 * new_SP)
+  ]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_p_of_one_number_a_run_is_that_of_a_paired_t_test(seeds):
+  rng = np.random.default_rng(seeds)
+  new, old = rng.standard_normal((2, seeds)) + np.array([[3.0], [0.0]])
+  p = [
+    estimate.beyond_zero(
+      estimate.spread(*([results.number("bias/tv", x) for x in s] for s in sides))
+    )
+    for sides in ((new, old), (old, new))
+  ]
+  assert p == pytest.approx([stats.ttest_rel(new, old).pvalue] * 2, rel=1e-9), (
+    "p is not exact, or knows which side is which"
+  )
+
+
+@pytest.mark.parametrize(
+  "luck",
+  [{"of_both": 1.0}, {"of_seed": 0.1, "of_both": 1.0}, {"of_problem": 0.5},
+   {"of_problem": 0.5, "of_both": 1.0}, {"of_seed": 0.1, "of_problem": 0.5}],
+  ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("problems", [15, 100])
+def test_an_interval_over_seeds_and_problems_is_neither_too_narrow_nor_too_wide(
+  luck, problems
+):
+  """What one seed has with one problem is in both kinds of draws, and counts once."""
+  rng, times, covered, wide = np.random.default_rng(2), 100, 0, 0.0
+  for _ in range(times):
+    sides = two_way(rng, 5, problems, **luck)
+    found = estimate.difference(*sides)
+    covered += found.low <= 0 <= found.high
+    wide += (found.high - found.low) / times
+  of = {"of_seed": 0.0, "of_problem": 0.0, "of_both": 0.0} | luck
+  runs = of["of_seed"] ** 2 / 5 + of["of_both"] ** 2 / 5 / problems
+  exact = 2 * math.hypot(2.6 * runs**0.5, 1.96 * of["of_problem"] / problems**0.5)
+  assert covered / times > 0.89, f"{covered} of {times} hold what is true"
+  assert wide < 1.25 * exact, f"{wide:.3f} wide, where {exact:.3f} would do"
+
+
+def test_seeds_take_off_what_they_have_with_problems():
+  """Runs that differ by problem alone: as many as bring 1 / sqrt(S P) to the margin."""
+  rng = np.random.default_rng(3)
+  needed = [
+    verdict.needed(estimate.spread(*two_way(rng, 5, 100, of_both=0.3)), 0.02, 5, 1)
+    for _ in range(20)
+  ]
+  none = needed.count(None)
+  assert none <= 2, f"{none} of 20 studies blame the problems"
+  # 2.8 errors of .03 / sqrt(S) are .02 from 18 runs on.
+  assert 10 <= np.median([x for x in needed if x]) <= 40
+
+
+@pytest.mark.parametrize(
+  ("reached", "word", "says"),
+  [
+    ((3, 3), "no difference larger than 5", "no difference larger than 5"),
+    ((3, 1), "no difference larger than 5", "undecided"),
+    ((3, 0), "supported", "supported"),
+    ((0, 0), "supported", "undecided"),
+  ],
+)
+def test_runs_that_do_not_get_there_are_not_alike(reached, word, says):
+  assert results._told(word, CLAIM, 3, reached) == says
 
 
 # From folders to numbers.

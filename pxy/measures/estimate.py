@@ -12,9 +12,9 @@ Problems alone are drawn, never the responses within them: what a problem gives 
 holds the luck of its responses, and to draw these too would count it twice. Two models
 are compared on the same draws (`difference`), so that a hard problem is hard for both,
 and a model differs from itself by exactly 0. Of S runs that differ by their seed the
-mean is taken, and to each draw the luck of S runs is added: Student's t with S - 1
-degrees, times their standard error. Drawing runs with replacement would not do: such an
-interval of 3 runs covers 71 % where it says 95.
+mean is taken, and what it may be off by is Student's t with S - 1 degrees, times their
+standard error, beside the draws of problems (`Spread`). Drawing runs with replacement
+would not do: such an interval of 3 runs covers 71 % where it says 95.
 
 `null` says what the number would be if there were nothing to see: two evaluations of
 one model, a calibrated model, shuffled answers. Its mean and its 2.5 and 97.5 % points
@@ -32,6 +32,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import special  # JAX requires it
 
 from pxy import fields
 from pxy.measures import names
@@ -198,6 +199,11 @@ def interval(value: float, value_B: np.ndarray, spec: Spec) -> tuple[float, floa
   if not len(known):
     return value, value
   low, high = np.percentile(known, levels(len(spec.units)), method="inverted_cdf")
+  return _around(value, low, high, spec)
+
+
+def _around(value: float, low, high, spec: Spec) -> tuple[float, float]:
+  """The interval between two points of the draws, as the statistic's kind wants it."""
   if spec.biased:
     low, high = 2 * value - high, 2 * value - low
   low, high = max(low, spec.least), min(high, spec.most)
@@ -216,31 +222,58 @@ def levels(n: int) -> tuple[float, float]:
   return low, 100 - low
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Spread:
   """A difference, and what it may be off by: the draw of problems and of runs.
 
   Attributes:
     value: new minus old.
     problems_B: the difference on the problems of each draw.
-    runs_B: what the mean of so many runs may be off by; 0 of one.
+    luck: what the mean of so many runs is off by, a standard error; 0 of one.
+    freedom: its degrees of freedom, as Student's t has them.
+    alone: variance by the draw of problems alone, which more runs do not take off.
     units: the problems that all have.
   """
 
   value: float
   problems_B: np.ndarray
-  runs_B: np.ndarray
+  luck: float
+  freedom: float
+  alone: float
   units: tuple[str, ...]
 
-  @property
-  def value_B(self) -> np.ndarray:
-    """Both together."""
-    return self.problems_B + self.runs_B
+  def below(self, x: float) -> float:
+    """Share of both together that is x at most: each draw of problems, spread by the
+    luck of runs."""
+    problems_B = self.problems_B[~np.isnan(self.problems_B)]
+    if not self.luck:
+      return float(np.mean(problems_B <= x))
+    return float(special.stdtr(self.freedom, (x - problems_B) / self.luck).mean())
+
+  def point(self, percent: float) -> float:
+    """What so many percent of both together are below."""
+    problems_B = self.problems_B[~np.isnan(self.problems_B)]
+    if not self.luck:
+      return float(np.percentile(problems_B, percent, method="inverted_cdf"))
+    t = self.luck * special.stdtrit(self.freedom, percent / 100)
+    low, high = problems_B.min() + t, problems_B.max() + t
+    for _ in range(40 if low < high else 0):
+      middle = (low + high) / 2
+      if self.below(middle) < percent / 100:
+        low = middle
+      else:
+        high = middle
+    return float(high)
 
 
 def spread(new: Sequence[Spec], old: Sequence[Spec]) -> Spread:
   """The difference that `difference` gives the interval of; same arguments, same
-  errors."""
+  errors.
+
+  Both kinds of draws hold what runs and problems have together (that one seed happens
+  to be good at one problem): it is taken out of the problems', as far as the luck of
+  runs has it. Of few problems these are then as far apart as `levels` would have them.
+  """
   named = {spec.name for spec in (*new, *old)}
   if len(named) != 1:
     raise fields.Error(
@@ -254,11 +287,20 @@ def spread(new: Sequence[Spec], old: Sequence[Spec]) -> Spread:
     )
   new_SB, old_SB = (_of_runs(specs, units) for specs in (new, old))
   parts = [new_SB - old_SB] if len(new) == len(old) else [new_SB, -old_SB]
-  mean_B, rng = sum(part.mean(0) for part in parts), np.random.default_rng([SEED, 1])
-  luck_B = np.zeros(DRAWS)
-  for part in parts:
-    luck_B = luck_B + _luck(rng, part[:, 0])
-  return Spread(float(mean_B[0]), mean_B[1:], luck_B, units)
+  mean_B = sum(part.mean(0) for part in parts)
+  value, problems_B = float(mean_B[0]), mean_B[1:]
+  lucks = [_luck(part[:, 0]) for part in parts]
+  luck = sum(lucks)
+  varies = _variance(problems_B)
+  if not luck > 0:
+    return Spread(value, problems_B, 0.0, math.inf, varies, units)
+  both = sum(_both(part[:, 1:]) for part in parts)
+  alone, middle = max(0.0, varies - both), np.nanmean(problems_B)
+  left = max(0.0, 1 - min(both, luck) / varies) if varies else 0.0
+  problems_B = middle + (problems_B - middle) * math.sqrt(left) * _wider(len(units))
+  each = zip(lucks, parts, strict=True)
+  share = sum((one / luck) ** 2 / (len(part) - 1) for one, part in each if one)
+  return Spread(value, problems_B, math.sqrt(luck), 1 / share, alone, units)
 
 
 def difference(new: Sequence[Spec], old: Sequence[Spec]) -> Measure | None:
@@ -272,26 +314,35 @@ def difference(new: Sequence[Spec], old: Sequence[Spec]) -> Measure | None:
 
 def between(new: Sequence[Spec], old: Sequence[Spec], found: Spread) -> Measure | None:
   """The same of their spread, for who has it."""
-  value, value_B, units = found.value, found.value_B, found.units
+  value, units = found.value, found.units
   if math.isnan(value):
     return None
   spec = new[0]
-  span = dataclasses.replace(spec, units=units, least=-math.inf, most=math.inf)
-  low, high = interval(value, value_B, span)
+  span = dataclasses.replace(spec, least=-math.inf, most=math.inf)
+  low = high = value
+  if not np.isnan(found.problems_B).all():
+    percents = LEVELS if found.luck else levels(len(units))
+    low, high = _around(value, *map(found.point, percents), span)
   kind = "basic" if spec.biased else "percentile"
   method = f"{spec.method}; paired {kind} bootstrap of {len(units)} problems"
   if len(new) > 1 or len(old) > 1:
-    method += f" and of {len(new)} against {len(old)} runs"
+    method += f" and Student's t of {len(new)} against {len(old)} runs"
   return Measure(value, low, high, None, len(units), method)
 
 
 def beyond_zero(found: Spread) -> float:
-  """Two-sided p of a difference: twice the share of draws on the other side of 0."""
-  value_B = found.value_B[~np.isnan(found.value_B)]
-  if math.isnan(found.value) or not len(value_B):
+  """Two-sided p of a difference: twice the share on the other side of 0. Where runs
+  have no luck it is counted in draws, of which it is 2 at least."""
+  problems_B = found.problems_B[~np.isnan(found.problems_B)]
+  if math.isnan(found.value) or not len(problems_B):
     return math.nan
-  below, above = np.sum(value_B <= 0), np.sum(value_B >= 0)
-  return float(min(1.0, 2 * (min(below, above) + 1) / (len(value_B) + 1)))
+  if found.luck:
+    other = special.stdtr(found.freedom, -np.abs(problems_B) / found.luck)
+    below = np.where(problems_B > 0, other, 1 - other).mean()
+    above = np.where(problems_B > 0, 1 - other, other).mean()
+    return float(min(1.0, 2 * min(below, above)))
+  below, above = np.sum(problems_B <= 0), np.sum(problems_B >= 0)
+  return float(min(1.0, 2 * (min(below, above) + 1) / (len(problems_B) + 1)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -311,12 +362,35 @@ def _of_runs(specs, units):
   return np.stack([_values(stat, drawn, size) for stat, size in stats])
 
 
-def _luck(rng: np.random.Generator, value_S: np.ndarray):
-  """What the mean of S runs may be off by, for each draw; 0 of one run."""
+def _luck(value_S: np.ndarray) -> float:
+  """Variance of what the mean of S runs may be off by; 0 of one run."""
   runs = len(value_S)
   if runs == 1 or np.ptp(value_S) <= 1e-12 * max(1.0, np.abs(value_S).max()):
     return 0.0  # of one, or of equal ones but for rounding
-  return rng.standard_t(runs - 1, DRAWS) * value_S.std(ddof=1) / math.sqrt(runs)
+  return float(value_S.var(ddof=1) / runs)
+
+
+def _both(value_SB: np.ndarray) -> float:
+  """The part of that which problems and runs have together: by how much the runs go
+  apart from draw to draw."""
+  runs = len(value_SB)
+  if runs == 1:
+    return 0.0
+  apart_SB = value_SB - value_SB.mean(0)
+  return float(np.nanvar(apart_SB, axis=1).sum() / (runs - 1) / runs)
+
+
+def _variance(value_B: np.ndarray) -> float:
+  """0 where they are all equal, and where there are none."""
+  known = value_B[~np.isnan(value_B)]
+  return float(known.var()) if len(known) and np.ptp(known) else 0.0
+
+
+def _wider(n: int) -> float:
+  """How much further apart draws of n problems should be for their 95 %."""
+  normal = statistics.NormalDist()
+  z = [normal.inv_cdf(x / 100) for x in (levels(n)[0], LEVELS[0])]
+  return z[0] / z[1]
 
 
 def _among(spec: Spec, units: tuple[str, ...]) -> Stat:

@@ -25,10 +25,13 @@ _PALETTE = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["tab10"].c
 
 _LEGEND = (
   "A world is a base model with its task; an arm is a method, trained on it with",
-  "each seed. A difference is of two arms on the same problems, paired by seed,",
-  "with a 95 % interval over both; p is after Holm's correction for all comparisons",
-  "of the study. A margin is what would matter: a difference that is surely smaller",
-  "counts as none. The words of a verdict, and what each arm trains:",
+  "each seed. A difference is of two arms, paired by seed, with a 95 % interval:",
+  "over seeds and problems for `bound/...` and `align/...`, over seeds alone for the",
+  "rest, which are one number a run. p is that of a difference from 0, after Holm's",
+  "correction for all comparisons of the study; a margin is what would matter. Told",
+  "from 0, a claim is supported or contradicted, however small the difference; not",
+  "told from it and surely within the margin, there is none larger. A claim of no",
+  "difference asks for the margin alone. More on verdicts, and what each arm trains:",
   "`docs/study.md`, `pxy/methods.py`, and the study's own file.",
 )
 
@@ -191,8 +194,12 @@ def _row(one: dict) -> str:
     return f"{head} | | | | | {one['verdict']} |"
   return (
     f"{head} | {one['difference']:+.4f} | {one['low']:+.4f} .. {one['high']:+.4f}"
-    f" | {one['p_holm']:.4f} | {len(one['seeds'])} | {_verdict(one)} |"
+    f" | {_p(one['p_holm'])} | {len(one['seeds'])} | {_verdict(one)} |"
   )
+
+
+def _p(p: float) -> str:
+  return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def _verdict(one: dict) -> str:
@@ -202,6 +209,8 @@ def _verdict(one: dict) -> str:
       return f"{word}: of one seed the luck is unknown"
     if not any(one.get("reached", [1])):
       return f"{word}: no run gets there"
+    if 2 * min(one.get("reached", [9e9])) <= len(one["seeds"]):
+      return f"{word}: most runs of an arm do not get there"
     if not one["visible"]:
       return f"{word}: all seeds differ by the same, so the luck is unknown"
     word += f"; {one['visible']:.3g} could be seen"

@@ -52,8 +52,7 @@ def of(
 ) -> Verdict:
   """The verdict on a difference; p after Holm's correction for so many comparisons, of
   `seeds` runs an arm."""
-  value_B = found.value_B[~np.isnan(found.value_B)]
-  low, high = np.percentile(value_B, (100 * LEVEL, 100 - 100 * LEVEL))
+  low, high = found.point(100 * LEVEL), found.point(100 - 100 * LEVEL)
   within = -claim.margin <= low and high <= claim.margin
   beyond = p < LEVEL
   large = beyond and (low > claim.margin or high < -claim.margin)
@@ -68,15 +67,14 @@ def of(
     word = "undecided"
   if unknown(found, seeds):
     word = "undecided"
-  problems, luck = _variances(found, seeds)
+  problems, luck = float(np.nanvar(found.problems_B)), found.luck**2
   visible = errors(comparisons, problems, luck, seeds) * math.sqrt(problems + luck)
   return Verdict(word, visible, needed(found, claim.margin, seeds, comparisons))
 
 
 def unknown(found: estimate.Spread, seeds: int) -> bool:
   """Whether nothing is known of the luck: of one run, or of equal differences."""
-  value_B = found.value_B[~np.isnan(found.value_B)]
-  return seeds < 2 or bool(found.value and not np.ptp(value_B))
+  return seeds < 2 or bool(found.value and not found.luck and not found.alone)
 
 
 def errors(comparisons: int, problems: float, luck: float, seeds: int) -> float:
@@ -102,7 +100,7 @@ def needed(
 ) -> int | None:
   """Runs of each arm with which a difference of the margin is seen; None: no number of
   them, or one run says nothing of it."""
-  problems, luck = _variances(found, seeds)
+  problems, luck = found.alone, found.luck**2
   if seeds < 2 or errors(comparisons, problems, 0, 1) ** 2 * problems >= margin**2:
     return None
   runs = 2
@@ -114,12 +112,3 @@ def needed(
     if runs >= MANY:
       return None
     runs += 1 + runs // 50
-
-
-def _variances(found: estimate.Spread, seeds: int) -> tuple[float, float]:
-  """Of problems and of runs. Student's t of few runs has no variance, or one far above
-  that of the luck it stands for: what that is shows the width of its middle half."""
-  runs_B = found.runs_B[np.isfinite(found.runs_B)]
-  middle = 2 * float(stats.t.ppf(0.75, seeds - 1)) if seeds > 1 else 1.349
-  luck = float(np.diff(np.percentile(runs_B, (25, 75)))[0]) / middle
-  return float(np.nanvar(found.problems_B)), luck**2

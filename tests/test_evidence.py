@@ -17,6 +17,7 @@ EVIDENCE = ROOT / "docs" / "evidence"
 STUDIES = {
   "claims": EVIDENCE,
   "rates": EVIDENCE / "rates",
+  "real": EVIDENCE / "real",
   "real_rates": EVIDENCE / "real" / "rates",
 }
 """Each study that was run, and where its page is."""
@@ -114,14 +115,15 @@ def test_what_follows_names_its_claim():
   assert {name for _, name in tags if name} <= known
 
 
-def test_cells_that_are_kept_are_of_the_study_that_is_shipped():
+@pytest.mark.parametrize("name", ["claims", "real"])
+def test_cells_that_are_kept_are_of_the_study_that_is_shipped(name):
   """So that it goes on from them, and not anew."""
-  study = experiment.study("claims", plan.Study)
+  study = experiment.study(name, plan.Study)
   configs = study_lib.resolved(study)
   named = {c.name: cell_lib.identity(c, configs.get(c.name)) for c in study.cells()}
-  with zipfile.ZipFile(EVIDENCE / "cells.zip") as file:
+  with zipfile.ZipFile(STUDIES[name] / "cells.zip") as file:
     kept = json.loads(file.read("study.json"))
-    for name, one in kept.items():
-      assert one == named[name], f"{name} is another cell now: leave it out"
-      assert json.loads(file.read(f"{name}/cell.json"))["state"] == cell_lib.DONE
+    for cell, one in kept.items():
+      assert one == named[cell], f"{cell} is another cell now: leave it out"
+      assert json.loads(file.read(f"{cell}/cell.json"))["state"] == cell_lib.DONE
   assert kept, "no cell is in it"

@@ -695,9 +695,24 @@ def test_a_signal_ends_the_cells_and_the_same_again_goes_on(small, tmp_path):
   assert runner.run(small.cells()) == signal.SIGTERM
   assert time.monotonic() - start < 50, "the cell was waited for, not told"
   assert states(small, tmp_path)["sums/grpo/seed1"] == "open"
+  before = cell_lib.state(small.cells()[-1], tmp_path)["seconds"]
   (tmp_path / "slow").unlink()
   assert local.Runner(tmp_path, 1, {}).run([small.cells()[-1]]) == 0
-  assert states(small, tmp_path)["sums/grpo/seed1"] == "done"
+  after = cell_lib.state(small.cells()[-1], tmp_path)
+  assert after["state"] == "done"
+  assert after["seconds"] > before > 0, "the first sitting is forgotten"
+
+
+def test_the_page_says_of_how_many_states_of_the_code_it_is():
+  cells = [
+    {"cell": f"a/b/seed{i}", "world": "a", "method": "b", "seed": i, "state": "done",
+     "seconds": 1800.0, "code": code}
+    for i, code in enumerate(("x1", "x1", "x2"))
+  ]  # fmt: skip
+  said = page.text({"cells": cells, "claims": []})
+  assert "One after the other they took 1.5 hours." in said
+  assert "not of one state of pxy's code: 2 of x1, 1 of x2." in said
+  assert "state of pxy's code" not in page.text({"cells": cells[:2], "claims": []})
 
 
 def test_rewards_and_rollouts_of_an_option_make_another_cell():

@@ -4,6 +4,7 @@ Everything on the page follows from results.json; `text` and the drawings take n
 else.
 """
 
+import collections
 import io
 import json
 import math
@@ -174,9 +175,17 @@ def _by_claim(asked: list[dict]) -> dict[str, list[dict]]:
 def _counted(results) -> str:
   """How many cells and verdicts."""
   cells, claims = results["cells"], results["claims"]
-  done = sum(one["state"] == "done" and not _left_out(one) for one in cells)
+  done = sum(map(_in, cells))
   seeds = sorted({one["seed"] for one in cells})
-  said = f"{done} of {len(cells)} cells are done; seeds {', '.join(map(str, seeds))}."
+  hours = sum(one.get("seconds", 0) for one in cells) / 3600
+  said = (
+    f"{done} of {len(cells)} cells are done; seeds {', '.join(map(str, seeds))}. One"
+    f" after the other they took {hours:.1f} hours."
+  )
+  of = collections.Counter(one.get("code", "an older one") for one in cells if _in(one))
+  if len(of) > 1:
+    each = ", ".join(f"{n} of {code}" for code, n in of.most_common())
+    said += f" They are not of one state of pxy's code: {each}."
   if not claims:
     return said
   kinds = [_kind(one["verdict"]) for one in claims]
@@ -287,6 +296,10 @@ def _methods(results) -> list[str]:
 def _ks(one: dict) -> list[int]:
   found = (re.fullmatch(r"after/bound/pass@(\d+)", name) for name in one)
   return [int(match[1]) for match in found if match]
+
+
+def _in(one: dict) -> bool:
+  return one["state"] == "done" and not _left_out(one)
 
 
 def _left_out(one: dict) -> bool:

@@ -46,6 +46,7 @@ class Work:
     self.cell, self._out, self._cores = cell, out, cores
     self.folder = out / cell.name
     self.folder.mkdir(parents=True, exist_ok=True)
+    self._before = cell_lib.state(cell, out).get("seconds", 0.0)  # of other sittings
     self.words: list[str] = []
     self.since = self.start = time.monotonic()
     self._process: subprocess.Popen | None = None
@@ -71,16 +72,19 @@ class Work:
     if self._process is not None:
       cell_lib.left(self.folder)
     if self._stopped:
-      return {"state": cell_lib.OPEN}
+      return self._write(cell_lib.OPEN)
     if self._process is not None and not cell_lib.ended(self.words, self.folder):
       why = cell_lib.tail(self.folder, self._from, self._process.returncode)
-      return cell_lib.write(self.cell, self._out, cell_lib.FAILED, why=why)
+      return self._write(cell_lib.FAILED, why=why)
     for words in cell_lib.commands(self.cell, self._out):
       if not cell_lib.ended(words, self.folder):
         self._begin(words)
         return None
-    seconds = round(time.monotonic() - self.start, 1)
-    return cell_lib.write(self.cell, self._out, cell_lib.DONE, seconds=seconds)
+    return self._write(cell_lib.DONE)
+
+  def _write(self, word: str, **more) -> dict:
+    seconds = round(self._before + time.monotonic() - self.start, 1)
+    return cell_lib.write(self.cell, self._out, word, seconds=seconds, **more)
 
   def stop(self) -> None:
     """Its process is asked to save and end, and no other is started."""

@@ -12,6 +12,8 @@ from pxy.commands import study as study_lib
 from pxy.study import cell as cell_lib
 from pxy.study import page, plan
 
+import told
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
 STUDIES = {
@@ -84,35 +86,24 @@ def test_rates_of_the_real_model_are_the_best_of_its_sweep():
   assert set(best) == {"grpo", "dsrl", "nsr_rl_warmup"}
 
 
-def test_the_readme_says_what_was_found():
-  text = (ROOT / "README.md").read_text(encoding="utf-8")
-  told = re.search(r"<!-- found -->\n(.*?)<!-- end -->", text, re.DOTALL)
-  assert told and told[1] == page.found(read("claims")), (
-    "README.md: between <!-- found --> and <!-- end --> stands what page.found gives"
-  )
-
-
-OURS = re.compile(r"<!-- ours (\S+) -->(.*?)<!-- -->")
-
-
-def test_the_figures_in_the_table_of_the_field_are_of_the_study():
-  text = (ROOT / "docs" / "related.md").read_text(encoding="utf-8")
-  told, found = OURS.findall(text), read("claims")
-  assert len(told) > 20
-  known = {one["claim"] for one in found["claims"]}
-  known |= {one["method"] for one in found["cells"]}
-  for name, said in told:
-    assert name in known, f"docs/related.md: the study has no {name}"
-    assert said == page.ours(found, name), f"docs/related.md: {name}: write it anew"
+@pytest.mark.parametrize("path", told.PAGES, ids=lambda path: path.name)
+def test_what_other_pages_say_is_what_was_found(path):
+  text = path.read_text(encoding="utf-8")
+  tags = [found[0] for found in told.TAG.finditer(text)]
+  assert len(tags) > 5
+  wrong = [tag for tag in tags if told.anew(tag) != tag]
+  assert not wrong, f"{path.name}: {wrong[0]}: write it anew: python tests/told.py"
 
 
 def test_what_follows_names_its_claim():
   text = (ROOT / "docs" / "related.md").read_text(encoding="utf-8")
-  told = text[text.index("## What follows") :]
+  follows = text[text.index("## What follows") :]
   known = {one["claim"] for one in read("claims")["claims"]}
-  tags = re.findall(r"^- .*\[(open|evidence: (\S+))\]$", told, re.MULTILINE)
-  assert len(tags) == len(re.findall(r"^- ", told, re.MULTILINE)) > 15
-  assert {name for _, name in tags if name} <= known
+  tags = re.findall(r"^- (.*)\[(open|evidence: (\S+))\]$", follows, re.MULTILINE)
+  assert len(tags) == len(re.findall(r"^- ", follows, re.MULTILINE)) > 15
+  assert {name for *_, name in tags if name} <= known
+  for said, _, name in tags:
+    assert not name or f"<!-- told {name} -->" in said, f"{name}: its number is missing"
 
 
 @pytest.mark.parametrize("name", ["claims", "real"])

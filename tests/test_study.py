@@ -193,14 +193,6 @@ def test_the_tails_of_two_runs_are_those_of_p():
   assert seen > edge, "a difference that p cannot tell from 0 is said to be visible"
 
 
-def test_claims_that_differ_in_their_last_word_stand_as_one():
-  one = {"verdict": "supported", "world": "sums"}
-  texts = ("DSRL ends above GRPO", "DSRL ends above RLOO", "DSRL helps")
-  found = page.found({"claims": [one | {"text": text} for text in texts]})
-  said = '"DSRL ends above GRPO, RLOO" (sums); "DSRL helps" (sums)'
-  assert found.startswith(f"- Supported: {said}.")
-
-
 def test_seeds_that_would_decide():
   """Luck of .02 with 5 seeds is .0447 a run: (2.8 x .0447 / .02)^2 = 39 seeds."""
   assert verdict.needed(spread(0, 0, 0.02), 0.02, 5, 1) == pytest.approx(39, abs=3)
@@ -388,12 +380,8 @@ def test_claims_of_a_study_whose_truth_is_known(tmp_path):
   text = page.write(tmp_path, found).read_text()
   assert "| DSRL ends above GRPO | sums | `bound/pass@1` | +0." in text
   assert "Of 5 comparisons: 2 supported, 1 contradicted" in text
-  assert page.found(found).splitlines() == [
-    '- Supported: "DSRL ends above GRPO" (sums); "DSRL helps" (sums).',
-    '- Contradicted: "DSRL ends above GRPO" (sums).',
-    '- No difference beyond the margin: "less biased than before" (sums).',
-    "- Undecided: 0 of 5 comparisons; not run yet: 1.",
-  ]
+  assert page.told(found, "none") == "sums no data"
+  assert re.fullmatch(r"sums \+0\.\d+ \(\+.*\), supported", page.told(found, "end"))
   drawn = re.findall(r"\]\((.*?\.png)\)", text)
   assert drawn == ["forest.png", *(f"claims/{x}.png" for x in by if x != "none")]
   assert all((tmp_path / path).read_bytes()[:4] == b"\x89PNG" for path in drawn)

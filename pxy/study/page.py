@@ -110,36 +110,14 @@ def _open(results) -> list[str]:
   return [*lines, ""]
 
 
-def found(results: dict) -> str:
-  """What came out, in a few lines: the claims by verdict."""
-  lines = []
-  for kind in ("supported", "contradicted", "no difference beyond the margin"):
-    there: dict[str, list[str]] = {}
-    for one in results["claims"]:
-      if _kind(one["verdict"]) == kind:
-        there.setdefault(one["text"], []).append(one["world"])
-    said = "; ".join(_alike(there))
-    lines.append(f"- {kind[0].upper()}{kind[1:]}: {said or 'none'}.")
-  kinds = [_kind(one["verdict"]) for one in results["claims"]]
-  open_ = [one for one in results["claims"] if _kind(one["verdict"]) == "undecided"]
-  once = sum(len(one["seeds"]) == 1 for one in open_)
-  left = kinds.count("no data")
-  lines.append(
-    f"- Undecided: {len(open_)} of {len(kinds)} comparisons"
-    + (f", {once} of them with one seed so far" if once else "")
-    + (f"; not run yet: {left}." if left else ".")
-  )
-  return "\n".join(lines) + "\n"
-
-
-def _alike(there: dict[str, list[str]]) -> list[str]:
-  """Claims with their worlds; those that differ in their last word stand as one."""
-  ends: dict[tuple, list[str]] = {}
-  for text, on in there.items():
-    start, _, end = text.rpartition(" ")
-    ends.setdefault((start, ", ".join(on)), []).append(end)
-  said = {key: f"{key[0]} {', '.join(last)}".strip() for key, last in ends.items()}
-  return [f'"{text}" ({on})' for (_, on), text in said.items()]
+def told(results: dict, name: str) -> str:
+  """What became of a claim, for another page: its difference and verdict by world."""
+  found = []
+  for one in results["claims"]:
+    if one["claim"] == name:
+      number = f" {_difference(one)}," if "difference" in one else ""
+      found.append(f"{one['world']}{number} {one['verdict']}")
+  return "; ".join(found)
 
 
 def ours(results: dict, name: str) -> str:
@@ -147,17 +125,19 @@ def ours(results: dict, name: str) -> str:
   accuracy that it ends with; a dash where there is none yet."""
   claims = [one for one in _answered(results) if one["claim"] == name]
   if claims:
-    return ", ".join(
-      f"{one['world']} {one['difference']:+.3f}"
-      f" ({one['low']:+.3f} .. {one['high']:+.3f})"
-      for one in claims
-    )
+    return ", ".join(f"{one['world']} {_difference(one)}" for one in claims)
   at: dict[str, list[float]] = {}
   for one in results["cells"]:
     if one["method"] == name and "after/bound/pass@1" in one:
       at.setdefault(one["world"], []).append(100 * one["after/bound/pass@1"])
   said = [f"{world} {_about(values, 1)} %" for world, values in at.items()]
   return ", ".join(said) or "-"
+
+
+def _difference(one: dict) -> str:
+  digits = 3 if max(abs(one["low"]), abs(one["high"])) >= 0.01 else 4
+  at, low, high = (f"{one[x]:+.{digits}f}" for x in ("difference", "low", "high"))
+  return f"{at} ({low} .. {high})"
 
 
 def _answered(results) -> list[dict]:

@@ -31,6 +31,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -79,8 +80,8 @@ class Size:
   """Slots, and live tokens of each."""
   engine: tuple[int, int, int]
   """Responses, tokens of a prompt, tokens of a response."""
-  update: tuple[int, int, int]
-  """Sequences, rows of a micro-batch, tokens of a row."""
+  updates: tuple[tuple[int, int, int], ...]
+  """Sequences, rows of a micro-batch, tokens of a row; the first is scored as well."""
   prompt: int
   right: int
   """Tokens of the rows whose numbers are checked."""
@@ -100,7 +101,7 @@ SIZES = {
     copied=1 << 29,
     decode=((128, 1024), (256, 1024), (1, 1024)),
     engine=(128, 512, 512),
-    update=(16, 4, 4096),
+    updates=((16, 4, 4096), (4, 1, 16_384)),
     prompt=512,
     right=1024,
     chunk=75968,
@@ -115,7 +116,7 @@ SIZES = {
     copied=1 << 12,
     decode=((4, 64), (1, 64)),
     engine=(4, 16, 24),
-    update=(4, 2, 64),
+    updates=((4, 2, 64), (2, 1, 128)),
     prompt=16,
     right=64,
     chunk=128,
@@ -157,6 +158,7 @@ class Own:
   def __init__(self, size: Size):
     self.size, self.arch = size, arch_lib.Arch(**size.arch)
     self.flops = self.bytes = float("nan")  # a second, at most: as `card` finds them
+    self._steppers = {}
 
   @functools.cached_property
   def params(self):
@@ -241,7 +243,8 @@ class Own:
       cache = dataclasses.replace(slots.cache, length_B=jnp.array(length_B))
       slots, _ = step_lib.decode(
         self.arch, weights, dataclasses.replace(slots, cache=cache),
-        np.int32(rows + 1), rule=rule, tokens=tokens, live=live, dtype=DTYPE,
+        np.int32(rows + 1), np.int32(tokens), rule=rule, tokens=tokens, live=live,
+        dtype=DTYPE,
       )  # fmt: skip
       hold.append(jax.block_until_ready(slots))
 
@@ -289,9 +292,11 @@ class Own:
     rng = np.random.default_rng(0)
     return rng.integers(0, self.arch.vocab_size, shape, np.int32)
 
-  @functools.cached_property
-  def stepper(self):
-    sequences, rows, tokens = self.size.update
+  def stepper(self, update: tuple[int, int, int]):
+    """(config, programs, shape) of an update, made once."""
+    if update in self._steppers:
+      return self._steppers[update]
+    sequences, rows, tokens = update
     cfg = config.Train(
       data=config.Data(
         prompts=sequences // 2, responses=2, max_prompt_tokens=self.size.prompt
@@ -304,17 +309,19 @@ class Own:
     )  # fmt: skip
     mesh = mesh_lib.make(config.Mesh())
     made = train_lib.Stepper(self.arch, cfg.compute, cfg.sampling, cfg.optim, mesh)
-    return cfg, made, batch.shape(cfg, mesh_lib.row_shards(mesh))
+    shape = batch.shape(cfg, mesh_lib.row_shards(mesh))
+    self._steppers[update] = cfg, made, shape
+    return self._steppers[update]
 
   @functools.cached_property
   def state(self):
     # Kept in a list: an update takes the old one.
-    return [self.stepper[1].init(self.params)]
+    return [self.stepper(self.size.updates[0])[1].init(self.params)]
 
-  def packed(self, ragged: bool):
+  def packed(self, update: tuple[int, int, int], ragged: bool):
     """A batch of whole rows, or of sequences of every length, several in a row."""
-    cfg, _, shape = self.stepper
-    sequences, _, tokens = self.size.update
+    cfg, _, shape = self.stepper(update)
+    sequences, _, tokens = update
     most = tokens - self.size.prompt + 1
     lengths = np.linspace(most // 8, most * 5 // 8, sequences, dtype=np.int32)
     lengths = lengths if ragged else np.full(sequences, most)
@@ -329,39 +336,42 @@ class Own:
     return made, [self.size.prompt + int(n) - 1 for n in lengths]
 
   def update(self) -> Iterator[Row]:
-    """Updates on one batch after the other, of one program."""
-    cfg, stepper, _ = self.stepper
-    for name, ragged in {"one a row": False, "several a row": True}.items():
-      made, lengths = self.packed(ragged)
+    """Updates on one batch after the other, of one program for each shape."""
+    for update in self.size.updates:
+      cfg, stepper, _ = self.stepper(update)
+      for ragged in (False, True):
+        made, lengths = self.packed(update, ragged)
 
-      def call(made=made):
-        old = self.state.pop()
-        terms = cfg.phases[0].terms
-        state, _ = stepper.update(old, made.packed, made.used, 1e-6, terms)
-        self.state.append(jax.block_until_ready(state))
+        def call(made=made, stepper=stepper, terms=cfg.phases[0].terms):
+          old = self.state.pop()
+          state, _ = stepper.update(old, made.packed, made.used, 1e-6, terms)
+          self.state.append(jax.block_until_ready(state))
 
-      first, seconds = timed(call, 3)
-      yield self.trained("update", name, flops.train, lengths, seconds, first, ragged)
+        taken = timed(call, 3)
+        yield self.trained("update", flops.train, update, lengths, *taken, ragged)
 
   def score(self) -> Iterator[Row]:
-    """Scoring of the same batches."""
-    _, stepper, _ = self.stepper
-    for name, ragged in {"one a row": False, "several a row": True}.items():
-      made, lengths = self.packed(ragged)
+    """Scoring of the first's batches."""
+    update = self.size.updates[0]
+    _, stepper, _ = self.stepper(update)
+    for ragged in (False, True):
+      made, lengths = self.packed(update, ragged)
       given = self.state[0].params, made.packed, made.used
-      first, seconds = timed(
-        lambda given=given: jax.block_until_ready(stepper.score(*given)), 3
-      )
-      yield self.trained("score", name, flops.forward, lengths, seconds, first, ragged)
+      taken = timed(lambda given=given: jax.block_until_ready(stepper.score(*given)), 3)
+      yield self.trained("score", flops.forward, update, lengths, *taken, ragged)
 
-  def trained(self, part, name, count, lengths, seconds, first, ragged) -> Row:
-    """A row of tokens per second, held against FLOPs."""
+  def trained(self, part, count, update, lengths, first, seconds, ragged) -> Row:
+    """A row of tokens per second, held against FLOPs: of the head, those of the
+    responses alone."""
     tokens = sum(lengths)
-    rate = count(self.arch, tokens, flops.causal(self.arch, lengths)) / seconds
+    scored = tokens - len(lengths) * (self.size.prompt - 1)
+    pairs = flops.causal(self.arch, lengths)
+    rate = count(self.arch, tokens, pairs, scored) / seconds
     peak = flops.peak(jax.devices()[0].device_kind)
     more = {"seconds": seconds, "tflops": rate / 1e12, "gb": memory()}
     more["mfu"] = rate / peak if peak else None
-    what = f"{len(lengths)} sequences, {name} of {self.size.update[2]:,}"
+    name = "several a row" if ragged else "one a row"
+    what = f"{len(lengths)} sequences, {name} of {update[2]:,}"
     first = None if ragged else first
     return Row(part, what, tokens / seconds, "tokens/s", rate / self.flops, first, more)
 
@@ -493,7 +503,7 @@ def peer(size: Size) -> Iterator[Row]:
   model = model.float().train()
   model.gradient_checkpointing_enable({"use_reentrant": False})
   adam = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=where == "cuda")
-  _, rows, tokens = size.update
+  _, rows, tokens = size.updates[0]
   ids = torch.randint(0, arch.vocab_size, (rows, tokens), device=where)
 
   def update():
@@ -536,6 +546,7 @@ def children(given) -> Iterator[Row]:
     if not set(parts) & set(given.parts):
       continue
     if parts == ["peer"] and importlib.util.find_spec("transformers") is None:
+      yield Row("peer", "transformers is not installed here", float("nan"), "left out")
       continue
     left = max(1.0, end - time.monotonic())
     command = [sys.executable, "-m", "benchmarks.gpu", "--here", "--parts", *parts]
@@ -567,6 +578,8 @@ def table(rows: list[Row]) -> str:
   for row in rows:
     digits = 0 if row.value >= 100 else 2 if row.value >= 1 else 4
     value = f"{row.value:,.{digits}f} {row.unit}"
+    if math.isnan(row.value):
+      value = row.unit
     mfu = row.more.get("mfu")
     share = "" if row.share is None else f"{100 * row.share:.0f} %"
     share += f" (MFU {100 * mfu:.1f} %)" if mfu else ""

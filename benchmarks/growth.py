@@ -147,8 +147,8 @@ def decode(size: Size, weights, cell: Cell) -> float:
   jax.block_until_ready(slots)
   start = time.perf_counter()
   _, drawn = step.decode(
-    arch, weights, slots, np.int32(rows + 1), pages, rule=rule, tokens=size.tokens,
-    live=live, dtype=size.dtype,
+    arch, weights, slots, np.int32(rows + 1), np.int32(size.tokens), pages, rule=rule,
+    tokens=size.tokens, live=live, dtype=size.dtype,
   )  # fmt: skip
   jax.device_get(drawn)
   return time.perf_counter() - start

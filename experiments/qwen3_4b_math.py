@@ -17,8 +17,9 @@ renamed. `pxy data check math_train.parquet --task math` says whether every answ
 be graded against. Rows without a system message get SYSTEM.
 
 Cost: up to 9.4 M tokens a step, for a pod of 64 chips: 48 GB for weights and Adam over
-the mesh, a row of 9,216 tokens per device in each micro-batch, and eight chips to one
-copy of the sampler's weights. `--dry-run` prints the plan, and `pxy compile` with
+the mesh, a row of 9,216 tokens per device in each micro-batch, eight chips to one copy
+of the sampler's weights, and all responses of a step at once, in a cache that holds 512
+at their longest. `--dry-run` prints the plan, and `pxy compile` with
 `--topology v5e:8x8` what every program needs there (docs/pods.md).
 
 Expected, as reported for the paper: an avg@32 over six benchmarks of 57.5 with DSRL,
@@ -55,7 +56,9 @@ def config(method: str = "dsrl") -> Train:
       system=SYSTEM,
       template_arguments=("enable_thinking=false",),
     ),
-    sampling=Sampling(max_new_tokens=8192, slots=512, tensor=8),
+    sampling=Sampling(
+      max_new_tokens=8192, slots=1024, cache_tokens=512 * 9216, tensor=8
+    ),
     reward=Reward(workers=16),
     compute=Compute(
       dtype="bfloat16", remat="full", row_tokens=9216, micro_rows=64, vocab_chunk=19_072

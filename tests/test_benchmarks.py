@@ -142,6 +142,6 @@ def test_a_checkpoint_is_timed_in_a_folder_and_in_a_bucket(tmp_path, monkeypatch
 def test_a_replay_of_known_lengths_has_their_turns():
   length_PR = np.array([[5, 5], [3, 9]])
   found = replay.replayed("v5e:2x4", 4, 4, length_PR)
-  assert found.startswith("8 turns, ") and "redone" not in found
+  assert str(found).startswith("8 turns, ") and "redone" not in str(found)
   other = replay.alike(length_PR)
   assert sorted(map(tuple, other)) == [(3, 5), (5, 9)]

@@ -24,8 +24,8 @@ class Noted(engine_lib.Device):
     self.calls.append(("admit", len(lanes_A[0]), ready.cache.room))
     return super().admit(slots, ready, *lanes_A, **pages)
 
-  def decode(self, slots, enough, *, tokens, live, **pages):
-    made = super().decode(slots, enough, tokens=tokens, live=live, **pages)
+  def decode(self, slots, enough, turns, *, tokens, live, **pages):
+    made = super().decode(slots, enough, turns, tokens=tokens, live=live, **pages)
     self.calls.append(("decode", slots.token_B.shape[0], live, int(made[1][-1])))
     return made
 
@@ -99,7 +99,7 @@ def test_calls_are_those_of_a_real_run(
 
 
 def test_what_runs_out_of_pages_behind_a_shrink_begins_again(monkeypatch):
-  """Eight long responses in a pool for three; 24 short ones have let the slots shrink.
+  """Four long responses in a pool for three; 20 short ones have let the slots shrink.
   Each ends once, and is handed on from its first token to its last."""
   monkeypatch.setattr(schedule, "STRETCH", 5)
   engine = engine_lib.Engine(
@@ -107,8 +107,7 @@ def test_what_runs_out_of_pages_behind_a_shrink_begins_again(monkeypatch):
     sampling=config.Sampling(max_new_tokens=80, slots=32, cache_tokens=300),
     stop_ids=(0,), max_prompt_tokens=8, page=4,
   )  # fmt: skip
-  length_PR = np.array([[2, 80], *[[1, 3]] * 8, [80] * 2, [80] * 2, [80] * 2])
-  length_PR[-1, 0] = 5
+  length_PR = np.array([[2, 80], *[[1, 3]] * 8, [80, 80], [4, 3], [5, 80]])
   prompt_P = np.array([8, *[3, 4] * 4, 7, 8, 1])
   shadow = replay.Shadow(length_PR, prompt_P, engine.read)
   prompts = [np.zeros(n, np.int32) for n in prompt_P]

@@ -44,6 +44,10 @@ class Measured:
   cache_flops: float
   """Of these, what depends on how much of the cache is filled: it is full."""
   cache_bytes: float
+  once_bytes: float
+  """Of hbm_bytes_moved times `turns`, what is moved once whatever their number."""
+  turns: int
+  """Of which one is described."""
   wire_bytes: float
   """That each device sends."""
   collectives: dict[str, dict[str, float]]
@@ -72,12 +76,18 @@ class Measured:
     """Results of all collectives."""
     return sum(what["bytes"] for what in self.collectives.values())
 
-  def seconds(self, chip: chips.Chip, held: float = 1.0) -> dict[str, float]:
-    """Of each resource, with that share of the cache filled."""
-    empty = 1 - held
+  def bytes_moved(self, held: float = 1.0, turns: int = 0) -> float:
+    """hbm_bytes_moved with that share of the cache filled, as one of so many turns."""
+    once = self.once_bytes * (1 / (turns or self.turns) - 1 / self.turns)
+    return self.hbm_bytes_moved - (1 - held) * self.cache_bytes + once
+
+  def seconds(
+    self, chip: chips.Chip, held: float = 1.0, turns: int = 0
+  ) -> dict[str, float]:
+    """Of each resource; arguments as of bytes_moved."""
     return {
-      "compute": (self.compiled_flops - empty * self.cache_flops) / chip.flops,
-      "memory": (self.hbm_bytes_moved - empty * self.cache_bytes) / chip.hbm_rate,
+      "compute": (self.compiled_flops - (1 - held) * self.cache_flops) / chip.flops,
+      "memory": self.bytes_moved(held, turns) / chip.hbm_rate,
       "links": self.wire_bytes / (2 * chip.link_rate),
     }
 
@@ -147,10 +157,14 @@ def _measured(program, said, chip, devices) -> Measured:
   if "needed" in said:
     return Measured(
       program.name, said["needed"], 0, program.resident, model, 0.0, 0.0, 0.0, 0.0,
-      0.0, {}, 0.0, "too big", [], [], [],
+      0.0, 1, 0.0, {}, 0.0, "too big", [], [], [],
     )  # fmt: skip
   counts = hlo.Counts()
   counts.add(hlo.count(said["text"], program.trips), 1 / program.turns)
+  once = 0.0
+  if program.turns > 1:
+    single, all_of_them = hlo.count(said["text"], 1).bytes, counts.bytes * program.turns
+    once = single - (all_of_them - single) / (program.trips - 1)
   cache_flops, cache_bytes = program.cache_flops / devices, program.cache_bytes
   found = Measured(
     name=program.name,
@@ -162,6 +176,8 @@ def _measured(program, said, chip, devices) -> Measured:
     hbm_bytes_moved=counts.bytes + cache_bytes,
     cache_flops=cache_flops,
     cache_bytes=cache_bytes,
+    once_bytes=once,
+    turns=program.turns,
     wire_bytes=counts.wire,
     collectives={
       kind: {"count": count, "bytes": size}

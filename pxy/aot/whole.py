@@ -109,8 +109,8 @@ def _turn(engine, found, sizes, call, chip) -> tuple[float, float]:
     held = engine.full(call.rows, call.width, sizes.pool)
     most = engine.read(np.full(call.rows, held), call.width)
     share = call.read / (call.turns * most)
-    moved = full.hbm_bytes_moved - (1 - share) * full.cache_bytes
-    return max(full.seconds(chip, share).values()), moved
+    seconds = full.seconds(chip, share, call.turns)
+    return max(seconds.values()), full.bytes_moved(share, call.turns)
 
   def between(name):
     pairs = [(live, getattr(at[live], name)) for live in sorted(at)]

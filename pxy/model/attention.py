@@ -44,6 +44,7 @@ from pxy.model import cache as kv
 from pxy.model import cudnn, ragged, splash
 from pxy.model import paged as paged_lib
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import process
 
 # More tokens than any row has.
 _FAR = 2**30
@@ -363,7 +364,7 @@ def _own(kv_heads, mesh) -> int:
 def _ragged(platform, kv_heads, width, dtype) -> bool:
   """Whether ragged.py does this; on a TPU where it does not, says so once."""
   fits = platform == "tpu" and ragged.fits(kv_heads, width, dtype)
-  if platform == "tpu" and not fits:
+  if platform == "tpu" and not fits and process.main():
     print(
       f"pxy: {kv_heads} key-value heads of {width} in {dtype} are too many for the"
       " TPU's kernel: each token puts together what all slots can hold, layer by layer;"

@@ -13,12 +13,14 @@ agree with it.
 
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
 
 from pxy import imports
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import process
 
 # jax.nn's own way to cuDNN, which has more arguments: where sequences start in a row.
 fused = imports.later("jax._src.cudnn.fused_attention_stablehlo")
@@ -63,8 +65,19 @@ def packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, most, how):
   )  # fmt: skip
 
 
+@functools.cache
 def _takes_runs(how: str) -> bool:
-  return how == "xla" or (_KNOWN and _capability() >= 9.0)
+  """Whether sequences are told by where they start; says so once where they are not."""
+  takes = how == "xla" or (_KNOWN and _capability() >= 9.0)
+  if not takes and process.main():
+    why = "this card" if _KNOWN else f"jax {jax.__version__}"
+    print(
+      f"pxy: attention of packed rows: with {why} cuDNN takes a mask of T x T for each"
+      " row; a Hopper card and jax 0.11.2 (Python 3.12) do without, in a third of the"
+      " time",
+      file=sys.stderr,
+    )
+  return takes
 
 
 def _capability() -> float:
@@ -131,11 +144,26 @@ def _under_mask(q_BTNH, k_BTKH, v_BTKH, segments_BT, *, window, how):
 
 def holds(arch, dtype, mesh) -> bool:
   """Whether `held` can be had: one GPU, 16-bit, no softcap and no window."""
-  if mesh is not None or mesh_lib.platform(mesh) != "gpu" or not _KNOWN:
-    return False
-  fits = jnp.dtype(dtype).itemsize == 2 and arch.head_dim % 8 == 0
-  fits &= arch.head_dim <= 128 and arch.attn_softcap is None
-  return fits and set(arch.windows()) == {None}
+  return mesh_lib.platform(mesh) == "gpu" and not lacks(arch, dtype, mesh)
+
+
+def lacks(arch, dtype, mesh) -> str:
+  """What on a GPU keeps `held` from being had, in words; "" where nothing does."""
+  return next(
+    (
+      why
+      for why, so in (
+        (f"jax {jax.__version__} (0.11.2 has what it takes)", not _KNOWN),
+        ("several GPUs", mesh is not None),
+        (f"{dtype}, which is not of 16 bits", jnp.dtype(dtype).itemsize != 2),
+        (f"heads of {arch.head_dim}", arch.head_dim % 8 or arch.head_dim > 128),
+        ("a softcap", arch.attn_softcap is not None),
+        ("windows", set(arch.windows()) != {None}),
+      )
+      if so
+    ),
+    "",
+  )
 
 
 def held(q_BNH, k_LBSKH, v_LBSKH, layer, length_B, *, scale, how="cudnn"):

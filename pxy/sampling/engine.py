@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from pxy import config
-from pxy.model import attention, paged
+from pxy.model import attention, cudnn, paged
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.safety import compiles, interrupt
@@ -278,8 +278,11 @@ class Engine:
     """
     start = time.perf_counter()
     self._check(prompts, n)
+    platform = mesh_lib.platform(self.mesh)
     if self.paged and not attention.pages(self.arch, self.dtype, self.mesh):
-      _slow(mesh_lib.platform(self.mesh))
+      _slow(platform)
+    elif platform == "gpu":
+      _plain(cudnn.lacks(self.arch, self.dtype, self.mesh))
     self.stats = Stats()
     uids = range(len(prompts)) if uids is None else uids
     rule = self.rule(greedy)
@@ -353,10 +356,12 @@ class Device:
     given = (*self._put(lanes_A), self.key, self._put(pages))
     return step.admit(slots, ready, *given, rule=self.rule, mesh=self.mesh)
 
-  def decode(self, slots, enough: int, *, tokens: int, live: int, pages=None):
+  def decode(
+    self, slots, enough: int, turns: int, *, tokens: int, live: int, pages=None
+  ):
     """(slots, what step.decode has drawn) after a stretch; pages: a pool's, as
     there."""
-    given = self._put((np.int32(enough), pages))
+    given = self._put((np.int32(enough), np.int32(turns), pages))
     return step.decode(
       self.arch, self.params, slots, *given, rule=self.rule, tokens=tokens, live=live,
       **self.static,
@@ -392,6 +397,17 @@ def _slow(platform: str):
     " together what all slots hold, layer by layer; 0 is faster where memory allows it",
     file=sys.stderr,
   )
+
+
+@functools.cache
+def _plain(why: str):
+  """Says once what keeps cuDNN from reading the cache where it stands."""
+  if why and process.main():
+    print(
+      f"pxy: sampling: with {why} cuDNN does not read the cache: each token copies it"
+      " layer by layer, three times the bytes",
+      file=sys.stderr,
+    )
 
 
 def _hand_on(ended, on_finish):

@@ -40,6 +40,13 @@ class Paged(schedule.Schedule):
     self._age, self._begun = {}, itertools.count()  # (p, r): how many began before.
     self._told = {}  # (p, r): tokens that were handed on before it was put back.
 
+  def _holds(self, turns):
+    new = [0] * self.parts
+    for slot, draft in self.busy.items():
+      there = len(self.table.of(_who(draft)))
+      new[self._part(slot)] += max(0, self._need(self._reach(draft, turns)) - there)
+    return all(self.table.free(part) >= pages for part, pages in enumerate(new))
+
   def _keep(self):
     self._closed = set()
     for draft in sorted(self.busy.values(), key=lambda draft: self._age[_who(draft)]):

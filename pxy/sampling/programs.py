@@ -74,8 +74,8 @@ def of(
       pages = sizes.room // sizes.pool.tokens
       table = whole((rows, pages), np.int32), whole((rows,), np.bool_)
     lower = functools.partial(
-      step.decode.lower, arch, weights, slots_of(rows), whole((), np.int32), table,
-      rule=rule, tokens=sizes.stretch, live=live, **static,
+      step.decode.lower, arch, weights, slots_of(rows), *[whole((), np.int32)] * 2,
+      table, rule=rule, tokens=sizes.stretch, live=live, **static,
     )  # fmt: skip
     largest = (rows, live) == (sizes.rows, sizes.room)
     name = "decode" if largest else f"decode {rows} x {live}"

@@ -74,13 +74,15 @@ class Shadow:
     slots[:, slot_A[used_A]] = left_A, self._prompt_P[uid_A[used_A]]
     return slots, (np.zeros(len(slot_A), np.int32), np.zeros(len(slot_A), np.float32))
 
-  def decode(self, slots, enough: int, *, tokens: int, live: int, pages=None):
+  def decode(
+    self, slots, enough: int, most: int, *, tokens: int, live: int, pages=None
+  ):
     """Turns until so many slots are idle, as step.decode does."""
     left_B, held_B = slots.copy()
     if pages is not None:
       left_B[~pages[1]] = 0  # some were put back
     before_B, turns, held, read = left_B.copy(), 0, 0, 0.0
-    while turns < tokens and (left_B == 0).sum() < enough:
+    while turns < most and (left_B == 0).sum() < enough:
       going_B = left_B > 0
       held += int(held_B[going_B].sum())
       read += self._read(np.where(going_B, held_B, 0), live)

@@ -7,9 +7,10 @@ time, which slot a response gets, how long the cache is, when the last responses
 together. What it decides, a device does: the engine's, or one that only keeps count
 (replay.py). So it knows no model, no weights, and no array of JAX's.
 
-Shapes are bucketed, and few: each is a program. The cache is as long as the longest
-running response needs, and the last responses move to a part of the slots once they
-fit there. Where it is a pool of pages, paging.py says more.
+Shapes are few: each is a program. Where one costs little to compile they are bucketed:
+the cache is as long as the longest running response needs, and the last responses move
+to fewer slots, and again. Where it costs much there are two of decoding, one of reading
+prompts, and one of admission. Where the cache is a pool of pages, paging.py says more.
 """
 
 import collections
@@ -22,6 +23,9 @@ from pxy.model import paged
 
 STRETCH = 32
 """Tokens per dispatch: about 1 ms of host work against 30 to 100 ms of decoding."""
+
+LONGER = 4
+"""Times as many where nothing waits, and idle rows and room for them cost nothing."""
 
 PAGE = 128
 """Where the cache has one length and is no pool, rows have room for as many tokens or a
@@ -43,7 +47,7 @@ class Sizes:
   width: int
   """Tokens of each."""
   stretch: int
-  """Tokens that a dispatch draws for each slot."""
+  """Tokens that a dispatch draws for each slot, at most."""
   pool: paged.Size | None = None
   """Of the cache, where it is in pages."""
   pages: int = 0
@@ -61,7 +65,7 @@ class Limits:
   most: int
   """Prompt tokens that are read at a time, at most."""
   one: bool
-  """The cache has one length in all programs, the full one."""
+  """Shapes are one in all programs, the full ones; but once there are fewer slots."""
   large: bool
   """It is made at its full length at once, as there is no room for two of them."""
   pool: paged.Size | None = None
@@ -80,14 +84,25 @@ class Limits:
   def few(self, rows: int) -> int:
     """How few rows are worth a move, and a program of their own; 0: rows are cheap.
 
-    A quarter; of a large cache half where idle rows are read, and three sixteenths
-    where they are not: old and new are there at the same time. Pages stay where they
-    are.
+    Where shapes are bucketed a quarter, of a large cache half, and then again; else an
+    eighth, of a large cache that is no pool, whose pages stay where they are, three
+    sixteenths. Of a large cache old and new are there at the same time.
     """
-    part = 3 / 16 if self.one else 1 / 2
-    few = int(rows * (part if self.large and not self.pool else 1 / 4))
+    move = self.large and not self.pool
+    part = (3 / 16 if move else 1 / 8) if self.one else (1 / 2 if move else 1 / 4)
+    few = int(rows * part)
     few += -few % (self.pool.parts if self.pool else 1)
     return few if rows >= 32 and few < rows else 0
+
+  @property
+  def stretch(self) -> int:
+    """Tokens per dispatch while some wait."""
+    return max(1, min(STRETCH, self.limit - 1))
+
+  @property
+  def longer(self) -> int:
+    """And when nothing does."""
+    return max(1, min(STRETCH * LONGER, self.limit - 1)) if self.one else self.stretch
 
 
 def rows(prompts: int, n: int, slots: int) -> int:
@@ -107,7 +122,7 @@ def largest(prompts: int, n: int, slots: int, limits: Limits) -> Sizes:
     lanes=lanes,
     prompts=block,
     width=width,
-    stretch=max(1, min(STRETCH, limits.limit - 1)),
+    stretch=limits.longer,
     pool=limits.pool,
     pages=filled(lanes, block, width, limits.pool) if limits.pool else 0,
   )
@@ -163,8 +178,8 @@ class Schedule:
     self.waiting = collections.deque(
       (p, r) for p in range(len(prompts)) for r in range(n)
     )
-    self.rows = self.most = sizes.rows  # now, and at first
-    self.stretch = sizes.stretch
+    self.sizes, self.rows = sizes, sizes.rows  # the slots now
+    self.stretch = limits.stretch
     self.busy = {}  # slot: _Draft
     self.fresh = []  # Lists of drafts, one per admission of the stretch.
     self.block, self.ready = range(0), None  # The prompts that have been read last.
@@ -174,6 +189,7 @@ class Schedule:
   def dispatch(self):
     """Fill the free slots and start a stretch; returns what `retire` must be given."""
     first = []
+    self.stretch = self._turns()
     self._keep()
     while self.waiting and len(self.busy) < self.rows:
       if (made := self._admit()) is None:
@@ -189,10 +205,11 @@ class Schedule:
     if self.waiting:
       enough = idle + max(1, len(self.busy) // 8)
     else:
-      enough = max(idle + 1, self.rows - self.limits.few(self.rows))
+      enough = max(idle + 1, self.rows - self._few(self.rows))
     self.slots, drawn = self.device.decode(
-      self.slots, enough, tokens=self.stretch, live=self.live, **self._pages()
-    )
+      self.slots, enough, self.stretch, tokens=self.sizes.stretch, live=self.live,
+      **self._pages(),
+    )  # fmt: skip
     return first, drawn
 
   def retire(self, fetched, on_draw=None):
@@ -251,7 +268,7 @@ class Schedule:
   def _shape(self) -> tuple[int, int, int]:
     """(lanes of an admission, prompts that have been read, their width)."""
     rows, width = self.shape
-    return _lanes(self.most, width, self.limits.most), rows, width
+    return _lanes(self.sizes.rows, width, self.limits.most), rows, width
 
   def _place(self, p: int) -> int | None:
     """The slot for the next response, which is to prompt p; None: there is none."""
@@ -266,9 +283,23 @@ class Schedule:
     """It is free again."""
     del self.busy[slot]
 
-  def _reach(self, draft: _Draft) -> int:
+  def _turns(self) -> int:
+    """Tokens until the next look: as long as can be when nothing waits, for then there
+    is nothing to do but to move what is left."""
+    turns = self.limits.stretch
+    if not self.waiting:
+      while 2 * turns <= self.limits.longer and self._holds(2 * turns):
+        turns *= 2
+    return turns
+
+  def _holds(self, turns: int) -> bool:
+    """Whether what runs has room for so many more tokens."""
+    return True
+
+  def _reach(self, draft: _Draft, turns: int = 0) -> int:
     """Tokens that a response has at the end of the next stretch, at most."""
-    return draft.start + min(draft.drawn + self.stretch, self.limits.limit)
+    drawn = draft.drawn + (turns or self.stretch)
+    return draft.start + min(drawn, self.limits.limit)
 
   def _keep(self) -> None:
     """See to it that what runs can go on for a stretch."""
@@ -286,9 +317,10 @@ class Schedule:
 
   def _read(self, p):
     """Prefill the block of prompts that begins with prompt p."""
-    rows, width = _block(
-      self.tokens_P[p:], self.most, self.n, self.limits.longest, self.limits.most
-    )
+    rows, width = self.sizes.prompts, self.sizes.width
+    if not self.limits.one:
+      longest, most = self.limits.longest, self.limits.most
+      rows, width = _block(self.tokens_P[p:], self.sizes.rows, self.n, longest, most)
     block = self.prompts[p : p + rows]
     self.shape = rows, width
     tokens_PT, length_P = np.zeros(self.shape, np.int32), np.ones(rows, np.int32)
@@ -312,14 +344,20 @@ class Schedule:
   def _shrink(self):
     """Move the busy slots together once a part of the rows would do."""
     rows = self.rows
-    while self._needed() <= self.limits.few(rows):
-      rows = self.limits.few(rows)
+    while self._needed() <= self._few(rows):
+      rows = self._few(rows)
     if rows == self.rows:
       return
     moved = self._together(rows)
     self.busy = {new: self.busy[old] for new, old in moved.items() if old in self.busy}
     self.rows = rows
     self._move([moved[slot] for slot in range(rows)])
+
+  def _few(self, rows: int) -> int:
+    """Slots that the last responses of so many move to next; 0: they stay."""
+    if self.limits.one and rows < self.sizes.rows:
+      return 0
+    return self.limits.few(rows)
 
   def _needed(self) -> int:
     """Slots that do for what runs."""

@@ -184,11 +184,12 @@ def admit(
   donate_argnames=("slots",),
 )
 def decode(
-  arch, params, slots, enough, pages=None, *, rule, tokens, live, dtype, mesh=None
-):
-  """Draw up to `tokens` tokens per slot, until `enough` slots are idle.
+  arch, params, slots, enough, turns, pages=None, *, rule, tokens, live, dtype,
+  mesh=None,
+):  # fmt: skip
+  """Draw up to `turns` tokens per slot, `tokens` at most, until `enough` are idle.
 
-  The cache must have room for `tokens` more in every slot that is not idle, all within
+  The cache must have room for `turns` more in every slot that is not idle, all within
   its first `live` positions, which are those that attention reads at most. pages: of a
   pool page_BP, with pages for as many, and which slots have a response, busy_B.
 
@@ -204,7 +205,7 @@ def decode(
 
   def unfinished(carry):
     step, slots, _ = carry
-    return (step < tokens) & (slots.idle_B.sum() < enough)
+    return (step < jnp.minimum(turns, tokens)) & (slots.idle_B.sum() < enough)
 
   def one(carry):
     step, slots, (ids_TB, logp_TB) = carry

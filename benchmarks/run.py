@@ -12,9 +12,6 @@ stop after the results are on the host. Tokens are those of the responses.
 - scoring: their log-probs in one forward pass, as for a reference model;
 - update: forward, backward and AdamW on all of them;
 - step: sampling, advantages, packing, update. Grading is the user's, and left out.
-
-tiny-qwen on two cores, little else running, 12 rounds: sampling 0.29 s (3,600 tokens
-per second), scoring 0.15 s, update 0.53 s, step 0.81 s; 15 s to compile it all.
 """
 
 import argparse

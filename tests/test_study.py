@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -635,6 +636,21 @@ def test_a_cell_that_fails_is_a_row_and_what_is_done_is_left_alone(
   assert run(left) == 0 and set(states(small, tmp_path).values()) == {"done"}
   assert starts(tmp_path, "sums/dsrl/seed1") == ["train", "train", "probe"]
   assert starts(tmp_path, "sums/grpo/seed0") == ["train", "probe"]
+
+
+def test_a_plan_counts_what_is_done_and_what_is_asked_before_training(tmp_path, capsys):
+  world = dataclasses.replace(WORLD, before="builtin:tiny", align=("--n", "4"))
+  study = make(worlds=(world,))
+  for cell in study.cells():
+    (tmp_path / cell.name).mkdir(parents=True)
+    if cell.seed == 0:
+      cell_lib.write(cell, tmp_path, "done", seconds=60.0 if cell.trains else 10.0)
+  options = types.SimpleNamespace(jobs=2, out="runs")
+  study_lib._show_plan(study, study_lib.resolved(study), tmp_path, options)
+  said = capsys.readouterr().out.splitlines()
+  assert said[0] == "sums, before training: 2 cells, 1 to do; each about 0:10"
+  assert said[1].startswith("sums: 4 cells, 2 to do; each about 1:00 and 0 MB, as ")
+  assert said[2].startswith("in all 1:05 with --jobs 2")
 
 
 def test_a_cell_fails_for_what_its_last_command_said(tmp_path):

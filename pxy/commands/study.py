@@ -154,8 +154,10 @@ def _show_plan(study, configs, out: pathlib.Path, options) -> None:
   """Cells, time and disk."""
   total, disk = 0.0, 0
   for world in study.worlds:
-    cells = [c for c in study.cells() if c.world == world and c.trains]
-    if not cells:
+    there = [c for c in study.cells() if c.world == world]
+    if before := [c for c in there if not c.trains]:
+      total += _show_before(world.name, before, out)
+    if not (cells := [c for c in there if c.trains]):
       continue  # only something before training is asked of it
     left = [cell for cell in cells if not _done(cell, out)]
     seconds, size, how = _cost(cells, left or cells, configs, out)
@@ -168,6 +170,18 @@ def _show_plan(study, configs, out: pathlib.Path, options) -> None:
     f"in all {progress.clock(total / options.jobs)} with --jobs {options.jobs}, and"
     f" {disk / 1e9:.1f} GB in {options.out}"
   )
+
+
+def _show_before(world: str, cells, out: pathlib.Path) -> float:
+  """What is asked of a world's model before training; seconds that it will take."""
+  took = [cell_lib.state(c, out)["seconds"] for c in cells if _done(c, out)]
+  said = f"{world}, before training: {len(cells)} cells, {len(cells) - len(took)} to do"
+  if not took:
+    print(f"{said}; none is done yet, so their time is not known")
+    return 0.0
+  each = statistics.fmean(took)
+  print(f"{said}; each about {progress.clock(each)}")
+  return each * (len(cells) - len(took))
 
 
 def _cost(cells, left, configs, out: pathlib.Path) -> tuple[float, int, str]:

@@ -122,7 +122,9 @@ parity: .venv-parity/.ready  ## the same numbers as transformers, in an environm
 	HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
 	  .venv-parity/bin/python -m pytest tests/parity/parity_*.py -s
 
-pods: $(DEV)  ## compile the real runs for TPU pods and check their gates
+pods: $(DEV)  ## compile the real runs for TPU pods, replay a step of the sampler, and check the gates
+	$(BIN)/python -m benchmarks.replay
+	$(BIN)/python -m benchmarks.replay --topology v6e:4x4 --held 256
 	$(BIN)/python -m benchmarks.pods
 
 LOCK := uv pip compile pyproject.toml --extra checkout --universal --python-version 3.11 \

@@ -7,9 +7,9 @@ pod that is only described, from lengths alone, and each turn is charged with th
 that the device reads whose rows hold most: its weights, and the pages of its rows. No
 program is compiled. Two kinds of lengths: drawn for each response, or alike within each
 group. In brackets the bytes over those of the weights and of what the rows hold; then
-the seconds as a share of the first row's. That is the rule before there were pages:
-each turn reads every slot as far as the longest response, to the next of 32, 64, 96,
-128, 192, ... tokens, and the last responses move to a quarter of the slots, and again.
+the seconds as a share of the first row's. That is what the sampler did at first: each
+turn reads every slot as far as the longest response, to the next of 32, 64, 96, 128,
+192, ... tokens, and the last responses move to a quarter of the slots, and again.
 Exits with 1 where another row reads LIMIT times what it must. Prints the table of
 docs/pods.md; a minute or two.
 """
@@ -37,7 +37,7 @@ def alike(length_PR: np.ndarray) -> np.ndarray:
 LIMIT = 1.15
 
 
-class Before(engine_lib.Engine):
+class First(engine_lib.Engine):
   """Slots that are read alike, as far as the longest of them."""
 
   def _limits(self, prompts, n):
@@ -105,7 +105,7 @@ def main() -> None:
   )
   print("|---|---|---|")
   full = asked.held
-  alike_ = [replayed(asked.topology, full, full, kind, Before) for kind in kinds]
+  alike_ = [replayed(asked.topology, full, full, kind, First) for kind in kinds]
   print(f"| {full:,} slots, read alike | {alike_[0]} | {alike_[1]} |", flush=True)
   over = []
 

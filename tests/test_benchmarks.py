@@ -143,5 +143,7 @@ def test_a_replay_of_known_lengths_has_their_turns():
   length_PR = np.array([[5, 5], [3, 9]])
   found = replay.replayed("v5e:2x4", 4, 4, length_PR)
   assert str(found).startswith("8 turns, ") and "redone" not in str(found)
+  first = replay.replayed("v5e:2x4", 4, 4, length_PR, replay.First)
+  assert first.turns == found.turns and first.ratio > found.ratio
   other = replay.alike(length_PR)
   assert sorted(map(tuple, other)) == [(3, 5), (5, 9)]

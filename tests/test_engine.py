@@ -467,9 +467,12 @@ def test_a_run_from_a_later_response_draws_what_a_longer_one_would(params, usual
   same(later, [group[2:4] for group in usual], "first")
 
 
-def test_what_cudnn_lacks_is_said_once(capsys):
-  why = cudnn.lacks(ARCH, "float32", None)
-  assert why.startswith(("float32", "jax "))
+def test_what_cudnn_lacks_is_said_once(params, monkeypatch, capsys):
+  told, say = [], engine_lib.Engine._say_what_is_slow
+  monkeypatch.setattr(engine_lib.Engine, "_say_what_is_slow", told.append)
+  sample(params, PROMPTS[:1])
+  (one,) = told
+  monkeypatch.setattr(mesh_lib, "platform", lambda mesh: "gpu")
   for _ in range(2):
-    engine_lib._plain(why)
+    say(one)
   assert capsys.readouterr().err.count("cuDNN does not read the cache") == 1

@@ -129,7 +129,7 @@ def spread(value, problems, luck, seeds=5):
   draws_B = np.random.default_rng(0).standard_normal(estimate.DRAWS)
   problems_B = value + problems * draws_B
   return estimate.Spread(
-    value, problems_B, luck, seeds - 1 or math.inf, problems**2, ("a", "b")
+    value, problems_B, luck, seeds - 1 or math.inf, 0.0, problems**2, ("a", "b")
   )
 
 
@@ -147,9 +147,9 @@ def spread(value, problems, luck, seeds=5):
   ],
 )
 def test_a_verdict_is_of_difference_margin_and_side(value, error, expects, says):
-  found = spread(value, error, 0)
+  found = spread(value, 0.6 * error, 0.8 * error, seeds=1001)
   claim = dataclasses.replace(CLAIM, expects=expects)
-  ruled = verdict.of(claim, found, estimate.beyond_zero(found), 5, 1)
+  ruled = verdict.of(claim, found, estimate.beyond_zero(found), 1001, 1)
   assert ruled.verdict == says
   assert ruled.visible == pytest.approx(2.8 * error, rel=0.1)
 
@@ -180,6 +180,7 @@ def test_equal_differences_of_few_runs_decide_nothing():
   found = estimate.spread(*specs)
   assert not found.luck and verdict.unknown(found, 2)
   assert verdict.of(CLAIM, found, 0.001, 2, 1).verdict == "undecided"
+  assert verdict.unknown(spread(0.05, 0.01, 0), 2), "problems alone say nothing of it"
   none = spread(0.0, 0, 0, seeds=2)
   same = dataclasses.replace(CLAIM, expects="same")
   assert verdict.of(same, none, 1.0, 2, 1).verdict == "supported"
@@ -287,6 +288,18 @@ def test_an_interval_over_seeds_and_problems_is_neither_too_narrow_nor_too_wide(
   assert wide < 1.25 * exact, f"{wide:.3f} wide, where {exact:.3f} would do"
 
 
+def test_p_of_problems_is_not_told_by_the_tails_of_little_luck():
+  """3.3 standard errors of problems beside next to no luck: a p of .001, whether one of
+  2,000 draws is beyond 0 or none."""
+  rng = np.random.default_rng(4)
+  p = []
+  for _ in range(30):
+    draws_B = 0.033 + 0.01 * rng.standard_normal(estimate.DRAWS)
+    found = estimate.Spread(0.033, draws_B, 0.0005, 4, 0.0, 1e-4, ("a", "b"))
+    p.append(estimate.beyond_zero(found))
+  assert 3e-4 < min(p) and max(p) < 5e-3, (min(p), max(p))
+
+
 def test_seeds_take_off_what_they_have_with_problems():
   """Runs that differ by problem alone: as many as bring 1 / sqrt(S P) to the margin."""
   rng = np.random.default_rng(3)
@@ -311,6 +324,10 @@ def test_seeds_take_off_what_they_have_with_problems():
 )
 def test_runs_that_do_not_get_there_are_not_alike(reached, word, says):
   assert results._told(word, CLAIM, 3, reached) == says
+  same = dataclasses.replace(CLAIM, expects="same")
+  if word == "supported":
+    assert results._told(word, same, 3, reached) == "undecided"
+    assert results._told("contradicted", same, 3, (3, 0)) == "contradicted"
 
 
 # From folders to numbers.

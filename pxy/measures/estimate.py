@@ -231,6 +231,7 @@ class Spread:
     problems_B: the difference on the problems of each draw.
     luck: what the mean of so many runs is off by, a standard error; 0 of one.
     freedom: its degrees of freedom, as Student's t has them.
+    both: the part of the luck's variance that problems have as well, as estimated.
     alone: variance by the draw of problems alone, which more runs do not take off.
     units: the problems that all have.
   """
@@ -239,6 +240,7 @@ class Spread:
   problems_B: np.ndarray
   luck: float
   freedom: float
+  both: float
   alone: float
   units: tuple[str, ...]
 
@@ -293,14 +295,14 @@ def spread(new: Sequence[Spec], old: Sequence[Spec]) -> Spread:
   luck = sum(lucks)
   varies = _variance(problems_B)
   if not luck > 0:
-    return Spread(value, problems_B, 0.0, math.inf, varies, units)
+    return Spread(value, problems_B, 0.0, math.inf, 0.0, varies, units)
   both = sum(_both(part[:, 1:]) for part in parts)
   alone, middle = max(0.0, varies - both), np.nanmean(problems_B)
   left = max(0.0, 1 - min(both, luck) / varies) if varies else 0.0
   problems_B = middle + (problems_B - middle) * math.sqrt(left) * _wider(len(units))
   each = zip(lucks, parts, strict=True)
   share = sum((one / luck) ** 2 / (len(part) - 1) for one, part in each if one)
-  return Spread(value, problems_B, math.sqrt(luck), 1 / share, alone, units)
+  return Spread(value, problems_B, math.sqrt(luck), 1 / share, both, alone, units)
 
 
 def difference(new: Sequence[Spec], old: Sequence[Spec]) -> Measure | None:
@@ -331,18 +333,29 @@ def between(new: Sequence[Spec], old: Sequence[Spec], found: Spread) -> Measure 
 
 
 def beyond_zero(found: Spread) -> float:
-  """Two-sided p of a difference: twice the share on the other side of 0. Where runs
-  have no luck it is counted in draws, of which it is 2 at least."""
+  """Two-sided p of a difference: twice the share on the other side of 0.
+
+  Where runs have no luck it is counted in draws, of which it is 2 at least. Where they
+  have some, it is also that of problems whose draws are normal, if that is larger: what
+  no draw shows is not told by the tails of what little luck the runs have.
+  """
   problems_B = found.problems_B[~np.isnan(found.problems_B)]
   if math.isnan(found.value) or not len(problems_B):
     return math.nan
   if found.luck:
-    other = special.stdtr(found.freedom, -np.abs(problems_B) / found.luck)
-    below = np.where(problems_B > 0, other, 1 - other).mean()
-    above = np.where(problems_B > 0, 1 - other, other).mean()
-    return float(min(1.0, 2 * min(below, above)))
+    places_B = (np.arange(len(problems_B)) + 0.5) / len(problems_B)
+    normal_B = problems_B.mean() + problems_B.std() * special.ndtri(places_B)
+    return max(_beyond(found, draws_B) for draws_B in (problems_B, normal_B))
   below, above = np.sum(problems_B <= 0), np.sum(problems_B >= 0)
   return float(min(1.0, 2 * (min(below, above) + 1) / (len(problems_B) + 1)))
+
+
+def _beyond(found: Spread, problems_B: np.ndarray) -> float:
+  """Twice the smaller side of 0, each draw of problems spread by the luck of runs."""
+  other = special.stdtr(found.freedom, -np.abs(problems_B) / found.luck)
+  below = np.where(problems_B > 0, other, 1 - other).mean()
+  above = np.where(problems_B > 0, 1 - other, other).mean()
+  return float(min(1.0, 2 * min(below, above)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -278,11 +278,7 @@ class Engine:
     """
     start = time.perf_counter()
     self._check(prompts, n)
-    platform = mesh_lib.platform(self.mesh)
-    if self.paged and not attention.pages(self.arch, self.dtype, self.mesh):
-      _slow(platform)
-    elif platform == "gpu":
-      _plain(cudnn.lacks(self.arch, self.dtype, self.mesh))
+    self._say_what_is_slow()
     self.stats = Stats()
     uids = range(len(prompts)) if uids is None else uids
     rule = self.rule(greedy)
@@ -311,6 +307,14 @@ class Engine:
       self._tokens[int(uid)] = sum(len(one.ids) for one in group) / n
     self.stats.seconds = time.perf_counter() - start
     return samples
+
+  def _say_what_is_slow(self):
+    """Where the cache is read without a kernel, though the platform has one."""
+    platform = mesh_lib.platform(self.mesh)
+    if self.paged and not attention.pages(self.arch, self.dtype, self.mesh):
+      _slow(platform)
+    elif platform == "gpu":
+      _plain(cudnn.lacks(self.arch, self.dtype, self.mesh))
 
   def _order(self, uids: Sequence[int]) -> list[int]:
     """Places of the prompts, those with long responses in an earlier run first: what

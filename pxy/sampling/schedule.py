@@ -10,7 +10,8 @@ together. What it decides, a device does: the engine's, or one that only keeps c
 Shapes are few: each is a program. Where one costs little to compile they are bucketed:
 the cache is as long as the longest running response needs, and the last responses move
 to fewer slots, and again. Where it costs much there are two of decoding, one of reading
-prompts, and one of admission. Where the cache is a pool of pages, paging.py says more.
+prompts, and one of admission, but for what begins again among fewer slots. Where the
+cache is a pool of pages, paging.py says more.
 """
 
 import collections
@@ -288,8 +289,8 @@ class Schedule:
     is nothing to do but to move what is left."""
     turns = self.limits.stretch
     if not self.waiting:
-      while 2 * turns <= self.limits.longer and self._holds(2 * turns):
-        turns *= 2
+      while turns < (more := min(2 * turns, self.limits.longer)) and self._holds(more):
+        turns = more
     return turns
 
   def _holds(self, turns: int) -> bool:

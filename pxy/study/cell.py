@@ -14,7 +14,6 @@ A cell that is done is left alone; one that was killed goes on where the run's l
 checkpoint is; one that failed is tried again when the study is started again.
 """
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -92,9 +91,8 @@ def versions() -> dict:
   return {"pxy": __version__, "jax": importlib.metadata.version("jax")}
 
 
-@functools.cache
 def code() -> str:
-  """Of pxy's own files: what they are, in twelve letters."""
+  """Of pxy's own files: what they are at the moment, in twelve letters."""
   folder, found = pathlib.Path(__file__).parent.parent, hashlib.sha256()
   for path in sorted(folder.rglob("*.py")):
     found.update(f"{path.relative_to(folder).as_posix()}\0".encode())
@@ -113,7 +111,7 @@ def state(cell: plan.Cell, out: pathlib.Path) -> dict:
 
 def write(cell: plan.Cell, out: pathlib.Path, word: str, **more) -> dict:
   """Says how a cell has ended: what cell.json now holds."""
-  value = {"state": word, "versions": versions(), "code": code(), **more}
+  value = {"state": word, "versions": versions(), **more}
   files.write_json(out / cell.name / "cell.json", value)
   mirror.give(out / cell.name / "cell.json")
   return value

@@ -103,7 +103,9 @@ class Runner:
       ) from None
     except errors.RayError as error:
       why = f"its worker was lost {AGAIN + 1} times: {_line(error)}"
-      return cell_lib.write(cell, self._out, cell_lib.FAILED, why=why)
+      known = cell_lib.state(cell, self._out)
+      more = {name: known[name] for name in ("seconds", "code") if name in known}
+      return cell_lib.write(cell, self._out, cell_lib.FAILED, why=why, **more)
     name = mirror.name(self._out)
     fields.need("refused" not in found, f"--out {name}: {found.get('refused')}")
     return found

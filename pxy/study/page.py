@@ -199,7 +199,7 @@ def _verdict(one: dict) -> str:
     if not any(one.get("reached", [1])):
       return f"{word}: no run gets there"
     if 2 * min(one.get("reached", [9e9])) <= len(one["seeds"]):
-      return f"{word}: most runs of an arm do not get there"
+      return f"{word}: not most runs of both arms get there"
     if not one["visible"]:
       return f"{word}: all seeds differ by the same, so the luck is unknown"
     word += f"; {one['visible']:.3g} could be seen"

@@ -22,8 +22,8 @@ from pxy.measures import estimate
 from pxy.study import names
 
 MOST = int(0.05 * (estimate.DRAWS + 1) / 2)
-"""Comparisons of one study: the smallest p is 2 of the draws, and Holm's rule
-multiplies it by their number."""
+"""Comparisons of one study: of problems, 2 of the draws are the smallest p that they
+tell, and Holm's rule multiplies it by the number of comparisons."""
 BEFORE = "before"
 """Stands for an arm in a claim: the model that all began with."""
 ZERO = "zero"

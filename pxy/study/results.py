@@ -164,11 +164,12 @@ class Results:
 
 
 def _told(word: str, claim: plan.Claim, seeds: int, reached=None) -> str:
-  """A verdict, in view of how many runs get there at all: where most do not, they count
-  as all steps, and are alike for no other reason."""
+  """A verdict, in view of how many runs get there at all: what does not counts as all
+  steps, and is alike for no other reason where it is half of an arm's runs or more."""
   if reached is None or 2 * min(reached) > seeds:
     return word
-  alike = word.startswith("no difference") or claim.expects == "same"
+  same = claim.expects == "same" and word == "supported"
+  alike = same or word.startswith("no difference")
   return "undecided" if alike or not any(reached) else word
 
 

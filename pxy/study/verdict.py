@@ -74,7 +74,7 @@ def of(
 
 def unknown(found: estimate.Spread, seeds: int) -> bool:
   """Whether nothing is known of the luck: of one run, or of equal differences."""
-  return seeds < 2 or bool(found.value and not found.luck and not found.alone)
+  return seeds < 2 or bool(found.value and not found.luck)
 
 
 def errors(comparisons: int, problems: float, luck: float, seeds: int) -> float:
@@ -100,7 +100,7 @@ def needed(
 ) -> int | None:
   """Runs of each arm with which a difference of the margin is seen; None: no number of
   them, or one run says nothing of it."""
-  problems, luck = found.alone, found.luck**2
+  problems, luck = found.alone, max(found.luck**2, found.both)
   if seeds < 2 or errors(comparisons, problems, 0, 1) ** 2 * problems >= margin**2:
     return None
   runs = 2

@@ -46,11 +46,11 @@ class Work:
     self.cell, self._out, self._cores = cell, out, cores
     self.folder = out / cell.name
     self.folder.mkdir(parents=True, exist_ok=True)
-    self._before = cell_lib.state(cell, out).get("seconds", 0.0)  # of other sittings
     self.words: list[str] = []
     self.since = self.start = time.monotonic()
     self._process: subprocess.Popen | None = None
     self._stopped = False
+    self._code: list[str] = []  # digests of the code that it is of
 
   def look(self) -> dict | None:
     """How it has ended, as in cell.json; None before that. Starts what comes next.
@@ -67,6 +67,9 @@ class Work:
   def _look(self) -> dict | None:
     if self._process is None:
       cell_lib.begun(self.folder)
+      before = cell_lib.state(self.cell, self._out)
+      self.start -= before.get("seconds", 0.0)  # other sittings
+      self._code = before["code"].split(" ") if "code" in before else []
     if self._process is not None and self._process.poll() is None:
       return None
     if self._process is not None:
@@ -83,8 +86,10 @@ class Work:
     return self._write(cell_lib.DONE)
 
   def _write(self, word: str, **more) -> dict:
-    seconds = round(self._before + time.monotonic() - self.start, 1)
-    return cell_lib.write(self.cell, self._out, word, seconds=seconds, **more)
+    more |= {"seconds": round(time.monotonic() - self.start, 1)}
+    if self._code:
+      more |= {"code": " ".join(self._code)}
+    return cell_lib.write(self.cell, self._out, word, **more)
 
   def stop(self) -> None:
     """Its process is asked to save and end, and no other is started."""
@@ -99,6 +104,8 @@ class Work:
       self._process.wait()
 
   def _begin(self, words: list[str]) -> None:
+    if (code := cell_lib.code()) not in self._code:
+      self._code.append(code)
     command = [sys.executable, "-c", _TIED, str(os.getpid()), *cell_lib.argv(words)]
     with open(self.folder / "log.txt", "ab") as log:
       self._from = log.tell()

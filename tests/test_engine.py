@@ -469,7 +469,9 @@ def test_a_run_from_a_later_response_draws_what_a_longer_one_would(params, usual
 
 def test_what_cudnn_lacks_is_said_once(params, monkeypatch, capsys):
   told, say = [], engine_lib.Engine._say_what_is_slow
-  monkeypatch.setattr(engine_lib.Engine, "_say_what_is_slow", told.append)
+  monkeypatch.setattr(
+    engine_lib.Engine, "_say_what_is_slow", lambda one: told.append(one)
+  )
   sample(params, PROMPTS[:1])
   (one,) = told
   monkeypatch.setattr(mesh_lib, "platform", lambda mesh: "gpu")

@@ -121,16 +121,18 @@ def told(results: dict, name: str) -> str:
 
 
 def ours(results: dict, name: str) -> str:
-  """A figure for another page: of a claim its difference in each world, of a method the
-  accuracy that it ends with; a dash where there is none yet."""
-  claims = [one for one in _answered(results) if one["claim"] == name]
-  if claims:
-    return ", ".join(f"{one['world']} {_difference(one)}" for one in claims)
+  """A figure for another page: of a method the accuracy that it ends with, of a claim
+  its difference in each world; a dash where there is none yet."""
   at: dict[str, list[float]] = {}
   for one in results["cells"]:
     if one["method"] == name and "after/bound/pass@1" in one:
       at.setdefault(one["world"], []).append(100 * one["after/bound/pass@1"])
   said = [f"{world} {_about(values, 1)} %" for world, values in at.items()]
+  said += [
+    f"{one['world']} {_difference(one)}"
+    for one in _answered(results)
+    if one["claim"] == name and not at
+  ]
   return ", ".join(said) or "-"
 
 

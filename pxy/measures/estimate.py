@@ -32,10 +32,11 @@ import statistics
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import special  # JAX requires it
 
-from pxy import fields
+from pxy import fields, imports
 from pxy.measures import names
+
+special = imports.later("scipy.special")  # JAX requires it; of runs that are several
 
 DRAWS, NULLS, SEED = 2000, 400, 20_260
 BLOCK = 2**14

@@ -323,11 +323,11 @@ def test_seeds_take_off_what_they_have_with_problems():
   ],
 )
 def test_runs_that_do_not_get_there_are_not_alike(reached, word, says):
-  assert results._told(word, CLAIM, 3, reached) == says
+  assert verdict.counted(word, CLAIM, 3, reached) == says
   same = dataclasses.replace(CLAIM, expects="same")
   if word == "supported":
-    assert results._told(word, same, 3, reached) == "undecided"
-    assert results._told("contradicted", same, 3, (3, 0)) == "contradicted"
+    assert verdict.counted(word, same, 3, reached) == "undecided"
+    assert verdict.counted("contradicted", same, 3, (3, 0)) == "contradicted"
 
 
 # From folders to numbers.

@@ -229,7 +229,7 @@ class Spread:
 
   Attributes:
     value: new minus old.
-    problems_B: the difference on the problems of each draw.
+    problems_B: the difference on the problems of each draw that has one.
     luck: what the mean of so many runs is off by, a standard error; 0 of one.
     freedom: its degrees of freedom, as Student's t has them.
     both: the part of the luck's variance that problems have as well, as estimated.
@@ -248,18 +248,16 @@ class Spread:
   def below(self, x: float) -> float:
     """Share of both together that is x at most: each draw of problems, spread by the
     luck of runs."""
-    problems_B = self.problems_B[~np.isnan(self.problems_B)]
     if not self.luck:
-      return float(np.mean(problems_B <= x))
-    return float(special.stdtr(self.freedom, (x - problems_B) / self.luck).mean())
+      return float(np.mean(self.problems_B <= x))
+    return float(special.stdtr(self.freedom, (x - self.problems_B) / self.luck).mean())
 
   def point(self, percent: float) -> float:
     """What so many percent of both together are below."""
-    problems_B = self.problems_B[~np.isnan(self.problems_B)]
     if not self.luck:
-      return float(np.percentile(problems_B, percent, method="inverted_cdf"))
+      return float(np.percentile(self.problems_B, percent, method="inverted_cdf"))
     t = self.luck * special.stdtrit(self.freedom, percent / 100)
-    low, high = problems_B.min() + t, problems_B.max() + t
+    low, high = self.problems_B.min() + t, self.problems_B.max() + t
     for _ in range(40 if low < high else 0):
       middle = (low + high) / 2
       if self.below(middle) < percent / 100:
@@ -291,14 +289,15 @@ def spread(new: Sequence[Spec], old: Sequence[Spec]) -> Spread:
   new_SB, old_SB = (_of_runs(specs, units) for specs in (new, old))
   parts = [new_SB - old_SB] if len(new) == len(old) else [new_SB, -old_SB]
   mean_B = sum(part.mean(0) for part in parts)
-  value, problems_B = float(mean_B[0]), mean_B[1:]
+  value, problems_B = float(mean_B[0]), mean_B[1:][~np.isnan(mean_B[1:])]
   lucks = [_luck(part[:, 0]) for part in parts]
   luck = sum(lucks)
-  varies = _variance(problems_B)
+  # Of equal draws numpy's variance is not 0, but rounding.
+  varies = float(problems_B.var()) if len(problems_B) and np.ptp(problems_B) else 0.0
   if not luck > 0:
     return Spread(value, problems_B, 0.0, math.inf, 0.0, varies, units)
   both = sum(_both(part[:, 1:]) for part in parts)
-  alone, middle = max(0.0, varies - both), np.nanmean(problems_B)
+  alone, middle = max(0.0, varies - both), problems_B.mean()
   left = max(0.0, 1 - min(both, luck) / varies) if varies else 0.0
   problems_B = middle + (problems_B - middle) * math.sqrt(left) * _wider(len(units))
   each = zip(lucks, parts, strict=True)
@@ -323,7 +322,7 @@ def between(new: Sequence[Spec], old: Sequence[Spec], found: Spread) -> Measure 
   spec = new[0]
   span = dataclasses.replace(spec, least=-math.inf, most=math.inf)
   low = high = value
-  if not np.isnan(found.problems_B).all():
+  if len(found.problems_B):
     percents = LEVELS if found.luck else levels(len(units))
     low, high = _around(value, *map(found.point, percents), span)
   kind = "basic" if spec.biased else "percentile"
@@ -340,7 +339,7 @@ def beyond_zero(found: Spread) -> float:
   have some, it is also that of problems whose draws are normal, if that is larger: what
   no draw shows is not told by the tails of what little luck the runs have.
   """
-  problems_B = found.problems_B[~np.isnan(found.problems_B)]
+  problems_B = found.problems_B
   if math.isnan(found.value) or not len(problems_B):
     return math.nan
   if found.luck:
@@ -392,12 +391,6 @@ def _both(value_SB: np.ndarray) -> float:
     return 0.0
   apart_SB = value_SB - value_SB.mean(0)
   return float(np.nanvar(apart_SB, axis=1).sum() / (runs - 1) / runs)
-
-
-def _variance(value_B: np.ndarray) -> float:
-  """0 where they are all equal, and where there are none."""
-  known = value_B[~np.isnan(value_B)]
-  return float(known.var()) if len(known) and np.ptp(known) else 0.0
 
 
 def _wider(n: int) -> float:

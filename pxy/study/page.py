@@ -16,7 +16,7 @@ import matplotlib
 from matplotlib import figure as figure_lib
 
 from pxy import files
-from pxy.study import readings
+from pxy.study import readings, verdict
 
 COLOURS = {"supported": "#2e7d32", "contradicted": "#c62828", "undecided": "#757575"}
 OTHER = "#1565c0"
@@ -200,7 +200,7 @@ def _verdict(one: dict) -> str:
       return f"{word}: of one seed the luck is unknown"
     if not any(one.get("reached", [1])):
       return f"{word}: no run gets there"
-    if 2 * min(one.get("reached", [9e9])) <= len(one["seeds"]):
+    if "reached" in one and verdict.rare(one["reached"], len(one["seeds"])):
       return f"{word}: not most runs of both arms get there"
     if not one["visible"]:
       return f"{word}: all seeds differ by the same, so the luck is unknown"

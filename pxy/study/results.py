@@ -98,7 +98,7 @@ class Results:
       ruled = verdict.of(claim, spread, p_holm, len(seeds), len(asked))
       reached = self._reached(claim, world, seeds)
       rows.append(row | {
-        "verdict": _told(ruled.verdict, claim, len(seeds), **reached),
+        "verdict": verdict.counted(ruled.verdict, claim, len(seeds), **reached),
         "difference": measure.value, "low": measure.low, "high": measure.high,
         "p": p, "p_holm": p_holm,
         "seeds": seeds, "problems": len(spread.units), "visible": ruled.visible,
@@ -161,16 +161,6 @@ class Results:
       return found and estimate.mean(claim.measure, *found, how)
     value = self._numbers[name].get(claim.measure, when)
     return None if value is None else number(claim.measure, value)
-
-
-def _told(word: str, claim: plan.Claim, seeds: int, reached=None) -> str:
-  """A verdict, in view of how many runs get there at all: what does not counts as all
-  steps, and is alike for no other reason where it is half of an arm's runs or more."""
-  if reached is None or 2 * min(reached) > seeds:
-    return word
-  same = claim.expects == "same" and word == "supported"
-  alike = same or word.startswith("no difference")
-  return "undecided" if alike or not any(reached) else word
 
 
 def number(name: str, value: float) -> estimate.Spec:

@@ -19,8 +19,8 @@ one of twenty, and 7.7 for one of twenty with 5 runs, where their luck is all th
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
-import numpy as np
 from scipy import stats  # JAX requires it
 
 from pxy.measures import estimate
@@ -67,9 +67,24 @@ def of(
     word = "undecided"
   if unknown(found, seeds):
     word = "undecided"
-  problems, luck = float(np.nanvar(found.problems_B)), found.luck**2
+  problems, luck = float(found.problems_B.var()), found.luck**2
   visible = errors(comparisons, problems, luck, seeds) * math.sqrt(problems + luck)
   return Verdict(word, visible, needed(found, claim.margin, seeds, comparisons))
+
+
+def counted(word: str, claim: plan.Claim, seeds: int, reached=None) -> str:
+  """A verdict, in view of how many runs of each arm get to a score at all: what does
+  not counts as all steps, and is alike for no other reason."""
+  if reached is None or not rare(reached, seeds):
+    return word
+  same = claim.expects == "same" and word == "supported"
+  alike = same or word.startswith("no difference")
+  return "undecided" if alike or not any(reached) else word
+
+
+def rare(reached: Sequence[int], seeds: int) -> bool:
+  """Whether half of an arm's runs, or more, do not get there."""
+  return 2 * min(reached) <= seeds
 
 
 def unknown(found: estimate.Spread, seeds: int) -> bool:

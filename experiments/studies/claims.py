@@ -97,7 +97,7 @@ def study() -> Study:
     worlds=(
       World("world", "world", SIZE, ("--quick",), "builtin:world",
             ("--task", "world/chains", *ALIGN)),
-      World("add3", "add3", SIZE, (), "builtin:tiny",
+      World("add3", "add3", SIZE, ("--quick",), "builtin:tiny",
             ("--task", "arithmetic/add3", *ALIGN)),
     ),
     arms=(

@@ -293,6 +293,9 @@ class Probe(Measured):
   how likely it is to be right; two more prompts for each different answer."""
   text: pathlib.Path | None = None
   """A .txt file whose paragraphs are scored, for kept: held-out text."""
+  by_problem: pathlib.Path | None = None
+  """Also writes what the measures are made of, problem by problem, to this .parquet
+  file (docs/measures.md): for statistics of your own."""
 
 
 @dataclasses.dataclass(frozen=True)

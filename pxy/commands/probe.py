@@ -18,6 +18,7 @@ from pxy.bucket import mirror
 from pxy.commands import eval as eval_lib
 from pxy.data import prompts as prompts_lib
 from pxy.evaluate import asked as asked_lib
+from pxy.evaluate import by_problem as by_problem_lib
 from pxy.evaluate import figures as figures_lib
 from pxy.evaluate import knowledge, plans, probe, store
 from pxy.evaluate import likelihood as likelihood_lib
@@ -183,6 +184,8 @@ def command(options) -> None:
   what = _parts(options)
   if options.json is not None:
     files.writable(options.json, f"--json {options.json}")
+  if options.by_problem is not None:
+    files.writable(options.by_problem, f"--by-problem {options.by_problem}")
   store.writable(options.save)
   if options.p_true and not options.task:
     raise config.Error(
@@ -192,6 +195,10 @@ def command(options) -> None:
   of_base = specs_of(base, what, options) if base else {}
   measured = {t: jsoned(estimate.measures(one.specs)) for t, one in of_base.items()}
   reports = []
+  rows = [
+    by_problem_lib.table(base.model, base.step, True, task, one.specs)
+    for task, one in of_base.items()
+  ]
   for model, step in eval_lib.models(options.model, options.step):
     held = base and (base.model, base.step) == (model, step)
     new = base if held else Examined(options, model, step)
@@ -207,12 +214,15 @@ def command(options) -> None:
         report["base_measures"] = measured[task]
         report["difference"] = jsoned(differences(one.specs, of_base[task].specs))
       report["figures"] = one.figures
+      rows.append(by_problem_lib.table(model, step, False, task, one.specs))
       own.append(report)
       show(report)
     reports += own
     shown = page.keep(model, step, "probe", own)
     if shown is not None:
       print(f"report: {mirror.name(shown)}")
+  if options.by_problem is not None:
+    by_problem_lib.write(options.by_problem, rows)
   if options.json is not None:
     eval_lib.write(options.json, reports)
 

@@ -52,19 +52,18 @@ def marginal(
   units = tuple(x for x, on in zip(ids, on_P, strict=True) if on)
   return [
     estimate.Spec(
-      f"bias/{name}",
+      f"bias/{kind}",
       units,
-      _against(of, share_PA, gold_PA),
+      against(kind, share_PA, gold_PA),
       "against the right answers; null: answers and right answers exchanged at random",
-      null=_exchanged(of, share_PA, gold_PA),
+      null=_exchanged(kind, share_PA, gold_PA),
       biased=True,
       least=0,
-      most=1 if of in (_tv, _top) else math.inf,
+      most=1 if kind in ("tv", "top_share") else math.inf,
+      made=estimate.Made(kind, units, share_PA, gold_PA),
     )
-    for name, of in {
-      "tv": _tv, "kl": _kl, "entropy": _entropy, "top_share": _top
-    }.items()
-  ]  # fmt: skip
+    for kind in MARGINAL
+  ]
 
 
 def other(ids: Sequence[str], given_PR, other_PR) -> estimate.Spec:
@@ -119,15 +118,18 @@ def _mean(weight_BP, share_PA):
   return estimate.divide(weight_BP @ share_PA, weight_BP.sum(1, keepdims=True))
 
 
-def _against(of, share_PA, gold_PA):
+def against(kind: str, share_PA, gold_PA) -> estimate.Stat:
+  """The statistic `tv`, `kl`, `entropy` or `top_share` of two marginals: how far the
+  first is from the second; the last two are of the first alone."""
+  of = MARGINAL[kind]
   return lambda w: of(_mean(w, share_PA), _mean(w, gold_PA), w.sum(1, keepdims=True))
 
 
-def _exchanged(of, share_PA, gold_PA):
+def _exchanged(kind, share_PA, gold_PA):
   def null(rng):
     swap_P1 = rng.random((len(share_PA), 1)) < 0.5
     a, b = np.where(swap_P1, gold_PA, share_PA), np.where(swap_P1, share_PA, gold_PA)
-    return float(_against(of, a, b)(np.ones((1, len(a))))[0])
+    return float(against(kind, a, b)(np.ones((1, len(a))))[0])
 
   return null
 
@@ -153,6 +155,9 @@ def _top(q_BA, *_):
 
 def _log(x):
   return np.log(np.where(x > 0, x, 1))
+
+
+MARGINAL = {"tv": _tv, "kl": _kl, "entropy": _entropy, "top_share": _top}
 
 
 def cue(items: Sequence[str], correct_PR, agrees_P) -> estimate.Spec:

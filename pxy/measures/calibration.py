@@ -165,6 +165,7 @@ def specs(
       least=0,
       most=1,
       size=len(order.problem_M),
+      made=estimate.Made("ece", units, conf_PR[on_P], correct_PR[on_P]),
     ),
   ]
 

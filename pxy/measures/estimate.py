@@ -30,6 +30,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,6 +80,22 @@ def _plain(x: float) -> float | None:
   return float(x) if math.isfinite(x) else None
 
 
+class Made(NamedTuple):
+  """What a statistic is made of, a row for each problem: with it alone it can be had
+  again (by_problem.py).
+
+  Attributes:
+    kind: which statistic, a key of by_problem.KINDS.
+    units: what is drawn, of each row; one that is drawn as a whole comes several times.
+    a, b: two numbers of each row, or two rows of numbers.
+  """
+
+  kind: str
+  units: tuple[str, ...]
+  a: np.ndarray
+  b: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spec:
   """What is measured: a statistic of problems.
@@ -93,6 +110,7 @@ class Spec:
     biased: whether the interval is basic.
     least, most: of any possible value.
     size: numbers that the statistic makes of a draw, if more than the problems.
+    made: what the statistic is made of; None: of more than that can say.
   """
 
   name: str
@@ -104,6 +122,7 @@ class Spec:
   least: float = -math.inf
   most: float = math.inf
   size: int = 0
+  made: Made | None = None
 
   def __post_init__(self):
     names.sentence(self.name)
@@ -129,7 +148,8 @@ def ratio(name: str, ids: Sequence[str], above_P, below_P, method: str, **more) 
   above_P, below_P = np.asarray(above_P, np.float64), np.asarray(below_P, np.float64)
   known = ~(np.isnan(above_P) | np.isnan(below_P))
   units = tuple(x for x, on in zip(ids, known, strict=True) if on)
-  return Spec(name, units, of_sums(above_P[known], below_P[known]), method, **more)
+  made = Made("sums", units, above_P[known], below_P[known])
+  return Spec(name, units, of_sums(made.a, made.b), method, made=made, **more)
 
 
 def of_sums(above_P: np.ndarray, below_P: np.ndarray) -> Stat:
@@ -156,15 +176,25 @@ def grouped(spec: Spec, group_of: dict[str, str], null=None) -> Spec:
   null: of as many problems as there are groups; one of all problems would be too
     narrow.
   """
-  units, of_P = np.unique([group_of[x] for x in spec.units], return_inverse=True)
+  units, stat = as_wholes([group_of[x] for x in spec.units], spec.stat)
+  made = spec.made and spec.made._replace(
+    units=tuple(group_of[x] for x in spec.made.units)
+  )
   return dataclasses.replace(
     spec,
-    units=tuple(units.tolist()),
-    stat=lambda weight_BG: spec.stat(weight_BG[:, of_P]),
+    units=units,
+    stat=stat,
     method=f"{spec.method}; {len(spec.units)} problems in groups",
     null=null,
     size=max(spec.size, len(spec.units)),
+    made=made,
   )
+
+
+def as_wholes(unit_of: Sequence[str], stat: Stat) -> tuple[tuple[str, ...], Stat]:
+  """The units that rows are of, and the statistic of these."""
+  units, of_P = np.unique(unit_of, return_inverse=True)
+  return tuple(units.tolist()), lambda weight_BG: stat(weight_BG[:, of_P])
 
 
 # What is asked of specs.

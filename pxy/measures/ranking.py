@@ -18,6 +18,8 @@ import numpy as np
 
 from pxy.measures import estimate
 
+COVERAGES = (50, 80)
+"""Percent of the responses, those with the highest scores."""
 _POOLED = "pooled responses, ties in every order; null: grades dealt out anew"
 
 
@@ -106,26 +108,24 @@ def accuracy_B(order: Ranked, weight_BP: np.ndarray, coverage: float) -> np.ndar
 def auroc(ids: Sequence[str], confidence: str, score_PR, correct_PR) -> estimate.Spec:
   """AUROC of any score."""
   method = "pooled responses; null: grades dealt out anew"
-  name = named("auroc", confidence)
-  return _spec(ids, name, auroc_B, method, score_PR, correct_PR)
+  return _spec(ids, "auroc", confidence, method, score_PR, correct_PR)
 
 
 def accuracy(
   ids: Sequence[str], confidence: str, score_PR, correct_PR, coverage: int
 ) -> estimate.Spec:
   """Accuracy of the `coverage` percent with the highest scores."""
-  name = named(f"accuracy@{coverage}", confidence)
-  return _spec(ids, name, _at(coverage / 100), _POOLED, score_PR, correct_PR)
+  kind = f"accuracy@{coverage}"
+  return _spec(ids, kind, confidence, _POOLED, score_PR, correct_PR)
 
 
 def risk(
   ids: Sequence[str], confidence: str, score_PR, correct_PR
 ) -> list[estimate.Spec]:
   """Risk-coverage area, and accuracy at 50 and 80 % coverage."""
-  name, method = named("aurc", confidence), _POOLED
   return [
-    _spec(ids, name, aurc_B, method, score_PR, correct_PR),
-    *(accuracy(ids, confidence, score_PR, correct_PR, c) for c in (50, 80)),
+    _spec(ids, "aurc", confidence, _POOLED, score_PR, correct_PR),
+    *(accuracy(ids, confidence, score_PR, correct_PR, c) for c in COVERAGES),
   ]
 
 
@@ -136,11 +136,16 @@ def named(measure: str, confidence: str) -> str:
   )
 
 
-def _at(share):
-  return lambda order, weight_BP: accuracy_B(order, weight_BP, share)
+def pooled(kind: str, order: Ranked) -> estimate.Stat:
+  """The statistic `auroc`, `aurc` or `accuracy@COVERAGE` of all responses."""
+  if kind.startswith("accuracy@"):
+    share = int(kind.removeprefix("accuracy@")) / 100
+    return lambda weight_BP: accuracy_B(order, weight_BP, share)
+  of = {"auroc": auroc_B, "aurc": aurc_B}[kind]
+  return lambda weight_BP: of(order, weight_BP)
 
 
-def _spec(ids, name, of, method, score_PR, correct_PR):
+def _spec(ids, kind, confidence, method, score_PR, correct_PR):
   score_PR, correct_PR = np.asarray(score_PR, float), np.asarray(correct_PR, float)
   # A response without one of the two takes no part, and its grade is not dealt out;
   # nor does a problem without a response.
@@ -154,15 +159,16 @@ def _spec(ids, name, of, method, score_PR, correct_PR):
 
   def null(rng):
     dealt = ranked(score_PR, correct_PR[rng.permutation(len(units))])
-    return float(of(dealt, each)[0])
+    return float(pooled(kind, dealt)(each)[0])
 
   return estimate.Spec(
-    name,
+    named(kind, confidence),
     units,
-    lambda weight_BP: of(order, weight_BP),
+    pooled(kind, order),
     method,
     null=null,
     least=0,
     most=1,
     size=len(order.problem_M),
+    made=estimate.Made(kind, units, score_PR, correct_PR),
   )

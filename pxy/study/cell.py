@@ -2,6 +2,7 @@
 
     DIR/world/dsrl/seed0/run/         what `pxy train` writes
     DIR/world/dsrl/seed0/probe.json   what `pxy probe` found
+    DIR/world/dsrl/seed0/probe.parquet  and of which problems
     DIR/world/samples/                the responses that it asked for, of all cells
     DIR/world/before/seed0/align.json what `pxy align` found before training
     DIR/world/dsrl/seed0/log.txt      what both said
@@ -27,7 +28,7 @@ from pxy.study import plan
 
 DONE, FAILED, OPEN = "done", "failed", "open"
 _HERE = pathlib.Path()
-_WRITTEN = ("log.txt", "probe.json", "align.json")
+_WRITTEN = ("log.txt", "probe.json", "probe.parquet", "align.json")
 """By its commands, in the cell's folder."""
 _SUMMARY = "run/summary.json"
 
@@ -48,6 +49,7 @@ def commands(cell: plan.Cell, out: pathlib.Path) -> list[list[str]]:
     made.append([
       "probe", run, *cell.probes, *against, "--save",
       mirror.name(out / world.name / "samples"), "--json", str(folder / "probe.json"),
+      "--by-problem", str(folder / "probe.parquet"),
     ])  # fmt: skip
   return made
 

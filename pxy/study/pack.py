@@ -13,10 +13,12 @@ import pathlib
 import zipfile
 from collections.abc import Iterator
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pxy import fields, files
 from pxy.bucket import mirror
+from pxy.evaluate import by_problem
 from pxy.show import log
 from pxy.study import cell as cell_lib
 from pxy.study import plan, readings
@@ -35,10 +37,11 @@ def write(study: plan.Study, out: pathlib.Path, to: pathlib.Path) -> int:
   data = io.BytesIO()
   with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
     kept = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    asked = {claim.measure for claim in study.claims}
     named = {cell.name: kept[cell.name] for cell in cells}
     _add(file, "study.json", json.dumps(named, indent=1).encode())
     for cell in cells:
-      for name, found in _files(cell, out / cell.name):
+      for name, found in _files(cell, out / cell.name, asked):
         _add(file, f"{cell.name}/{name}", found)
   files.write_bytes(to, data.getvalue())
   return len(cells)
@@ -50,11 +53,14 @@ def _add(file: zipfile.ZipFile, name: str, found: bytes) -> None:
   file.writestr(one, found)
 
 
-def _files(cell: plan.Cell, folder: pathlib.Path) -> Iterator[tuple[str, bytes]]:
-  """What readings.py reads of a cell, by path."""
+def _files(
+  cell: plan.Cell, folder: pathlib.Path, asked: set[str]
+) -> Iterator[tuple[str, bytes]]:
+  """What readings.py reads of a cell, by path; of problems what a claim asks."""
   for name in readings.WHOLE:
     if (folder / name).is_file():
-      yield name, (folder / name).read_bytes()
+      found = (folder / name).read_bytes()
+      yield name, _measures(found) if name == "probe.json" else found
   if cell.trains:
     rows = [
       {name: row[name] for name in ("step", *readings.CURVES) if name in row}
@@ -64,3 +70,15 @@ def _files(cell: plan.Cell, folder: pathlib.Path) -> Iterator[tuple[str, bytes]]
     table = io.BytesIO()
     pq.write_table(readings.evaluated(folder / "run"), table, compression="zstd")
     yield "run/completions.parquet", table.getvalue()
+  if (folder / readings.BY_PROBLEM).is_file():
+    rows = by_problem.read(folder / readings.BY_PROBLEM)
+    rows = rows.filter(pc.field("measure").isin(sorted(asked)))
+    yield readings.BY_PROBLEM, by_problem.packed(rows)
+
+
+def _measures(found: bytes) -> bytes:
+  """A report of `pxy probe` without its figures."""
+  reports = json.loads(found)
+  for report in reports if isinstance(reports, list) else [reports]:
+    report.pop("figures", None)
+  return json.dumps(reports).encode()

@@ -1,9 +1,9 @@
 """What the files of a cell say, as numbers by name; a run's, and those of `pxy probe`.
 
-Evaluations are kept problem by problem. All else is one number a run: of its last
-evaluation (`eval/...`), of its curve of training (`train/...`), of `pxy align` on the
-model before training (`align/...`), or of `pxy probe`, whose names docs/measures.md
-has.
+Evaluations are kept problem by problem, with what their responses look like, and so is
+most of `pxy probe`, whose names docs/measures.md has, and `pxy align` on the model
+before training (`align/...`). All else is one number a run, such as those of its curve
+of training (`train/...`).
 """
 
 import dataclasses
@@ -11,13 +11,14 @@ import json
 import pathlib
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pxy import fields
 from pxy.bucket import mirror
-from pxy.evaluate import scores
-from pxy.measures import arrays
+from pxy.evaluate import behaviour, by_problem, scores
+from pxy.measures import arrays, estimate
 from pxy.show import log
 from pxy.study import names, plan
 
@@ -27,9 +28,12 @@ CURVES = ("critic/score/mean", "rollout/entropy")
 """What is read of each step of training."""
 COLUMNS = ["step", "split", "uid", "response", "reward"]
 """And of each response of an evaluation."""
+THOUGHTS = [f"thoughts/{kind}" for kind in behaviour.KINDS]
+"""And how many of each kind it has, which are counted here, unless that is done."""
 WHOLE = ("cell.json", "probe.json", "align.json", "run/summary.json")
 """Files of a cell that are read whole."""
-_READ = (*WHOLE, "run/metrics.jsonl", "run/completions.parquet")
+BY_PROBLEM = "probe.parquet"
+_READ = (*WHOLE, BY_PROBLEM, "run/metrics.jsonl", "run/completions.parquet")
 
 
 def fetch(out: pathlib.Path) -> None:
@@ -39,27 +43,51 @@ def fetch(out: pathlib.Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Which responses were right: problems by rising id, 1, 0 or nan."""
+  """Which responses were right: problems by rising id, 1, 0 or nan; and how many
+  thoughts they have of each kind, where that is known."""
 
   ids: tuple[str, ...]
   correct_PR: np.ndarray
+  thoughts_PR: dict[str, np.ndarray]
+
+  def thoughts(self, measure: str) -> estimate.Spec | None:
+    """`thoughts/KIND`, per response, or `thoughts/KIND_rate`, per thought."""
+    if not self.thoughts_PR:
+      return None
+    of_P = {name: x_PR.sum(1) for name, x_PR in self.thoughts_PR.items()}
+    responses_P = np.full(len(self.ids), self.correct_PR.shape[1])
+    all_P = sum(of_P.values()) if measure.endswith("_rate") else responses_P
+    method = "of all thoughts" if measure.endswith("_rate") else "in a response"
+    return estimate.ratio(
+      measure, self.ids, of_P[measure.removesuffix("_rate")], all_P, method
+    )
 
 
-def evaluated(run: pathlib.Path):
-  """Rows of a run's first and last evaluation, from its completions: a table.
+def evaluated(run: pathlib.Path) -> pa.Table:
+  """Rows of a run's first and last evaluation, from its completions: COLUMNS, and
+  THOUGHTS where there are texts, or were.
 
   Raises fields.Error where these are gone.
   """
   path = run / "completions.parquet"
   try:
-    table = pq.read_table(path, columns=COLUMNS, filters=[("split", "=", "eval")])
+    there = pq.read_schema(path).names
+    own = ["completion"] if "completion" in there else []
+    own += [name for name in THOUGHTS if name in there]
+    table = pq.read_table(path, columns=COLUMNS + own, filters=[("split", "=", "eval")])
   except FileNotFoundError:
     raise fields.Error(
       f"{mirror.name(path)}: not there, and its cell is done: bring it back, or remove"
       " the cell's folder and run it again"
     ) from None
   ends = pc.min_max(table["step"]).as_py().values()
-  return table.filter(pc.field("step").isin(list(ends)))
+  table = table.filter(pc.field("step").isin(list(ends)))
+  if "completion" not in own:
+    return table
+  counts = [behaviour.count(text) for text in table["completion"].to_pylist()]
+  for name, kind in zip(THOUGHTS, behaviour.KINDS, strict=True):
+    table = table.append_column(name, pa.array([x[kind] for x in counts], pa.int32()))
+  return table.drop_columns("completion")
 
 
 def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:
@@ -72,15 +100,19 @@ def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:
   }
 
 
-def _evaluation(table) -> Evaluation:
+def _evaluation(table: pa.Table) -> Evaluation:
   ids = [f"{uid:09}" for uid in table["uid"].to_pylist()]
   units, row_PR = arrays.arrange(ids, table["response"].to_pylist())
-  reward_PR = arrays.take(table["reward"].to_numpy(zero_copy_only=False), row_PR)
-  return Evaluation(units, scores.correct(reward_PR))
+
+  def each(name):
+    return arrays.take(table[name].to_numpy(zero_copy_only=False), row_PR)
+
+  thoughts_PR = {name: each(name) for name in THOUGHTS if name in table.column_names}
+  return Evaluation(units, scores.correct(each("reward")), thoughts_PR)
 
 
 class Numbers:
-  """One number a run, by name: asked of the files of a cell, which are read once.
+  """What is asked of the files of a cell, by name; they are read once.
 
   Args:
     folder: the cell's.
@@ -91,9 +123,17 @@ class Numbers:
     self._summary = _json(folder / "run" / "summary.json")
     self._align = _json(folder / "align.json")
     self._curve = _curve(folder / "run")
+    path = folder / BY_PROBLEM
+    self._problems = by_problem.read(path) if path.is_file() else None
+
+  def probed(self, measure: str, when: str) -> estimate.Spec | None:
+    """A measure of `pxy probe` by problem, as of `get`."""
+    if self._problems is None:
+      return None
+    return by_problem.spec(self._problems, measure, base=when != "after")
 
   def get(self, measure: str, when: str = "after") -> float | None:
-    """The number, `after` training or `before`; None where there is none."""
+    """One number of the run, `after` training or `before`; None: there is none."""
     kind = names.KINDS.fullmatch(measure)
     if kind is None:
       return self._probe.get(measure if when == "after" else f"base {measure}")

@@ -3,11 +3,11 @@
     {"cells": [{"cell", "world", "method", "seed", "state", "curve", NUMBER: ..., ...}],
      "claims": [{"claim", "world", "verdict", "difference", "low", "high", "p", ...}]}
 
-pass@k is of the run's own last evaluation, problem by problem, and `align/...` is of
-problems too: differences are paired by seed and by problem, and their interval holds
-the luck of both. A measure of `pxy probe` is one number a run: paired by seed, with the
-luck of seeds alone. Seeds that one of the two arms lacks are left out, and so are cells
-of another version than most.
+pass@k and thoughts are of the run's own last evaluation, problem by problem; `pxy
+align` and most of `pxy probe` are of problems too: differences are paired by seed and
+by problem, and their interval holds the luck of both. What is one number a run, such as
+steps to a score, is paired by seed, with the luck of seeds alone. Seeds that one of the
+two arms lacks are left out, and so are cells of another version than most.
 """
 
 import collections
@@ -159,6 +159,12 @@ class Results:
       found = self._numbers[name].alignment(claim.measure)
       how = "mean over problems of the mean over responses"
       return found and estimate.mean(claim.measure, *found, how)
+    if claim.measure.startswith("thoughts/"):
+      found = self._evaluations[name][when].thoughts(claim.measure)
+    else:
+      found = self._numbers[name].probed(claim.measure, when)
+    if found is not None:
+      return found
     value = self._numbers[name].get(claim.measure, when)
     return None if value is None else number(claim.measure, value)
 

@@ -13,7 +13,7 @@ import pytest
 
 from pxy import config
 from pxy.commands import cli
-from pxy.evaluate import plans, probe, store
+from pxy.evaluate import by_problem, plans, probe, store
 from pxy.measures import estimate
 from pxy.weights import load
 
@@ -189,6 +189,54 @@ def test_columns_that_are_missing_ask_nothing():
   found = values(stored([{"answer": "a"}] * 3, [["a"] * R] * 3))
   kinds = {name.partition("/")[0] for name in found}
   assert kinds == {"bound", "calibration", "diversity"}, sorted(found)
+
+
+def test_a_table_by_problem_has_the_measures_again(tmp_path):
+  """Value, interval and difference, bit for bit, and groups as wholes."""
+  rng = np.random.default_rng(0)
+  problems = [
+    {"answer": "ab"[p % 2], "group": f"g{p // 3}", "variant": f"v{p % 3}"}
+    for p in range(36)
+  ]
+  found = [
+    stored(
+      problems,
+      rng.choice(["a", "b", None], (36, R), p=p).tolist(),
+      nats=rng.random((36, R)),
+    )
+    for p in ((0.5, 0.3, 0.2), (0.3, 0.5, 0.2))
+  ]
+  specs = [probe.specs(probe.table(one), tuple(probe.PARTS)) for one in found]
+  path = tmp_path / "rows.parquet"
+  by_problem.write(
+    path,
+    [by_problem.table(f"m{i}", None, not i, "t", x) for i, x in enumerate(specs)],
+  )
+  rows = by_problem.read(path)
+  base, new = ({spec.name: spec for spec in x} for x in specs)
+  kinds = set()
+  assert [name for name, spec in new.items() if not spec.units], "some have no problem"
+  for name, spec in new.items():
+    again = by_problem.spec(rows, name), by_problem.spec(rows, name, base=True)
+    kept = spec.made is not None and bool(spec.units)
+    assert (again[0] is not None) == kept
+    if not kept:
+      continue
+    kinds.add(spec.made.kind)
+    assert again[0].units == spec.units
+    assert np.array_equal(estimate.draws(again[0]), estimate.draws(spec), True)
+    if set(spec.units) & set(base[name].units):
+      pairs = ([[again[0]], [again[1]]], [[spec], [base[name]]])
+      here, there = (estimate.difference(*pair) for pair in pairs)
+      assert here == there, name
+  assert kinds >= {"sums", "auroc", "aurc", "accuracy@50", "ece", "tv", "kl"}
+  assert not by_problem.spec(rows, "bound/none")
+  path.write_text("{}")
+  with pytest.raises(config.Error, match=r"rows\.parquet: no table of `pxy probe --by"):
+    by_problem.read(path)
+  odd = rows.set_column(rows.column_names.index("kind"), "kind", [["x"] * len(rows)])
+  with pytest.raises(config.Error, match="rows by problem make no 'x'"):
+    by_problem.spec(odd, "bound/pass@1")
 
 
 def test_order_and_what_stands_beside_change_nothing():

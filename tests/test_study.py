@@ -24,6 +24,7 @@ from scipy import stats
 
 from pxy import config
 from pxy.commands import study as study_lib
+from pxy.evaluate import by_problem
 from pxy.measures import estimate
 from pxy.measures import names as measure_names
 from pxy.show import completions
@@ -80,10 +81,6 @@ def make(**more):
     (
       {"claims": (dataclasses.replace(CLAIM, measure="bias/tv"),)},
       "claim end: bias/tv is of `pxy probe`, which is not asked in world 'sums'",
-    ),
-    (
-      {"claims": tuple(dataclasses.replace(CLAIM, name=f"c{i}") for i in range(51))},
-      "claims: 51 comparisons, of which 2000 draws could see none after Holm's",
     ),
     (
       {"claims": (dataclasses.replace(CLAIM, measure="thoughts/transitions"),)},
@@ -406,6 +403,71 @@ def test_claims_of_a_study_whose_truth_is_known(tmp_path):
   assert json.loads((tmp_path / "results.json").read_text()) == found
 
 
+def probed(path, measure, after_P, base_P):
+  """What `pxy probe --by-problem` writes of a measure that is a mean of problems."""
+  ids = [f"p{p:03d}" for p in range(len(after_P))]
+  tables = [
+    by_problem.table("m", None, base, "t", [estimate.mean(measure, ids, of_P, "mean")])
+    for base, of_P in ((True, base_P), (False, after_P))
+  ]
+  by_problem.write(path, tables)
+
+
+def test_a_measure_of_a_probe_is_paired_by_problem(tmp_path):
+  """All runs have the same difference to the other arm's, on the same problems: of one
+  number a run nobody could say what it is worth."""
+  claims = (
+    Claim("s", "agrees", "robust/agreement", "dsrl", "grpo"),
+    Claim("b", "agrees more than before", "robust/agreement", "dsrl"),
+  )
+  study = study_of(tmp_path, claims)
+  rng = np.random.default_rng(3)
+  base_P = rng.random(60)
+  for cell in study.cells():
+    more = 0.2 if cell.arm.name == "dsrl" else 0.0
+    own_P = base_P + more + 0.05 * rng.standard_normal(60)
+    probed(tmp_path / cell.name / "probe.parquet", "robust/agreement", own_P, base_P)
+  found = {x["claim"]: x for x in results.Results(study, tmp_path).to_json()["claims"]}
+  for one in found.values():
+    assert one["problems"] == 60 and one["verdict"] == "supported"
+    assert one["difference"] == pytest.approx(0.2, abs=0.02)
+    assert one["low"] < 0.2 < one["high"] < one["low"] + 0.06
+    assert "of 60 problems and Student's t of 3 against 3 runs" in one["method"]
+
+
+def test_thoughts_are_counted_by_problem(tmp_path):
+  """Where the texts are, and where a packed cell has their counts alone."""
+  claims = (
+    Claim("t", "reflects", "thoughts/reflection_rate", "dsrl", "grpo"),
+    Claim("n", "reflects often", "thoughts/reflection", "dsrl", "grpo"),
+  )
+  out, moved = tmp_path / "out", tmp_path / "moved"
+  study = study_of(out, claims)
+  for cell in study.cells():
+    path = out / cell.name / "run" / "completions.parquet"
+    table = pq.read_table(path)
+    wait = cell.arm.name == "dsrl"
+    texts = [
+      "so it is 3\n\nwait, no" if wait and uid % 4 == 0 else "it is 3\n\nso 3"
+      for uid in table["uid"].to_pylist()
+    ]
+    at = table.column_names.index("completion")
+    pq.write_table(table.set_column(at, "completion", pa.array(texts)), path)
+    (out / cell.name / "run" / "metrics.jsonl").write_text("")
+  kept = {cell.name: {"config": "0"} for cell in study.cells()}
+  (out / "study.json").write_text(json.dumps(kept))
+  pack.write(study, out, tmp_path / "a.zip")
+  shutil.unpack_archive(tmp_path / "a.zip", moved)
+  names = pq.read_schema(moved / "sums/dsrl/seed0/run/completions.parquet").names
+  assert "completion" not in names, "texts are large, and are not packed"
+  here, there = (results.Results(study, x).claims() for x in (out, moved))
+  assert here == there
+  rate, count = here
+  assert rate["difference"] == pytest.approx(1 / 8), "one of two thoughts, one of four"
+  assert count["difference"] == pytest.approx(1 / 4)
+  assert rate["problems"] == 80 and rate["low"] < 1 / 8 < rate["high"]
+
+
 def test_cells_of_another_version_are_shown_and_left_out(tmp_path):
   study = study_of(tmp_path, (CLAIM,))
   path = tmp_path / "sums/dsrl/seed1/cell.json"
@@ -501,6 +563,8 @@ def test_cells_in_one_file_say_the_same_elsewhere(tmp_path, capsys):
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (out / cell.name / "run" / "metrics.jsonl").write_text(text)
     (out / cell.name / "run" / "weights").write_bytes(bytes(1 << 20))
+    path = out / cell.name / "probe.parquet"
+    probed(path, "bias/follows", *np.random.default_rng(0).random((2, 30)))
   assert pack.write(study, out, tmp_path / "a.zip") == len(study.cells()) - 1
   pack.write(study, out, tmp_path / "b.zip")
   data = (tmp_path / "a.zip").read_bytes()
@@ -508,6 +572,8 @@ def test_cells_in_one_file_say_the_same_elsewhere(tmp_path, capsys):
   shutil.unpack_archive(tmp_path / "a.zip", moved)
   named = json.loads((moved / "study.json").read_text())
   assert named.keys() == kept.keys() - {last.name}
+  left = pq.read_table(moved / study.cells()[0].name / "probe.parquet")
+  assert not len(left), "no claim is of bias/follows"
   here, there = (results.Results(study, x).to_json() for x in (out, moved))
   assert here["claims"] == there["claims"]
   assert here["cells"][:-1] == there["cells"][:-1]
@@ -590,10 +656,7 @@ def test_options_and_probes_of_one_arm_in_one_world(tmp_path):
   assert cell[0].training()[2:] == ["--a", "1", "--b", "2", "--seed", "0"]
   assert cell[1].training()[2:] == ["--a", "1", "--seed", "0"]
   probe = cell_lib.commands(cell[0], tmp_path)[1]
-  assert probe[2] == "--x" and probe[-4:-2] == [
-    "--save",
-    str(tmp_path / "sums/samples"),
-  ]
+  assert probe[2:5] == ["--x", "--save", str(tmp_path / "sums/samples")]
   assert len(cell_lib.commands(cell[1], tmp_path)) == 1, "a world without probes"
 
 

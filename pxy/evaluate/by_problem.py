@@ -48,7 +48,7 @@ def table(
   """The rows of those specs that say what they are made of."""
   tables = [SCHEMA.empty_table()]
   for spec in specs:
-    if spec.made is None:
+    if spec.made is None or not spec.units:
       continue
     kind, units, a, b = spec.made
     said = (model, step, base, task, spec.name, spec.method, kind)

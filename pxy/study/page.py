@@ -25,15 +25,15 @@ SIDES = {"more": "above 0", "less": "below 0", "same": "none beyond the margin"}
 _PALETTE = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["tab10"].colors]
 
 _LEGEND = (
-  "A world is a base model with its task; an arm is a method, trained on it with",
-  "each seed. A difference is of two arms, paired by seed, with a 95 % interval:",
-  "over seeds and problems for `bound/...` and `align/...`, over seeds alone for the",
-  "rest, which are one number a run. p is that of a difference from 0, after Holm's",
-  "correction for all comparisons of the study; a margin is what would matter. Told",
-  "from 0, a claim is supported or contradicted, however small the difference; not",
-  "told from it and surely within the margin, there is none larger. A claim of no",
-  "difference asks for the margin alone. More on verdicts, and what each arm trains:",
-  "`docs/study.md`, `pxy/methods.py`, and the study's own file.",
+  "A world is a base model with its task; an arm is a method, trained on it with each",
+  "seed. A difference is of two arms, paired by seed, with a 95 % interval: over",
+  "seeds and problems, or over seeds alone where a run has one number, such as its",
+  "steps to a score. p is that of a difference from 0, after Holm's correction for",
+  "all comparisons of the study; a margin is what would matter. Told from 0, a claim",
+  "is supported or contradicted, however small the difference; not told from it and",
+  "surely within the margin, there is none larger. A claim of no difference asks for",
+  "the margin alone. More on verdicts, and what each arm trains: `docs/study.md`,",
+  "`pxy/methods.py`, and the study's own file.",
 )
 
 

@@ -84,10 +84,14 @@ def evaluated(run: pathlib.Path) -> pa.Table:
   table = table.filter(pc.field("step").isin(list(ends)))
   if "completion" not in own:
     return table
-  counts = [behaviour.count(text) for text in table["completion"].to_pylist()]
+  texts = table["completion"].to_pylist()
+  table = table.drop_columns("completion")
+  if None in texts:
+    return table
+  counts = [behaviour.count(text) for text in texts]
   for name, kind in zip(THOUGHTS, behaviour.KINDS, strict=True):
     table = table.append_column(name, pa.array([x[kind] for x in counts], pa.int32()))
-  return table.drop_columns("completion")
+  return table
 
 
 def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:

@@ -116,14 +116,16 @@ def test_a_killed_workers_cell_is_started_again_and_one_that_fails_is_a_row(smal
 
 
 @pytest.fixture
-def cluster(small, monkeypatch, tmp_path):
-  """The address of a Ray that is there already."""
+def cluster(request, small, monkeypatch, tmp_path):
+  """The address of a Ray that is there already, of two CPUs or of none."""
+  cpus = getattr(request, "param", 2)
   # Once a Ray ran on this machine `ray start` asks for its token, and by an address
   # none is sent (Ray 2.60) unless that is asked for here.
   monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
   ray = pathlib.Path(sys.executable).parent / "ray"
   asked = (
-    "--port=0 --num-cpus=2 --include-dashboard=false --object-store-memory=90000000"
+    f"--port=0 --num-cpus={cpus} --include-dashboard=false"
+    " --object-store-memory=90000000"
   )
   with (tmp_path / "head.log").open("w") as log:
     head = subprocess.Popen(
@@ -144,6 +146,96 @@ def address_of(head, log):
     assert head.poll() is None, f"Ray did not start: {log.read_text()}"
     time.sleep(0.1)
   raise AssertionError(f"Ray did not start in two minutes: {log.read_text()}")
+
+
+TRAINED = """
+from pxy.study.plan import Arm, Study, World
+
+SIZE = (
+  "--steps", "12", "--save-every", "1", "--data.prompts", "4", "--data.responses", "4",
+  "--eval.problems", "8", "--eval.samples", "4",
+)
+
+
+def study():
+  return Study((World("sums", "add3", SIZE),), (Arm("grpo"),), (0, 1))
+"""
+
+
+def descendants(pid):
+  """A process, those that it has started, and those of these."""
+  parent = {}
+  for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    with contextlib.suppress(OSError):  # it has ended
+      parent[int(path.parent.name)] = int(
+        path.read_text().rpartition(")")[2].split()[1]
+      )
+  found = [pid]
+  for one in found:
+    found += [child for child, of in parent.items() if of == one]
+  return found
+
+
+def begins(out, seed):
+  """The steps from which a cell's run has begun, one of each attempt."""
+  path = out / f"sums/grpo/seed{seed}/run/attempts.jsonl"
+  rows = map(json.loads, path.read_text().splitlines())
+  return [row["begin"] for row in rows if "begin" in row]
+
+
+def steps(out, seed):
+  path = out / f"sums/grpo/seed{seed}/run/metrics.jsonl"
+  return len(path.read_bytes().splitlines()) if path.is_file() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [0], indirect=True)
+def test_the_cells_of_a_lost_node_go_on_elsewhere_where_they_were(tmp_path, cluster):
+  """Two nodes train a cell each; all processes of one are killed at once."""
+  (tmp_path / "s.py").write_text(TRAINED)
+  env = os.environ | {"PYTHONPATH": str(ROOT)}
+  ray = pathlib.Path(sys.executable).parent / "ray"
+  start = (ray, "start", "--block", f"--address={cluster}", "--num-cpus=1")
+  words = [sys.executable, "-m", "pxy", "study", "s.py"]
+  out = tmp_path / "shared"
+  with contextlib.ExitStack() as ended:
+    nodes = []
+    for i in range(2):
+      log = ended.enter_context((tmp_path / f"{i}.log").open("w"))
+      node = subprocess.Popen(
+        [*start, "--object-store-memory=90000000"], stdout=log, stderr=log, env=env
+      )
+      ended.callback(node.wait)
+      ended.callback(node.terminate)
+      nodes.append(node)
+      while "Ray runtime started" not in (tmp_path / f"{i}.log").read_text():
+        assert node.poll() is None, (tmp_path / f"{i}.log").read_text()
+        time.sleep(0.1)
+    study = subprocess.Popen(
+      [*words, "--out", "shared", "--ray", cluster, "--jobs", "1"],
+      cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+      text=True,
+    )  # fmt: skip
+    ended.callback(study.kill)
+    while min(steps(out, 0), steps(out, 1)) < 4:
+      assert study.poll() is None, study.communicate()[0]
+      time.sleep(0.1)
+    for pid in descendants(nodes[0].pid):
+      with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+    told, _ = study.communicate(timeout=400)
+  assert study.returncode == 0, told
+  begun = sorted((begins(out, seed) for seed in (0, 1)), key=len)
+  assert list(map(len, begun)) == [1, 2], f"one of the two is lost, once: {begun}"
+  assert begun[1][1] >= 1, "it has begun anew, not at its last checkpoint"
+  subprocess.run([*words, "--out", "alone", "--jobs", "2"], cwd=tmp_path, env=env,
+                 check=True)  # fmt: skip
+  here, alone = (
+    json.loads((tmp_path / name / "results.json").read_text())["cells"]
+    for name in ("shared", "alone")
+  )
+  for one, other in zip(here, alone, strict=True):
+    assert one | {"seconds": 0} == other | {"seconds": 0}, "not the same bits"
 
 
 @pytest.mark.slow

@@ -98,6 +98,48 @@ def test_calls_are_those_of_a_real_run(
   assert (engine.stats.tokens, engine.stats.redone) == (tokens, again)
 
 
+def test_a_long_response_that_has_ended_costs_the_others_nothing(monkeypatch):
+  """The cache is as short again as if it had not been, and what is drawn is the same;
+  a token costs as much after many responses as after few."""
+  arch = testing.arch()
+  params = testing.params(arch)
+  made = []
+  monkeypatch.setattr(Noted, "calls", made)
+  monkeypatch.setattr(engine_lib, "Device", Noted)
+
+  def engine(slots):
+    return engine_lib.Engine(
+      arch,
+      sampling=config.Sampling(max_new_tokens=20, slots=slots),
+      stop_ids=range(arch.vocab_size // 12),
+      max_prompt_tokens=100,
+    )
+
+  rng = np.random.default_rng(0)
+  prompts = [rng.integers(20, 40, size) for size in (95, *[5] * 40)]
+  few = engine(4)
+  found = few.run(params, prompts, 1, key=jax.random.key(0))
+  lives = [one[2] for one in made if one[0] == "decode"]
+  assert lives[0] > 95 and set(lives[len(lives) // 4 :]) == {32}, lives
+  moves = [one[2] for one in made if one[0] == "move"]
+  assert moves == [32], f"to the shorter cache, once: {moves}"
+  others = engine(64).run(params, prompts, 1, key=jax.random.key(0))
+  for (one,), (other,) in zip(found, others, strict=True):
+    assert one.ids.tolist() == other.ids.tolist()
+    np.testing.assert_allclose(one.logp, other.logp, atol=1e-5)
+  length_PR = np.array([[len(one.ids) for one in group] for group in found])
+  reads = [
+    sum(
+      one.read
+      for one in replay.calls(few, [len(x) for x in prompts[:n]], length_PR[:n])
+      if one.kind == "decode"
+    )
+    for n in (11, 21, 31, 41)
+  ]
+  more = np.diff(reads) / [length_PR[n : n + 10].sum() for n in (11, 21, 31)]
+  assert more.max() < 1.5 * more.min(), f"tokens read for a token drawn: {more}"
+
+
 def test_what_runs_out_of_pages_behind_a_shrink_begins_again(monkeypatch):
   """Four long responses in a pool for three; 20 short ones have let the slots shrink.
   Each ends once, and is handed on from its first token to its last."""

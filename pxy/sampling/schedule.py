@@ -8,10 +8,11 @@ together. What it decides, a device does: the engine's, or one that only keeps c
 (replay.py). So it knows no model, no weights, and no array of JAX's.
 
 Shapes are few: each is a program. Where one costs little to compile they are bucketed:
-the cache is as long as the longest running response needs, and the last responses move
-to fewer slots, and again. Where it costs much there are two of decoding, one of reading
-prompts, and one of admission, but for what begins again among fewer slots. Where the
-cache is a pool of pages, paging.py says more.
+the cache is as long as the longest running response needs, and less than twice that
+once longer ones have ended, and the last responses move to fewer slots, and again.
+Where it costs much there are two of decoding, one of reading prompts, and one of
+admission, but for what begins again among fewer slots. Where the cache is a pool of
+pages, paging.py says more.
 """
 
 import collections
@@ -200,7 +201,9 @@ class Schedule:
       self.block, self.ready = range(0), None  # a move needs the room
       self._level()
       self._shrink()
-    self._grow(max(map(self._reach, self.busy.values())))
+    reach = max(map(self._reach, self.busy.values()))
+    self._cut(reach)
+    self._grow(reach)
     # Idle slots cost as much as busy ones: come back as soon as they can be put to use.
     idle = self.rows - len(self.busy)
     if self.waiting:
@@ -340,6 +343,17 @@ class Schedule:
     if self.slots is None:
       self.slots = self.device.empty(self.rows, self.room, self.limits.pool)
     else:
+      self._move(range(self.rows))
+
+  def _cut(self, length):
+    """Where half as long a cache would do, have it so: what has ended is not read."""
+    width = self.shape[1] if self.waiting else 0  # the next prompts need as much
+    live = self.limits.fitting(max(length, width))
+    if 2 * live > self.live:
+      return
+    self.live = live
+    if not self.limits.large:  # then each length is one program, and no pair of them
+      self.room = live
       self._move(range(self.rows))
 
   def _shrink(self):

@@ -17,6 +17,7 @@ import pytest
 from pxy import config, loop
 from pxy.data import prompts as prompts_lib
 from pxy.rl import context as context_lib
+from pxy.sampling import engine as engine_lib
 from pxy.show import log as log_lib
 from pxy.train import checkpoint, remat
 from pxy.weights import load
@@ -139,7 +140,15 @@ def test_each_record_has_the_learning_rate_of_its_step(whole):
   np.testing.assert_allclose(found, [1e-5, 5e-6, 5e-5, 1e-4], rtol=1e-14)
 
 
-def test_across_an_epoch_boundary(tmp_path):
+def test_across_an_epoch_boundary(tmp_path, monkeypatch):
+  orders, order = [], engine_lib.Engine._order
+
+  def noted(engine, uids):
+    if len(uids) == 4:  # of training
+      orders.append(order(engine, uids))
+    return order(engine, uids)
+
+  monkeypatch.setattr(engine_lib.Engine, "_order", noted)
   file = tmp_path / "six.jsonl"
   lines = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(6)]
   file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -149,9 +158,12 @@ def test_across_an_epoch_boundary(tmp_path):
     eval=config.Eval(task=str(file), split="train", problems=2, samples=2),
   )
   loop.train(cfg, tmp_path / "a")
+  whole, orders[:] = list(orders), []
   loop.train(dataclasses.replace(cfg, steps=1), tmp_path / "b")
   loop.train(cfg, tmp_path / "b")
   assert same(tmp_path / "a", tmp_path / "b")
+  assert any(one != sorted(one) for one in whole), "none was known to be longer"
+  assert orders == whole, "what is sampled first hangs on a stop: its bits may, too"
   epochs = [
     r["training/epoch"] for r in log_lib.metrics(tmp_path / "a") if "eval" not in r
   ]

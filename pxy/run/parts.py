@@ -194,7 +194,9 @@ def make(
   pool = stack.enter_context(pool_lib.Pool(cfg.reward, cfg.data.judge))
   glance = glance_lib.make(policy.name, tokenizer) if cfg.probe_every else None
 
-  def collector(sampling: config.Sampling, pool, longest: int) -> collect.Collector:
+  def collector(
+    name: str, sampling: config.Sampling, pool, longest: int
+  ) -> collect.Collector:
     engine = engine_lib.Engine(
       policy.arch,
       sampling=sampling,
@@ -204,6 +206,7 @@ def make(
       dtype=cfg.compute.dtype,
     )
     stack.enter_context(engine)
+    session.lengths[name] = engine.lengths
     return collect.Collector(
       engine,
       pool,
@@ -223,7 +226,7 @@ def make(
   if glance is not None:
     by_task = stack.enter_context(pool_lib.Pool(cfg.reward, "auto"))
     limits = glance.limits(cfg.sampling)
-    prober = collector(limits, by_task, glance.plan.max_prompt_tokens)
+    prober = collector("probe", limits, by_task, glance.plan.max_prompt_tokens)
   notes = _notes(cfg, policy, mesh, source, stored, problems, answers, doubt)
   notes += remat.notes(cfg.compute, compute)
   return Parts(
@@ -237,8 +240,10 @@ def make(
     trainer=trainer,
     reference=reference,
     stored=stored,
-    collector=collector(cfg.sampling, pool, longest),
-    examiner=collector(evaluate_lib.sampling(cfg.sampling, cfg.eval), marks, longest),
+    collector=collector("train", cfg.sampling, pool, longest),
+    examiner=collector(
+      "eval", evaluate_lib.sampling(cfg.sampling, cfg.eval), marks, longest
+    ),
     glance=glance,
     prober=prober,
     session=session,

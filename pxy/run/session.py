@@ -57,6 +57,8 @@ class Place:
   """Bad steps in a row that it ends with."""
   entropy: dict | None = None
   """What guard.entropy knows of the run."""
+  lengths: dict | None = None
+  """What samplers know of lengths, by sampler (engine.Engine.lengths)."""
   seed: int = 0
   digest: str = ""
   """Of the config (config.digest)."""
@@ -133,6 +135,7 @@ class Session:
       clock: Clock, around what takes time. bar: Progress, from `begin` on.
     state: of what is trained; place: where the run is; both from `begin` on.
     returns: how often it went back; each time the order of the data is another.
+    lengths: those of the samplers, by name, which a checkpoint keeps and gives back.
     summary: what summary.json holds, once it is finished.
   """
 
@@ -141,6 +144,7 @@ class Session:
     self.summary: dict | None = None
     self.report: Callable[[pathlib.Path], object] = lambda folder: None  # of `finish`
     self.state, self.place, self._saved, self._line = None, Place(), 0, {}
+    self.lengths: dict[str, dict[int, float]] = {}
     self._since = time.time()
     self.stop = stack.enter_context(interrupt.listen(cfg.save.grace))
     self.stop.agreed = process.some
@@ -248,6 +252,7 @@ class Session:
       updates=place.updates + done.updates,
       tokens=place.tokens + done.tokens,
       bad=bad,
+      lengths=self._known(),
     )
     self.bar.step(line)
     if done.bad:
@@ -315,6 +320,7 @@ class Session:
       scores=found.scores,
       before=self.place.before if step else found.scores,
       tokens=self.place.tokens + found.tokens,
+      lengths=self._known(),
     )
     self.bar.evaluated(line)
 
@@ -348,6 +354,10 @@ class Session:
     best = place.scores if place.evaluated == place.step else None
     self._checkpoints.save(place.step, state, about, best)
 
+  def _known(self) -> dict[str, dict[int, float]]:
+    """The lengths as they are now."""
+    return {name: dict(known) for name, known in self.lengths.items()}
+
   def _newest(self) -> int:
     return self._checkpoints.latest() or 0
 
@@ -366,6 +376,10 @@ class Session:
           " another version of pxy; continue the run with that"
         )
       self.state, self.place = state, Place(**about)
+    for name, known in self.lengths.items():
+      kept = (self.place.lengths or {}).get(name, {})
+      known.clear()
+      known.update({int(uid): tokens for uid, tokens in kept.items()})
     self._saved = self.place.step
 
   def _records(self) -> log_lib.Log:

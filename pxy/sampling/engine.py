@@ -103,6 +103,8 @@ class Engine:
     paged: the cache is a pool of pages.
     page: tokens of one.
     stats: of the last run.
+    lengths: uid: tokens of a response in its last run, on average; what was long begins
+      first. So a run that goes on must have it again for the same bits.
 
   Raises:
     config.Error: the model's context does not hold the longest prompt with the longest
@@ -140,7 +142,7 @@ class Engine:
       self._check_pool()
     self.most = PREFILL * (mesh_lib.row_shards(self.mesh) if self.mesh else 1)
     self.stats = Stats()
-    self._tokens: dict[int, float] = {}  # uid: of a response, mean of the last run
+    self.lengths: dict[int, float] = {}
 
   def _check_pool(self):
     """Refuses a pool that does not hold one response."""
@@ -304,7 +306,7 @@ class Engine:
         ended.append((p, r, samples[p][r]))
     _hand_on(ended, on_finish)
     for uid, group in zip(uids, samples, strict=True):
-      self._tokens[int(uid)] = sum(len(one.ids) for one in group) / n
+      self.lengths[int(uid)] = sum(len(one.ids) for one in group) / n
     self.stats.seconds = time.perf_counter() - start
     return samples
 
@@ -320,9 +322,9 @@ class Engine:
     """Places of the prompts, those with long responses in an earlier run first: what
     begins last and is long keeps few slots busy and all of them waiting. What is not
     known is taken for the mean."""
-    known = [self._tokens[uid] for uid in map(int, uids) if uid in self._tokens]
+    known = [self.lengths[uid] for uid in map(int, uids) if uid in self.lengths]
     mean = sum(known) / max(1, len(known))
-    return sorted(range(len(uids)), key=lambda p: -self._tokens.get(int(uids[p]), mean))
+    return sorted(range(len(uids)), key=lambda p: -self.lengths.get(int(uids[p]), mean))
 
   def _check(self, prompts, n):
     if n < 1:

@@ -12,6 +12,7 @@ from pxy import config
 from pxy.model import arch as arch_lib
 from pxy.model import attention, cudnn, decoder
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import process
 from pxy.rl import logprob
 from pxy.run import numbers
 from pxy.safety import interrupt
@@ -141,7 +142,7 @@ def test_a_pool_that_is_too_small_for_all_draws_the_same(
     mesh, tokens = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2)), 160
     axes = decoder.axes(ARCH)
     params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
-  engine_lib._slow.cache_clear()
+  process.say_once.cache_clear()
   told, ended = {}, []
 
   def draw(p, r, ids):

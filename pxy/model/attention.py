@@ -32,7 +32,6 @@ Left out: tokamax, whose public attention takes the same mask, for eight package
 
 import collections
 import functools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -360,15 +359,13 @@ def _own(kv_heads, mesh) -> int:
   return kv_heads if kv_heads % split else kv_heads // split
 
 
-@functools.cache
 def _ragged(platform, kv_heads, width, dtype) -> bool:
   """Whether ragged.py does this; on a TPU where it does not, says so once."""
   fits = platform == "tpu" and ragged.fits(kv_heads, width, dtype)
-  if platform == "tpu" and not fits and process.main():
-    print(
-      f"pxy: {kv_heads} key-value heads of {width} in {dtype} are too many for the"
-      " TPU's kernel: each token puts together what all slots can hold, layer by layer;"
-      " raise sampling.tensor",
-      file=sys.stderr,
+  if platform == "tpu" and not fits:
+    process.say_once(
+      f"{kv_heads} key-value heads of {width} in {dtype} are too many for the TPU's"
+      " kernel: each token puts together what all slots can hold, layer by layer; raise"
+      " sampling.tensor"
     )
   return fits

@@ -13,7 +13,6 @@ agree with it.
 
 import dataclasses
 import functools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -65,17 +64,14 @@ def packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, most, how):
   )  # fmt: skip
 
 
-@functools.cache
 def _takes_runs(how: str) -> bool:
   """Whether sequences are told by where they start; says so once where they are not."""
   takes = how == "xla" or (_KNOWN and _capability() >= 9.0)
-  if not takes and process.main():
+  if not takes:
     why = "this card" if _KNOWN else f"jax {jax.__version__}"
-    print(
-      f"pxy: attention of packed rows: with {why} cuDNN takes a mask of T x T for each"
-      " row; a Hopper card and jax 0.11.2 (Python 3.12) do without, in a third of the"
-      " time",
-      file=sys.stderr,
+    process.say_once(
+      f"attention of packed rows: with {why} cuDNN takes a mask of T x T for each row;"
+      " a Hopper card and jax 0.11.2 (Python 3.12) do without, in a third of the time"
     )
   return takes
 

@@ -11,8 +11,10 @@ These are meeting points: all processes have to come to them, in the same order.
 """
 
 import contextlib
+import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -99,6 +101,14 @@ def count() -> int:
 def main() -> bool:
   """Whether this process writes logs and files that are written once."""
   return jax.process_index() == 0
+
+
+@functools.cache
+def say_once(text: str) -> None:
+  """Says a line on stderr, however often it is asked to; of several processes the main
+  one does."""
+  if main():
+    print(f"pxy: {text}", file=sys.stderr)
 
 
 def own(name: str) -> str:

@@ -16,9 +16,7 @@ but the time.
 """
 
 import dataclasses
-import functools
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -314,9 +312,16 @@ class Engine:
     """Where the cache is read without a kernel, though the platform has one."""
     platform = mesh_lib.platform(self.mesh)
     if self.paged and not attention.pages(self.arch, self.dtype, self.mesh):
-      _slow(platform)
-    elif platform == "gpu":
-      _plain(cudnn.lacks(self.arch, self.dtype, self.mesh))
+      process.say_once(
+        f"sampling.cache_tokens: a {platform} has no kernel for pages: each token puts"
+        " together what all slots hold, layer by layer; 0 is faster where memory allows"
+        " it"
+      )
+    elif platform == "gpu" and (why := cudnn.lacks(self.arch, self.dtype, self.mesh)):
+      process.say_once(
+        f"sampling: with {why} cuDNN does not read the cache: each token copies it"
+        " layer by layer, three times the bytes"
+      )
 
   def _order(self, uids: Sequence[int]) -> list[int]:
     """Places of the prompts, those with long responses in an earlier run first: what
@@ -391,29 +396,6 @@ class Device:
   def _put(self, tree):
     """From the host to every device."""
     return process.put(tree, step.everywhere(self.mesh))
-
-
-@functools.cache
-def _slow(platform: str):
-  """Says once that pages have no kernel here."""
-  if not process.main():
-    return
-  print(
-    f"pxy: sampling.cache_tokens: a {platform} has no kernel for pages: each token puts"
-    " together what all slots hold, layer by layer; 0 is faster where memory allows it",
-    file=sys.stderr,
-  )
-
-
-@functools.cache
-def _plain(why: str):
-  """Says once what keeps cuDNN from reading the cache where it stands."""
-  if why and process.main():
-    print(
-      f"pxy: sampling: with {why} cuDNN does not read the cache: each token copies it"
-      " layer by layer, three times the bytes",
-      file=sys.stderr,
-    )
 
 
 def _hand_on(ended, on_finish):

@@ -5,11 +5,12 @@
 The response is always drawn with its prompt; what the update sees before it is the
 view, and a phase (config.Phase) says which. DSRL is a tuple of two phases.
 
-Prompts and keys are functions of the step, so an exact resume is one integer, and n + n
-steps equal 2n bit for bit, across epochs and phases. The loop is synchronous and
-strictly on-policy: step n samples from what step n - 1 made; or it takes samples that
-were stored (run/stored.py), by the same function of the step. Signals, checkpoints,
-evaluations and records are the session's.
+Prompts and keys are functions of the step, so that a resume needs no more than it, the
+weights, and which prompts had long responses, and n + n steps equal 2n bit for bit,
+across epochs and phases. The loop is synchronous and strictly on-policy: step n samples
+from what step n - 1 made; or it takes samples that were stored (run/stored.py), by the
+same function of the step. Signals, checkpoints, evaluations and records are the
+session's.
 """
 
 import contextlib

@@ -5,8 +5,8 @@ the REINFORCE surrogate with advantage 1 on every token, -sum_t log p(y_t | y_<t
 Documents that stand without their question follow a lone start or separator token, so
 P(y) in the contexts `start` and `document` is something the model has learned.
 
-Rows of a step are a seeded shuffle of all rows, a function of (seed, step): resume is
-one integer here too. The result is an HF-style folder, OUT/model.
+Rows of a step are a seeded shuffle of all rows, a function of (seed, step): a resume
+needs the weights and one integer. The result is an HF-style folder, OUT/model.
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from pxy.evaluate import by_problem
 from pxy.measures import names
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -27,6 +28,13 @@ def written(part: str) -> str:
     if name.startswith(f"{part}/"):
       lines.append(f"| `{name}` | {meaning} |")
   return "\n".join([*lines, "<!-- end -->"])
+
+
+def test_the_docs_have_the_kinds_of_what_is_kept_by_problem():
+  block = re.search(r"<!-- by problem -->(.*?)<!-- end -->", DOCS.read_text(), re.S)[1]
+  first = [line.split("|")[1] for line in block.strip().splitlines()[2:]]
+  told = re.findall(r"`(.*?)`", " ".join(first))
+  assert tuple(told) == by_problem.KINDS
 
 
 @pytest.mark.parametrize("part", PARTS)

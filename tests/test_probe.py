@@ -9,6 +9,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pxy import config
@@ -194,23 +195,30 @@ def test_columns_that_are_missing_ask_nothing():
 def test_a_table_by_problem_has_the_measures_again(tmp_path):
   """Value, interval and difference, bit for bit, and groups as wholes."""
   rng = np.random.default_rng(0)
+  # So many that sums in other blocks would not be the same to the bit.
+  answers = [chr(97 + p % 20) for p in range(300)]
   problems = [
-    {"answer": "ab"[p % 2], "group": f"g{p // 3}", "variant": f"v{p % 3}"}
-    for p in range(36)
+    {"answer": answer, "group": f"g{p // 3:03}", "variant": f"v{p % 3}"}
+    for p, answer in enumerate(answers)
   ]
   found = [
     stored(
       problems,
-      rng.choice(["a", "b", None], (36, R), p=p).tolist(),
-      nats=rng.random((36, R)),
+      [
+        [x if rng.random() < right else rng.choice([*answers[:20], None])] * 2
+        + rng.choice([*answers[:20], None], R - 2).tolist()
+        for x in answers
+      ],
+      nats=rng.random((300, R)),
     )
-    for p in ((0.5, 0.3, 0.2), (0.3, 0.5, 0.2))
+    for right in (0.5, 0.3)
   ]
   specs = [probe.specs(probe.table(one), tuple(probe.PARTS)) for one in found]
   path = tmp_path / "rows.parquet"
+  of = (("base", None, True, "t"), ("m", 20, False, "other"), ("m", 40, False, "t"))
+  tables = [specs[0], specs[0], specs[1]]  # what is read is the last of a model
   by_problem.write(
-    path,
-    [by_problem.table(f"m{i}", None, not i, "t", x) for i, x in enumerate(specs)],
+    path, [by_problem.table(*who, x) for who, x in zip(of, tables, strict=True)]
   )
   rows = by_problem.read(path)
   base, new = ({spec.name: spec for spec in x} for x in specs)
@@ -232,6 +240,9 @@ def test_a_table_by_problem_has_the_measures_again(tmp_path):
   assert kinds >= {"sums", "auroc", "aurc", "accuracy@50", "ece", "tv", "kl"}
   assert not by_problem.spec(rows, "bound/none")
   path.write_text("{}")
+  with pytest.raises(config.Error, match=r"rows\.parquet: no table of `pxy probe --by"):
+    by_problem.read(path)
+  pq.write_table(rows.select(["measure", "kind", "a"]), path)
   with pytest.raises(config.Error, match=r"rows\.parquet: no table of `pxy probe --by"):
     by_problem.read(path)
   odd = rows.set_column(rows.column_names.index("kind"), "kind", [["x"] * len(rows)])
@@ -291,12 +302,14 @@ def itself(task, tmp_path_factory):
   folder = tmp_path_factory.mktemp("itself")
   words = ["builtin:tiny", "--against", "builtin:tiny", "--task", task, *SMALL.split()]
   words += ["--text", _prose(folder), "--save", folder / "s"]
-  run("probe", *words, "--json", folder / "x.json")
-  return words, json.loads((folder / "x.json").read_text())
+  own = ["--by-problem", folder / "x.parquet", "--json", folder / "x.json"]
+  run("probe", *words, *own)
+  rows = by_problem.read(folder / "x.parquet")
+  return words, json.loads((folder / "x.json").read_text()), rows
 
 
 def test_probe_of_a_file_and_of_a_model_against_itself(itself):
-  _, found = itself
+  _, found, rows = itself
   kinds = {name.partition("/")[0] for name in found["measures"]}
   assert {"robust", "hallucination", "bias", "kept", "diversity"} <= kinds
   assert len(found["measures"]) >= 25
@@ -306,6 +319,10 @@ def test_probe_of_a_file_and_of_a_model_against_itself(itself):
   for name, one in found["measures"].items():
     assert one["low"] <= one["value"] <= one["high"], (name, one)
     assert one["n"] > 0 and one["method"], (name, one)
+  for base, key in ((False, "measures"), (True, "base_measures")):
+    again = {name: by_problem.spec(rows, name, base) for name in found[key]}
+    told = {x: estimate.measure(spec).value for x, spec in again.items() if spec}
+    assert len(told) > 20 and told == {x: found[key][x]["value"] for x in told}
   kl = found["measures"]["kept/kl_forward"]["value"]
   assert kl == pytest.approx(0, abs=1e-6), f"KL of a model from itself is {kl}"
 
@@ -318,7 +335,7 @@ def test_gates_have_the_numbers_of_the_probe_and_draw_nothing(
     "pxy.sampling.engine.Engine.run",
     lambda *_, **__: pytest.fail("drew again what the store has"),
   )
-  words, probed = itself
+  words, probed, _ = itself
   (tmp_path / "g.py").write_text(
     "from pxy.measures.gate import Gate\n"
     "def gates():\n"

@@ -35,9 +35,11 @@ def evaluate(state, place):
   return session_lib.Examined(scores={"avg@1": score}, phase="count", tokens=10)
 
 
-def run(out, cfg=CFG, resume="auto", body=lambda step: None, bad=()):
-  """Counts the steps; `body(step)` may raise, steps in `bad` are not finite."""
+def run(out, cfg=CFG, resume="auto", body=lambda step: None, bad=(), lengths=None):
+  """Counts the steps; `body(step)` may raise, steps in `bad` are not finite; `lengths`
+  are those of a sampler."""
   with session_lib.opened(cfg, out, resume) as session:
+    session.lengths = {} if lengths is None else {"train": lengths}
     session.begin(Counter(), TREE, lambda: {"x": jnp.zeros((), jnp.float32)})
     for step, state in session.steps(evaluate):
       body(step)
@@ -122,6 +124,26 @@ def test_bad_steps_go_back_to_the_last_good_checkpoint_and_on(tmp_path):
   assert trained(tmp_path) == [1, 2, 3, 4, 5, 6]
   with pytest.raises(config.Error, match="step 4: 2 steps in a row"):
     run(tmp_path / "stops", bad=(2, 3))
+
+
+def test_what_samplers_know_of_lengths_goes_back_and_on_with_the_run(tmp_path):
+  back = dataclasses.replace(CFG.guard, on_bad="rollback")
+  known, seen = {}, []
+
+  def body(step):
+    seen.append((step, dict(known)))
+    known[step] = step + 0.1  # a step has sampled
+
+  run(
+    tmp_path, dataclasses.replace(CFG, guard=back), body=body, bad=(2, 3), lengths=known
+  )
+  want = [
+    (step, {n: n + 0.1 for n in range(step)}) for step in (0, 1, 2, 3, 2, 3, 4, 5)
+  ]
+  assert seen == want
+  later = {9: 9.0}  # of another process, in which the run goes on
+  run(tmp_path, dataclasses.replace(CFG, guard=back), lengths=later)
+  assert later == {n: n + 0.1 for n in range(6)}
 
 
 def test_a_checkpoint_of_before_goes_on_and_one_of_another_version_is_refused(tmp_path):

@@ -25,7 +25,7 @@ from scipy import stats
 from pxy import config
 from pxy.commands import study as study_lib
 from pxy.evaluate import by_problem
-from pxy.measures import estimate
+from pxy.measures import bias, estimate
 from pxy.measures import names as measure_names
 from pxy.show import completions
 from pxy.study import cell as cell_lib
@@ -297,6 +297,36 @@ def test_p_of_problems_is_not_told_by_the_tails_of_little_luck():
   assert 3e-4 < min(p) and max(p) < 5e-3, (min(p), max(p))
 
 
+def test_a_distance_that_noise_makes_larger_is_not_told_from_an_equal_one():
+  """Both models are as far from the truth over all, 0: the one that errs more often
+  looks farther, and more so in each draw of problems, which must not count for it."""
+  ids = [f"{p:03}" for p in range(96)]
+  gold_P = np.arange(96) % 4
+  beyond = []
+  for study in range(12):
+    rng = np.random.default_rng(study)
+
+    def runs(right, rng=rng):
+      found = []
+      for _ in range(5):
+        told_PR = np.where(
+          rng.random((96, 8)) < right, gold_P[:, None], rng.integers(4, size=(96, 8))
+        )
+        specs = bias.marginal(ids, bias.shares(told_PR, 4), gold_P)
+        found.append(next(spec for spec in specs if spec.name == "bias/tv"))
+      return found
+
+    new, old = runs(0.8), runs(0.2)
+    found = estimate.spread(new, old)
+    measure, p = estimate.between(new, old, found), estimate.beyond_zero(found)
+    outside = not measure.low <= 0 <= measure.high
+    assert outside == (p < 0.05) or 0.02 < p < 0.1, "p and interval say the same"
+    low, high = found.point(5), found.point(95)
+    assert measure.low <= low <= high <= measure.high, "so does the verdict's"
+    beyond.append(outside)
+  assert sum(beyond) <= 3, beyond
+
+
 def test_seeds_take_off_what_they_have_with_problems():
   """Runs that differ by problem alone: as many as bring 1 / sqrt(S P) to the margin."""
   rng = np.random.default_rng(3)
@@ -433,6 +463,28 @@ def test_a_measure_of_a_probe_is_paired_by_problem(tmp_path):
     assert one["difference"] == pytest.approx(0.2, abs=0.02)
     assert one["low"] < 0.2 < one["high"] < one["low"] + 0.06
     assert "of 60 problems and Student's t of 3 against 3 runs" in one["method"]
+
+
+def test_cells_that_keep_no_problems_are_one_number_a_run(tmp_path):
+  """All of a claim, where some are of before that was kept; and a run without a number
+  is left out alone."""
+  claims = (Claim("s", "agrees", "robust/agreement", "dsrl", "grpo"),)
+  study = study_of(tmp_path, claims, **{"robust/agreement": 0.5})
+  value_P = np.random.default_rng(3).random(60)
+  for cell in study.cells():
+    probed(tmp_path / cell.name / "probe.parquet", "robust/agreement", value_P, value_P)
+  (tmp_path / "sums/dsrl/seed1/probe.parquet").unlink()
+  (found,) = results.Results(study, tmp_path).claims()
+  assert found["problems"] == 1 and "one number a run" in found["method"]
+  assert found["seeds"] == [0, 1, 2] and found["values"] == [[0.5] * 3] * 2
+  nothing = np.full(60, np.nan)
+  probed(
+    tmp_path / "sums/dsrl/seed1/probe.parquet", "robust/agreement", nothing, value_P
+  )
+  report = {"measures": {"robust/agreement": {"value": None}}}
+  (tmp_path / "sums/dsrl/seed1/probe.json").write_text(json.dumps(report))
+  (found,) = results.Results(study, tmp_path).claims()
+  assert found["problems"] == 60 and found["seeds"] == [0, 2]
 
 
 def test_thoughts_are_counted_by_problem(tmp_path):

@@ -9,8 +9,8 @@ some not, and on `builtin:tiny`, which errs on its sums: 120 steps of 32 prompts
 responses, evaluated on 256 problems x 16 samples (64 of DSRL and GRPO). Learning rates
 are those of the sweep (rates.py), so many for every method, on a seed that is none of
 these. All arms see the same prompts in the same order for as many updates, but
-`nsr_prerl_20`, which is a first phase of 20 and no more; DAPO draws more of them. The
-world's runs are probed, those that a claim of the promise compares in full.
+`nsr_prerl_20`, which is a first phase of 20 and no more; DAPO draws more of them. All
+runs are probed, those that a claim of the promise compares in full.
 Cost: `--dry-run` says.
 """
 

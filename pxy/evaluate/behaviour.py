@@ -57,13 +57,23 @@ def thought_scores(texts: Sequence[Sequence[str]]) -> dict[str, passk.Score]:
   texts[p][r] is response r to problem p.
   """
   counts = [[count(text) for text in group] for group in texts]
-  responses_P = np.array([len(group) for group in counts])
   of_P = {name: np.array([sum(c[name] for c in g) for g in counts]) for name in KINDS}
-  all_P = sum(of_P.values())
-  out = {}
+  sums = thought_sums(of_P, np.array([len(group) for group in counts]))
+  return {name: passk.ratio(*above_below) for name, above_below in sums.items()}
+
+
+def thought_sums(
+  of_P: dict[str, np.ndarray], responses_P: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """The same as what is summed of each problem, above and below.
+
+  Args:
+    of_P: thoughts of each kind in all responses to a problem. responses_P: these.
+  """
+  all_P, out = sum(of_P.values()), {}
   for name in KINDS:
-    out[f"thoughts/{name}"] = passk.ratio(of_P[name], responses_P)
-    out[f"thoughts/{name}_rate"] = passk.ratio(of_P[name], all_P)
+    out[f"thoughts/{name}"] = of_P[name], responses_P
+    out[f"thoughts/{name}_rate"] = of_P[name], all_P
   return out
 
 

@@ -12,7 +12,7 @@ A row is of a measure and a problem, and of all rows of a measure its value is
 and so is that of any draw of problems: runs can be compared problem by problem when
 they are gone, and what pxy does not compute can be. Rows with one `unit`, forms of one
 question, are drawn as a whole. Left out are measures of more than that: quantiles, a
-count of kinds, what is held against answers to no prompt.
+count of kinds, cues, choices, and what is held against answers to no prompt.
 """
 
 import functools
@@ -28,6 +28,8 @@ from pxy import fields, files
 from pxy.bucket import mirror
 from pxy.measures import bias, calibration, estimate, ranking
 
+_POOLED = ("auroc", "aurc", *(f"accuracy@{c}" for c in ranking.COVERAGES))
+KINDS = ("sums", *_POOLED, "ece", *bias.MARGINAL)  # docs/measures.md has them
 SCHEMA = pa.schema([
   ("model", pa.string()),
   ("step", pa.int64()),  # of its checkpoint, where several are asked
@@ -77,8 +79,9 @@ def packed(rows: pa.Table) -> bytes:
 def read(path: pathlib.Path) -> pa.Table:
   """What `write` wrote. Raises fields.Error where it is none, or is not there."""
   try:
-    return pq.read_table(path, schema=SCHEMA)
-  except (pa.ArrowException, FileNotFoundError) as error:
+    rows = pq.read_table(path)
+    return rows.cast(SCHEMA)
+  except (pa.ArrowException, ValueError, FileNotFoundError) as error:
     why = str(error).split("\n")[0]
     raise fields.Error(
       f"{mirror.name(path)}: no table of `pxy probe --by-problem` ({why})"
@@ -101,24 +104,27 @@ def spec(rows: pa.Table, measure: str, base: bool = False) -> estimate.Spec | No
   kind, units = rows["kind"][0].as_py(), tuple(rows["unit"].to_pylist())
   try:
     a, b = (np.array(rows[name].to_pylist(), np.float64) for name in ("a", "b"))
-    stat = _stat(kind, a, b)
+    stat, size = _stat(kind, a, b)
   except (ValueError, TypeError, KeyError):
     raise fields.Error(f"{measure}: its rows by problem make no {kind!r}") from None
   made = estimate.Made(kind, units, a, b)
   if len(set(units)) < len(units):
+    size = max(size, len(units))
     units, stat = estimate.as_wholes(units, stat)
   return estimate.Spec(
     measure, units, stat, rows["method"][0].as_py(),
-    biased=kind == "ece" or kind in bias.MARGINAL, size=a.size, made=made,
+    biased=kind == "ece" or kind in bias.MARGINAL, size=size, made=made,
   )  # fmt: skip
 
 
-def _stat(kind: str, a: np.ndarray, b: np.ndarray) -> estimate.Stat:
+def _stat(kind: str, a: np.ndarray, b: np.ndarray) -> tuple[estimate.Stat, int]:
+  """The statistic, and numbers that it makes of a draw: as many as of the first, whose
+  sums are the same to the last bit for that."""
   if kind == "sums":
-    return estimate.of_sums(a[:, 0], b[:, 0])
+    return estimate.of_sums(a[:, 0], b[:, 0]), 0
   if kind in bias.MARGINAL:
-    return bias.against(kind, a, b)
+    return bias.against(kind, a, b), 0
   order = ranking.ranked(a, b)
   if kind == "ece":
-    return functools.partial(calibration.ece_B, order)
-  return ranking.pooled(kind, order)
+    return functools.partial(calibration.ece_B, order), len(order.problem_M)
+  return ranking.pooled(kind, order), len(order.problem_M)

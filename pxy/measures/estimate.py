@@ -85,7 +85,7 @@ class Made(NamedTuple):
   again (by_problem.py).
 
   Attributes:
-    kind: which statistic, a key of by_problem.KINDS.
+    kind: which statistic, one of by_problem.KINDS.
     units: what is drawn, of each row; one that is drawn as a whole comes several times.
     a, b: two numbers of each row, or two rows of numbers.
   """
@@ -259,7 +259,8 @@ class Spread:
 
   Attributes:
     value: new minus old.
-    problems_B: the difference on the problems of each draw that has one.
+    problems_B: the difference on the problems of each draw that has one; of a statistic
+      that is biased, turned round the value.
     luck: what the mean of so many runs is off by, a standard error; 0 of one.
     freedom: its degrees of freedom, as Student's t has them.
     both: the part of the luck's variance that problems have as well, as estimated.
@@ -320,6 +321,8 @@ def spread(new: Sequence[Spec], old: Sequence[Spec]) -> Spread:
   parts = [new_SB - old_SB] if len(new) == len(old) else [new_SB, -old_SB]
   mean_B = sum(part.mean(0) for part in parts)
   value, problems_B = float(mean_B[0]), mean_B[1:][~np.isnan(mean_B[1:])]
+  if new[0].biased:
+    problems_B = 2 * value - problems_B
   lucks = [_luck(part[:, 0]) for part in parts]
   luck = sum(lucks)
   # Of equal draws numpy's variance is not 0, but rounding.
@@ -350,11 +353,11 @@ def between(new: Sequence[Spec], old: Sequence[Spec], found: Spread) -> Measure 
   if math.isnan(value):
     return None
   spec = new[0]
-  span = dataclasses.replace(spec, least=-math.inf, most=math.inf)
   low = high = value
   if len(found.problems_B):
     percents = LEVELS if found.luck else levels(len(units))
-    low, high = _around(value, *map(found.point, percents), span)
+    low, high = map(found.point, percents)
+    low, high = min(low, value), max(high, value)
   kind = "basic" if spec.biased else "percentile"
   method = f"{spec.method}; paired {kind} bootstrap of {len(units)} problems"
   if len(new) > 1 or len(old) > 1:

@@ -346,13 +346,16 @@ class Schedule:
       self._move(range(self.rows))
 
   def _cut(self, length):
-    """Where half as long a cache would do, have it so: what has ended is not read."""
+    """Where half as long a cache would do, have it so: what has ended is not read.
+    (Where shapes are one, none is shorter.)"""
     width = self.shape[1] if self.waiting else 0  # the next prompts need as much
     live = self.limits.fitting(max(length, width))
     if 2 * live > self.live:
       return
     self.live = live
-    if not self.limits.large:  # then each length is one program, and no pair of them
+    # So that each length is one program, as on the way up, the room for it is as long;
+    # but of a large cache, which has had its full room for all of them.
+    if not self.limits.large:
       self.room = live
       self._move(range(self.rows))
 

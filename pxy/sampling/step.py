@@ -240,7 +240,7 @@ def decode(
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
 def resize(slots, row_B, *, length, mesh=None) -> Slots:
   """Slots `row_B` (int32) in that order, each with room for `length` tokens, which must
-  hold what they have; old and new are there at the same time."""
+  hold what the busy ones have; old and new are there at the same time."""
   cache = kv.resize(slots.cache, row_B, length)
   rest = (x[row_B] for x in (slots.token_B, slots.key_B, slots.drawn_B, slots.idle_B))
   return _pin(Slots(cache, *rest), mesh)

@@ -28,8 +28,9 @@ from pxy.study import plan
 
 DONE, FAILED, OPEN = "done", "failed", "open"
 _HERE = pathlib.Path()
-_WRITTEN = ("log.txt", "probe.json", "probe.parquet", "align.json")
-"""By its commands, in the cell's folder."""
+_WRITTEN = ("log.txt", "probe.parquet", "probe.json", "align.json")
+"""By its commands, in the cell's folder; what says that one has ended comes after the
+rest."""
 _SUMMARY = "run/summary.json"
 
 

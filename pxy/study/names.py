@@ -37,6 +37,11 @@ def aligned(measure: str) -> bool:
   return measure.startswith("align/")
 
 
+def looks(measure: str) -> bool:
+  """Whether it is of what the responses of a run's own evaluation look like."""
+  return measure.startswith("thoughts/")
+
+
 def probed(measure: str) -> bool:
   """Whether it is of `pxy probe`."""
   return not KINDS.fullmatch(measure)

@@ -21,7 +21,7 @@ from pxy.bucket import mirror
 from pxy.evaluate import by_problem
 from pxy.show import log
 from pxy.study import cell as cell_lib
-from pxy.study import plan, readings
+from pxy.study import names, plan, readings
 
 _DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip can write
 
@@ -59,8 +59,8 @@ def _files(
   """What readings.py reads of a cell, by path; of problems what a claim asks."""
   for name in readings.WHOLE:
     if (folder / name).is_file():
-      found = (folder / name).read_bytes()
-      yield name, _measures(found) if name == "probe.json" else found
+      whole = name != "probe.json"
+      yield name, (folder / name).read_bytes() if whole else _measures(folder / name)
   if cell.trains:
     rows = [
       {name: row[name] for name in ("step", *readings.CURVES) if name in row}
@@ -68,7 +68,8 @@ def _files(
     ]
     yield "run/metrics.jsonl", "".join(json.dumps(x) + "\n" for x in rows).encode()
     table = io.BytesIO()
-    pq.write_table(readings.evaluated(folder / "run"), table, compression="zstd")
+    rows = readings.evaluated(folder / "run", any(map(names.looks, asked)))
+    pq.write_table(rows, table, compression="zstd")
     yield "run/completions.parquet", table.getvalue()
   if (folder / readings.BY_PROBLEM).is_file():
     rows = by_problem.read(folder / readings.BY_PROBLEM)
@@ -76,9 +77,9 @@ def _files(
     yield readings.BY_PROBLEM, by_problem.packed(rows)
 
 
-def _measures(found: bytes) -> bytes:
+def _measures(path: pathlib.Path) -> bytes:
   """A report of `pxy probe` without its figures."""
-  reports = json.loads(found)
+  reports = readings.parsed(path)
   for report in reports if isinstance(reports, list) else [reports]:
     report.pop("figures", None)
   return json.dumps(reports).encode()

@@ -29,7 +29,7 @@ CURVES = ("critic/score/mean", "rollout/entropy")
 COLUMNS = ["step", "split", "uid", "response", "reward"]
 """And of each response of an evaluation."""
 THOUGHTS = [f"thoughts/{kind}" for kind in behaviour.KINDS]
-"""And how many of each kind it has, which are counted here, unless that is done."""
+"""And where it is asked: how many of each kind, counted here unless that is done."""
 WHOLE = ("cell.json", "probe.json", "align.json", "run/summary.json")
 """Files of a cell that are read whole."""
 BY_PROBLEM = "probe.parquet"
@@ -48,40 +48,37 @@ class Evaluation:
 
   ids: tuple[str, ...]
   correct_PR: np.ndarray
-  thoughts_PR: dict[str, np.ndarray]
+  thoughts_P: dict[str, np.ndarray]
 
   def thoughts(self, measure: str) -> estimate.Spec | None:
     """`thoughts/KIND`, per response, or `thoughts/KIND_rate`, per thought."""
-    if not self.thoughts_PR:
+    if not self.thoughts_P:
       return None
-    of_P = {name: x_PR.sum(1) for name, x_PR in self.thoughts_PR.items()}
     responses_P = np.full(len(self.ids), self.correct_PR.shape[1])
-    all_P = sum(of_P.values()) if measure.endswith("_rate") else responses_P
-    method = "of all thoughts" if measure.endswith("_rate") else "in a response"
-    return estimate.ratio(
-      measure, self.ids, of_P[measure.removesuffix("_rate")], all_P, method
-    )
+    of = behaviour.thought_sums(self.thoughts_P, responses_P)[measure]
+    return estimate.ratio(measure, self.ids, *of, "of what all responses have")
 
 
-def evaluated(run: pathlib.Path) -> pa.Table:
-  """Rows of a run's first and last evaluation, from its completions: COLUMNS, and
-  THOUGHTS where there are texts, or were.
+def evaluated(run: pathlib.Path, thoughts: bool) -> pa.Table:
+  """Rows of a run's first and last evaluation, from its completions: COLUMNS, and where
+  it is asked THOUGHTS, if there are texts, or were.
 
   Raises fields.Error where these are gone.
   """
   path = run / "completions.parquet"
   try:
-    there = pq.read_schema(path).names
-    own = ["completion"] if "completion" in there else []
-    own += [name for name in THOUGHTS if name in there]
-    table = pq.read_table(path, columns=COLUMNS + own, filters=[("split", "=", "eval")])
+    there, of = pq.read_schema(path).names, ("split", "=", "eval")
+    steps = pq.read_table(path, columns=["step"], filters=[of])
+    ends = pc.min_max(steps["step"]).as_py().values()
+    own = [name for name in ("completion", *THOUGHTS) if thoughts and name in there]
+    table = pq.read_table(
+      path, columns=COLUMNS + own, filters=[of, ("step", "in", set(ends))]
+    )
   except FileNotFoundError:
     raise fields.Error(
       f"{mirror.name(path)}: not there, and its cell is done: bring it back, or remove"
       " the cell's folder and run it again"
     ) from None
-  ends = pc.min_max(table["step"]).as_py().values()
-  table = table.filter(pc.field("step").isin(list(ends)))
   if "completion" not in own:
     return table
   texts = table["completion"].to_pylist()
@@ -94,9 +91,9 @@ def evaluated(run: pathlib.Path) -> pa.Table:
   return table
 
 
-def evaluations(run: pathlib.Path) -> dict[str, Evaluation]:
+def evaluations(run: pathlib.Path, thoughts: bool = False) -> dict[str, Evaluation]:
   """Those before and after a run's training; errors as of `evaluated`."""
-  table = evaluated(run)
+  table = evaluated(run, thoughts)
   ends = pc.min_max(table["step"]).as_py()
   return {
     name: _evaluation(table.filter(pc.field("step") == at))
@@ -111,8 +108,12 @@ def _evaluation(table: pa.Table) -> Evaluation:
   def each(name):
     return arrays.take(table[name].to_numpy(zero_copy_only=False), row_PR)
 
-  thoughts_PR = {name: each(name) for name in THOUGHTS if name in table.column_names}
-  return Evaluation(units, scores.correct(each("reward")), thoughts_PR)
+  thoughts_P = {
+    kind: np.nansum(each(name), 1)
+    for name, kind in zip(THOUGHTS, behaviour.KINDS, strict=True)
+    if name in table.column_names
+  }
+  return Evaluation(units, scores.correct(each("reward")), thoughts_P)
 
 
 class Numbers:
@@ -123,9 +124,9 @@ class Numbers:
   """
 
   def __init__(self, folder: pathlib.Path):
-    self._probe = _values(_json(folder / "probe.json"))
-    self._summary = _json(folder / "run" / "summary.json")
-    self._align = _json(folder / "align.json")
+    self._probe = _values(parsed(folder / "probe.json"))
+    self._summary = parsed(folder / "run" / "summary.json")
+    self._align = parsed(folder / "align.json")
     self._curve = _curve(folder / "run")
     path = folder / BY_PROBLEM
     self._problems = by_problem.read(path) if path.is_file() else None
@@ -224,7 +225,7 @@ def _values(found) -> dict[str, float]:
   return out
 
 
-def _json(path: pathlib.Path):
+def parsed(path: pathlib.Path):
   """What a file holds; {} where there is none."""
   try:
     return json.loads(path.read_text(encoding="utf-8"))

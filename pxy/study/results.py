@@ -13,6 +13,7 @@ two arms lacks are left out, and so are cells of another version than most.
 import collections
 import dataclasses
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -36,12 +37,14 @@ class Results:
       json.dumps(one.get("versions")) for one in self._state.values() if _done(one)
     )
     self._most = counted.most_common(1)[0][0] if counted else None
+    thoughts = any(names.looks(claim.measure) for claim in study.claims)
     self._evaluations: dict[str, dict[str, readings.Evaluation]] = {}
     self._numbers: dict[str, readings.Numbers] = {}
     for name, cell in self._cells.items():
       if self.counts(name):
         if cell.trains:
-          self._evaluations[name] = readings.evaluations(out / name / "run")
+          run = out / name / "run"
+          self._evaluations[name] = readings.evaluations(run, thoughts)
         self._numbers[name] = readings.Numbers(out / name)
 
   def counts(self, name: str) -> bool:
@@ -110,14 +113,10 @@ class Results:
   def _compared(self, claim: plan.Claim, world: str):
     """(spread, seeds, interval, the value of each run on both sides) of a claim, or
     None where nothing is there yet."""
-    sides = [
-      {
-        seed: spec
-        for seed in self._study.seeds
-        if (spec := self._spec(world, claim, name, seed))
-      }
-      for name in (claim.arm, claim.against)
-    ]
+    sides = self._sides(claim, world, self._of_problems)
+    numbers = self._sides(claim, world, self._number)
+    if any(a.keys() < b.keys() for a, b in zip(sides, numbers, strict=True)):
+      sides = numbers  # some cells have not kept their problems
     seeds = [seed for seed in self._study.seeds if all(seed in side for side in sides)]
     if not seeds:
       return None
@@ -140,33 +139,57 @@ class Results:
       ]
     }
 
-  def _spec(
-    self, world: str, claim: plan.Claim, side: str, seed: int
-  ) -> estimate.Spec | None:
-    """The claim's measure of one of its sides."""
-    if side == plan.ZERO:
-      known = self._spec(world, claim, claim.arm, seed)
-      return known and dataclasses.replace(known, stat=lambda w_BP: np.zeros(len(w_BP)))
+  def _sides(self, claim: plan.Claim, world: str, of) -> list[dict]:
+    """The claim's measure by seed, where it is known, of its two sides."""
+    found = [
+      {
+        seed: spec
+        for seed in self._study.seeds
+        if (spec := of(claim, *self._of(claim, world, side, seed))) is not None
+      }
+      for side in (claim.arm, claim.against)
+      if side != plan.ZERO
+    ]
+    if claim.against == plan.ZERO:
+      found.append({seed: _zero(spec) for seed, spec in found[0].items()})
+    return found
+
+  def _of(self, claim: plan.Claim, world: str, side: str, seed: int) -> tuple[str, str]:
+    """The cell that a side is read of, and whether it is `before` or `after`."""
     before = side == plan.BEFORE and claim.arm != plan.BEFORE
     name = f"{world}/{claim.arm if before else side}/seed{seed}"
-    when = plan.BEFORE if before else "after"
+    return name, plan.BEFORE if before else "after"
+
+  def _of_problems(
+    self, claim: plan.Claim, name: str, when: str
+  ) -> estimate.Spec | None:
+    """A claim's measure of a cell, problem by problem."""
     if name not in self._numbers:
       return None
     if (k := names.tries(claim.measure)) is not None:
       one = self._evaluations[name][when]
       return bound.pass_at(one.ids, one.correct_PR, k)
-    if names.aligned(claim.measure):
-      found = self._numbers[name].alignment(claim.measure)
-      how = "mean over problems of the mean over responses"
-      return found and estimate.mean(claim.measure, *found, how)
-    if claim.measure.startswith("thoughts/"):
+    if names.looks(claim.measure):
       found = self._evaluations[name][when].thoughts(claim.measure)
+    elif names.aligned(claim.measure):
+      given = self._numbers[name].alignment(claim.measure)
+      how = "mean over problems of the mean over responses"
+      found = given and estimate.mean(claim.measure, *given, how)
     else:
       found = self._numbers[name].probed(claim.measure, when)
-    if found is not None:
-      return found
+    return None if found is None or math.isnan(_value(found)) else found
+
+  def _number(self, claim: plan.Claim, name: str, when: str) -> estimate.Spec | None:
+    """The same as one number of the run."""
+    if name not in self._numbers or names.tries(claim.measure) is not None:
+      return None
     value = self._numbers[name].get(claim.measure, when)
     return None if value is None else number(claim.measure, value)
+
+
+def _zero(spec: estimate.Spec) -> estimate.Spec:
+  """0 in its place."""
+  return dataclasses.replace(spec, stat=lambda w_BP: np.zeros(len(w_BP)), made=None)
 
 
 def number(name: str, value: float) -> estimate.Spec:

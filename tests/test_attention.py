@@ -192,6 +192,49 @@ def test_what_a_gpu_decodes_from_its_whole_cache_is_cached(heads, kv_heads):
     np.testing.assert_allclose(out_BNH, want_BNH, atol=1e-5, err_msg=f"layer {layer}")
 
 
+def asked_of_a_gpu(monkeypatch):
+  """What decoding a token is traced to, as if there were a card, and its caches."""
+  library = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+  for name in ("check_cudnn_version", "check_compute_capability"):
+    monkeypatch.setattr(library, name, lambda *_: 92000)
+  cache = jax.ShapeDtypeStruct((3, 4, 128, 2, 64), jnp.bfloat16)
+  given = jax.ShapeDtypeStruct((4, 2, 64), jnp.bfloat16), cache, cache
+  length_B = jax.ShapeDtypeStruct((4,), jnp.int32)
+  run = functools.partial(cudnn.held, scale=0.3)
+  return jax.make_jaxpr(run)(*given, jnp.int32(1), length_B)
+
+
+def test_a_gpu_reads_the_whole_cache_and_no_copy_of_a_layer(monkeypatch):
+  made = asked_of_a_gpu(monkeypatch)
+  assert str(made).count("dot_product_attention_fwd_wrapper[") == 1
+  layer = 4 * 128 * 2 * 64
+  for equation in made.eqns:
+    if "dot_product_attention" not in str(equation.primitive):
+      large = [x for x in equation.outvars if x.aval.size >= layer]
+      assert not large or equation.primitive.name == "reshape", f"a copy: {equation}"
+
+
+def test_what_is_asked_of_later_versions_of_jax_is_by_name(monkeypatch):
+  """jax 0.12 has two more arguments, between others."""
+  asked = {}
+
+  def later(
+    query, key, value, bias, q_seqlen, kv_seqlen, q_offsets, kv_offsets, page_table_k,
+    page_table_v, score_mod_args, scale, seed, dropout_rate, variadic_args, mask_type,
+    layout, sliding_window_length, score_mod, cudnn_version, return_residual,
+  ):  # fmt: skip
+    asked.update(locals())
+    return query
+
+  library = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+  monkeypatch.setattr(library, "_dot_product_attention", later)
+  asked_of_a_gpu(monkeypatch)
+  assert asked["score_mod_args"] == () and asked["score_mod"] is None
+  assert asked["scale"] == 0.3 and asked["cudnn_version"] == 92000
+  assert asked["page_table_k"].shape == (4, 1, 1, 1), "a page of 128 tokens a row"
+  assert asked["mask_type"] == library.MaskType.PADDING
+
+
 def test_only_one_gpu_that_can_holds(monkeypatch):
   arch = testing.arch(head_dim=64)
   assert not cudnn.holds(arch, "bfloat16", None), "this is a CPU"

@@ -13,6 +13,7 @@ agree with it.
 
 import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -184,15 +185,19 @@ def held(q_BNH, k_LBSKH, v_LBSKH, layer, length_B, *, scale, how="cudnn"):
     )  # fmt: skip
     return out_B1NH[:, 0]
   page_B1P1, none = page_BP[:, None, :, None], jnp.zeros(0, q_BNH.dtype)
-  # Beneath fused.paged_attention, which wants every page to be of some row.
+  # Beneath fused.paged_attention, which wants every page to be of some row. By name:
+  # jax 0.12 has two more arguments than 0.11, of which nothing is wanted.
+  later = {"score_mod_args": (), "score_mod": None}
+  there = inspect.signature(fused._dot_product_attention).parameters
   out_B1NH = fused._dot_product_attention(
-    q_BNH[:, None], k, v,
-    none,  # bias
-    jnp.ones_like(length_B), length_B,
-    none, none,  # offsets
-    page_B1P1, page_B1P1,
-    scale, 0, 0.0, (False, False),  # no dropout, no bias
-    fused.MaskType.PADDING, fused.AttentionLayout.BTNH.value, None,
-    fused.check_cudnn_version(), False,
+    query=q_BNH[:, None], key=k, value=v,
+    bias=none, variadic_args=(False, False),  # nor its gradient
+    q_seqlen=jnp.ones_like(length_B), kv_seqlen=length_B,
+    q_offsets=none, kv_offsets=none,
+    page_table_k=page_B1P1, page_table_v=page_B1P1,
+    scale=scale, seed=0, dropout_rate=0.0,
+    mask_type=fused.MaskType.PADDING, layout=fused.AttentionLayout.BTNH.value,
+    sliding_window_length=None, cudnn_version=fused.check_cudnn_version(),
+    return_residual=False, **{k: x for k, x in later.items() if k in there},
   )  # fmt: skip
   return out_B1NH[:, 0]

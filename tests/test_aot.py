@@ -271,8 +271,15 @@ def test_lengths_of_a_run_are_those_of_its_last_step(tmp_path):
   )
   table.flush()
   table.join()
-  assert sorted(lengths.of(str(tmp_path), 1, 2)[0][0]) == [7, 9]
+  file = tmp_path / "completions.parquet"
+  for word in (str(tmp_path), str(file)):
+    drawn_PR, prompt_P = lengths.of(word, 1, 2)
+    assert sorted(drawn_PR[0]) == [7, 9] and prompt_P is None
   assert set(lengths.of(str(tmp_path), 4, 2)[0].flat) == {7, 9}
+  lines = [{"step": n, "prompt_length/mean": 10.0 * n + 1.6} for n in (1, 2)]
+  text = "".join(json.dumps(line) + "\n" for line in (*lines, {"step": 2, "eval": {}}))
+  (tmp_path / "metrics.jsonl").write_text(text)
+  assert lengths.of(str(file), 3, 2)[1].tolist() == [22, 22, 22]
 
 
 WEIGHED = config.Term(space="marginal", tis="token")

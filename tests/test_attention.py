@@ -116,13 +116,18 @@ def test_heads_that_the_mesh_does_not_divide_are_refused_by_name():
     check("splash", mesh)
 
 
-def test_gpus_without_what_cudnn_asks_for_take_xla():
+def test_gpus_without_what_cudnn_asks_for_take_xla(capsys):
   def kernel(platform, *shape, dtype="bfloat16"):
     return attention._kernel(platform, jax.ShapeDtypeStruct(shape, dtype), None)
 
   assert kernel("gpu", 1, 2, 4, 64) == kernel("gpu", 1, 2, 4, 128) == "cudnn"
   assert kernel("gpu", 1, 2, 4, 64, dtype="float32") == "xla"
   assert kernel("gpu", 1, 3, 4, 64) == kernel("gpu", 1, 2, 4, 256) == "xla"
+  assert kernel("gpu", 1, 2, 4, 64, dtype="float32") == "xla"
+  said = capsys.readouterr().err.splitlines()
+  assert [line.split(" with ")[1].split(" cuDNN")[0] for line in said] == [
+    "float32, which is not of 16 bits", "3 tokens, an odd number,", "heads of 256",
+  ], "once each"  # fmt: skip
   assert kernel("tpu", 1, 3, 4, 256) == "splash" and kernel("cpu", 1, 2, 4, 64) == "xla"
 
 
@@ -186,9 +191,8 @@ def test_what_a_gpu_decodes_from_its_whole_cache_is_cached(heads, kv_heads):
     cache = kv.of(k_LBSKH, v_LBSKH, jnp.asarray(length_B))
     new = k_BSKH[row_B, length_B], v_BSKH[row_B, length_B]
     want_BNH = attention.cached(q_BNH, *new, cache, layer, scale=0.3)
-    out_BNH = cudnn.held(
-      q_BNH, k_LBSKH, v_LBSKH, layer, jnp.asarray(length_B + 1), scale=0.3, how="xla"
-    )
+    turned = kv.Cache(k_LBSKH, v_LBSKH, jnp.asarray(length_B), turned=True)
+    out_BNH = attention.cached(q_BNH, *new, turned, layer, scale=0.3)
     np.testing.assert_allclose(out_BNH, want_BNH, atol=1e-5, err_msg=f"layer {layer}")
 
 

@@ -14,7 +14,7 @@ from pxy.model import attention, cudnn, decoder
 from pxy.parallel import mesh as mesh_lib
 from pxy.parallel import process
 from pxy.rl import logprob
-from pxy.run import numbers
+from pxy.run import clock, numbers
 from pxy.safety import interrupt
 from pxy.sampling import engine as engine_lib
 from pxy.sampling import programs as programs_lib
@@ -228,8 +228,12 @@ def test_what_was_drawn_twice_is_told_where_there_is_a_pool(params):
 )
 def test_a_pool_that_cannot_hold_one_response_is_refused(params, split, tokens, said):
   mesh = mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2)) if split else None
-  with pytest.raises(config.Error, match=f"sampling.cache_tokens: .*{said}"):
+  with (
+    clock.Compiles() as compiled,
+    pytest.raises(config.Error, match=f"sampling.cache_tokens: .*{said}"),
+  ):
     sample(params, mesh=mesh, cache_tokens=tokens)
+  assert compiled.count == 0, "it is refused before anything compiles"
 
 
 def test_logp_is_the_scorers(params):
@@ -355,6 +359,17 @@ def test_stop_is_polled(params, short_stretch):
   calls = iter([False, False, True])
   with pytest.raises(interrupt.Stopped):
     sample(params, slots=4, run={"stop": lambda: next(calls)})
+
+
+def test_an_engine_that_was_stopped_in_the_middle_knows_nothing_of_it(params, usual):
+  with engine_lib.Engine(
+    ARCH, sampling=SAMPLING, stop_ids=STOPS, max_prompt_tokens=16
+  ) as engine:
+    calls, key = iter([False, False, True]), jax.random.key(0)
+    with pytest.raises(interrupt.Stopped):
+      engine.run(params, PROMPTS, 4, key=key, stop=lambda: next(calls))
+    assert not engine.lengths, "of a run that is not whole nothing may be taken"
+    same(usual, engine.run(params, PROMPTS, 4, key=key), "after a run that was stopped")
 
 
 def test_second_run_compiles_nothing(params):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pxy import config
+from pxy.show import log
 
 SEED = 18
 _NORMAL = statistics.NormalDist()
@@ -24,14 +25,15 @@ def of(word: str, prompts: int, responses: int) -> tuple[np.ndarray, np.ndarray 
 
   Args:
     word: `mean=1500,p95=5000,max=8192`, also with `,prompt=300`; a run's folder, or its
-      completions.parquet: responses of its last step, or as many as there are.
+      completions.parquet: responses of its last step, or as many as there are, and
+      prompts of their mean if metrics.jsonl is beside them.
 
   Raises:
     config.Error: a word that is neither, or numbers that no such distribution has.
   """
   rng = np.random.default_rng(SEED)
   if "=" not in word:
-    return _of_run(pathlib.Path(word), prompts, responses, rng), None
+    return _of_run(pathlib.Path(word), prompts, responses, rng)
   given = _numbers(word)
   prompt = given.pop("prompt", None)
   if set(given) != {"mean", "p95", "max"}:
@@ -74,7 +76,7 @@ def _lognormal(z, p95, spread, most):
   return np.minimum(most, p95 * np.exp(spread * (z - _P95)))
 
 
-def _of_run(path, prompts, responses, rng) -> np.ndarray:
+def _of_run(path, prompts, responses, rng) -> tuple[np.ndarray, np.ndarray | None]:
   file = path / "completions.parquet" if path.is_dir() else path
   try:
     table = pq.read_table(file, columns=["step", "tokens"],
@@ -89,4 +91,8 @@ def _of_run(path, prompts, responses, rng) -> np.ndarray:
   n = prompts * responses
   if len(last) != n:  # of another size: drawn from them
     last = rng.choice(last, n)
-  return last.astype(int).reshape(prompts, responses)
+  rows = log.metrics(file.parent)
+  means = [row.get("prompt_length/mean") for row in rows if row["step"] == step.max()]
+  known = [mean for mean in means if mean is not None]
+  prompt_P = np.full(prompts, round(known[-1])) if known else None
+  return last.astype(int).reshape(prompts, responses), prompt_P

@@ -123,7 +123,15 @@ def _kernel(platform, q_BTNH, softcap):
   """The kernel of a platform that can do this."""
   if platform == "tpu":
     return "splash"
-  return "cudnn" if platform == "gpu" and cudnn.fits(q_BTNH, softcap) else "xla"
+  if platform != "gpu":
+    return "xla"
+  if why := cudnn.misfit(q_BTNH, softcap):
+    process.say_once(
+      f"attention of packed rows: with {why} cuDNN has no kernel, and XLA makes all"
+      " scores"
+    )
+    return "xla"
+  return "cudnn"
 
 
 def _split(run, mesh, rows, kv_heads):
@@ -216,12 +224,18 @@ def cached(
 
   Args:
     cache: kv.Cache or paged.Pool, of which row b's first `length_B[b]` positions count,
-      in layer `layer`.
+      in layer `layer`. One that is turned (cudnn.held) has the new token already.
     window: tokens seen, the new one included: int, int array, or None for all.
     live: positions that are looked at, from the first; None, and of a pool: all.
     plan: as `planned` says of this pool: those that count are looked at.
     mesh: the mesh that the program runs on; None: one device.
   """
+  if isinstance(cache, kv.Cache) and cache.turned:
+    return cudnn.held(
+      q_BNH, cache.k_LBKHS, cache.v_LBKSH, layer,
+      jnp.minimum(cache.length_B + 1, cache.room), scale=scale,
+      how="cudnn" if mesh_lib.platform(mesh) == "gpu" else "xla",
+    )  # fmt: skip
   q_BNH = q_BNH * scale
   if isinstance(cache, kv.Cache):
     held = kv.layer(cache, layer, live)

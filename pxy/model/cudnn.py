@@ -35,12 +35,23 @@ _KNOWN = jax.__version_info__ >= (0, 11, 2)
 _RUNS = 8
 
 
-def fits(q_BTNH, softcap) -> bool:
-  """Whether it has these queries' attention, and its gradient."""
+def misfit(q_BTNH, softcap) -> str:
+  """What keeps it from having these queries' attention and its gradient, in words; ""
+  where nothing does."""
   tokens, _, width = q_BTNH.shape[1:]
-  short = q_BTNH.dtype.itemsize == 2 and softcap is None
-  # Heads of 256 only since Hopper.
-  return short and tokens % 2 == 0 and width % 8 == 0 and width <= 128
+  return next(
+    (
+      why
+      for why, so in (
+        (f"{q_BTNH.dtype.name}, which is not of 16 bits", q_BTNH.dtype.itemsize != 2),
+        ("a softcap", softcap is not None),
+        (f"{tokens} tokens, an odd number,", tokens % 2),
+        (f"heads of {width}", width % 8 or width > 128),  # 256 only since Hopper
+      )
+      if so
+    ),
+    "",
+  )
 
 
 def packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, most, how):
@@ -53,6 +64,11 @@ def packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, most, how):
   """
   under = functools.partial(_under_mask, window=window, how=how)
   if isinstance(window, jax.Array) or not _takes_runs(how):
+    if how == "cudnn" and isinstance(window, jax.Array):
+      process.say_once(
+        "attention of packed rows: layers whose windows differ take a mask of T x T for"
+        " each row"
+      )
     return under(q_BTNH, k_BTKH, v_BTKH, segments_BT)
   found = runs(segments_BT, most or _RUNS)
   if most is not None:

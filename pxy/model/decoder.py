@@ -307,15 +307,10 @@ def decode(
     q, k, v = q[:, 0], k[:, 0], v[:, 0]
     if turned:
       held = kv.put(held, extra, k, v)
-      out_BNH = cudnn.held(
-        q, held.k_LBKHS, held.v_LBKSH, extra, jnp.minimum(length_B + 1, held.room),
-        scale=arch.scale, how="cudnn" if mesh_lib.platform(mesh) == "gpu" else "xla",
-      )  # fmt: skip
-    else:
-      out_BNH = attention.cached(
-        q, k, v, cache, extra, scale=arch.scale, softcap=arch.attn_softcap,
-        window=window, live=live, plan=plan, mesh=mesh,
-      )  # fmt: skip
+    out_BNH = attention.cached(
+      q, k, v, held if turned else cache, extra, scale=arch.scale,
+      softcap=arch.attn_softcap, window=window, live=live, plan=plan, mesh=mesh,
+    )  # fmt: skip
     return out_BNH[:, None], held
 
   hidden_B1D, pairs, held = _scan(

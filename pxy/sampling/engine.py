@@ -127,7 +127,8 @@ class Engine:
     if max_prompt_tokens + sampling.max_new_tokens > arch.context:
       raise config.Error(
         f"sampling: {max_prompt_tokens} prompt and {sampling.max_new_tokens} new tokens"
-        f" exceed the model's context of {arch.context}; lower max_new_tokens"
+        f" exceed the model's context of {arch.context}: lower one of the two, such as"
+        f" max_new_tokens to {max(1, arch.context - max_prompt_tokens)}"
       )
     self.arch, self.sampling, self.dtype = arch, sampling, dtype
     self.mesh = mesh_lib.needed(mesh)

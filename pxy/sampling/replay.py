@@ -120,13 +120,14 @@ def calls(
   """
   length_PR, prompt_P = np.asarray(length_PR), np.asarray(prompt_P)
   limit, longest = engine.sampling.max_new_tokens, engine.max_prompt_tokens
-  for what, value, most in (
-    ("responses", length_PR, limit), ("prompts", prompt_P, longest)
-  ):  # fmt: skip
+  for what, value, most, field in (
+    ("responses", length_PR, limit, "sampling.max_new_tokens"),
+    ("prompts", prompt_P, longest, "data.max_prompt_tokens"),
+  ):
     if not ((value >= 1) & (value <= most)).all():
       raise config.Error(
         f"lengths: {what} have {value.min()} to {value.max()} tokens, expected 1 to"
-        f" {most}: raise the config's limit, or name other lengths"
+        f" {most}: set {field} to {value.max()} or more, or name other lengths"
       )
   engine.stats = engine_lib.Stats()
   shadow = Shadow(length_PR, prompt_P, engine.read)

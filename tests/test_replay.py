@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pxy import config, testing
 from pxy.model import attention, decoder, paged
@@ -25,8 +27,12 @@ class Noted(engine_lib.Device):
     return super().admit(slots, ready, *lanes_A, **pages)
 
   def decode(self, slots, enough, turns, *, tokens, live, **pages):
+    rows, length_B = slots.token_B.shape[0], np.array(slots.cache.length_B, np.int64)
     made = super().decode(slots, enough, turns, tokens=tokens, live=live, **pages)
-    self.calls.append(("decode", slots.token_B.shape[0], live, int(made[1][-1])))
+    new_B, steps = np.array(made[1][2], np.int64), int(made[1][-1])
+    # A slot that is busy holds one token more in each turn.
+    held = int((new_B * length_B + new_B * (new_B - 1) // 2).sum())
+    self.calls.append(("decode", rows, live, steps, held))
     return made
 
   def carry(self, slots, giver, taker, from_A, to_A):
@@ -86,7 +92,7 @@ def test_calls_are_those_of_a_real_run(
   assert length_PR.min() < length_PR.max(), "lengths that say nothing"
   calls = replay.calls(engine, [len(x) for x in prompts], length_PR)
   assert made == [
-    (one.kind, one.rows, one.width, one.turns)
+    (one.kind, one.rows, one.width, one.turns, one.held)
     if one.kind == "decode"
     else (one.kind, one.rows, one.width)
     for one in calls
@@ -169,6 +175,69 @@ def test_what_runs_out_of_pages_behind_a_shrink_begins_again(monkeypatch):
   assert made.table.free(0) == free, "pages were lost"
   widths = {one.rows for one in shadow.calls if one.kind == "prefill"}
   assert len(widths) == 1, "a prefill of another shape, which nothing has compiled"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+  data=st.data(),
+  slots=st.integers(1, 40),
+  n=st.integers(1, 5),
+  prompts=st.integers(1, 16),
+  stretch=st.sampled_from([1, 5, 32]),
+  pool=st.booleans(),
+  split=st.booleans(),
+)
+def test_each_response_ends_once_whatever_their_lengths(
+  data, slots, n, prompts, stretch, pool, split
+):
+  """And no page is lost or had by two, over whole runs; no model is needed for that."""
+  lengths = st.lists(st.integers(1, 60), min_size=prompts * n, max_size=prompts * n)
+  length_PR = np.array(data.draw(lengths)).reshape(prompts, n)
+  prompt_P = np.array(
+    data.draw(st.lists(st.integers(1, 8), min_size=prompts, max_size=prompts))
+  )
+  cache_tokens = data.draw(st.integers(4 * 68, 1500)) if pool else 0
+  engine = engine_lib.Engine(
+    testing.arch(),
+    sampling=config.Sampling(max_new_tokens=60, slots=slots, cache_tokens=cache_tokens),
+    stop_ids=(0,), max_prompt_tokens=8, page=4,
+    mesh=mesh_lib.make(config.Mesh(data=4, fsdp=1, tensor=2)) if split else None,
+  )  # fmt: skip
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(schedule, "STRETCH", stretch)
+    made = engine.schedule(
+      replay.Shadow(length_PR, prompt_P, engine.read),
+      [np.zeros(size, np.int32) for size in prompt_P], n, range(prompts), 0,
+    )  # fmt: skip
+    told, ended = np.zeros_like(length_PR), []
+    parts = range(made.limits.pool.parts) if pool else ()
+    pages = [made.table.free(part) for part in parts]
+    while made.waiting or made.busy:
+      assert made.stats.dispatches < 20 * length_PR.size + 200, (
+        "round in circles"
+      )
+      found = made.retire(
+        made.dispatch(), lambda p, r, ids: np.add.at(told, (p, r), len(ids))
+      )
+      ended += [(p, r, len(ids)) for p, r, ids, _ in found]
+      for part in parts:
+        own = [
+          page
+          for draft in made.busy.values()
+          for page in made.table._rows[draft.p, draft.r].own
+          if made.table._rows[draft.p, draft.r].part == part
+        ]
+        shared = [
+          page
+          for (where, _), prompt in made.table._prompts.items()
+          for page in prompt.pages
+          if where == part
+        ]
+        assert len({*own, *shared}) == len(own) + len(shared), "a page is had by two"
+        assert len(own) + len(shared) + made.table.free(part) == pages[part]
+  assert sorted(ended) == [(*at, length_PR[at]) for at in np.ndindex(length_PR.shape)]
+  np.testing.assert_array_equal(told, length_PR)
+  assert [made.table.free(part) for part in parts] == pages, "pages were lost"
 
 
 def test_what_runs_out_of_pages_goes_on_where_there_are_some(monkeypatch):

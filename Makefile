@@ -83,7 +83,7 @@ bench: $(READY)  ## seconds and tokens per second of sampling, scoring, update, 
 growth: $(READY)  ## tokens per second of sampling by slots, live length and prompt sharing
 	$(BIN)/python -m benchmarks.growth
 
-gpu:  ## what one GPU makes of it, in a PYTHON that has jax[cuda13]: a table, and gpu.json
+gpu:  ## what one GPU makes of it, in a PYTHON with jax[cuda13] (and torch, transformers): a table, gpu.json
 	$(PYTHON) -m benchmarks.gpu
 
 base: $(READY)  ## pre-train the embedded base model again (the weights that pxy ships)

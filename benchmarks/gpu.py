@@ -546,7 +546,7 @@ def children(given) -> Iterator[Row]:
     if not set(parts) & set(given.parts):
       continue
     if parts == ["peer"] and importlib.util.find_spec("transformers") is None:
-      yield Row("peer", "transformers is not installed here", float("nan"), "left out")
+      yield Row("peer", "transformers is not installed: pip install torch transformers", float("nan"), "left out")
       continue
     left = max(1.0, end - time.monotonic())
     command = [sys.executable, "-m", "benchmarks.gpu", "--here", "--parts", *parts]

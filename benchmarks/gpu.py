@@ -57,6 +57,7 @@ flops = later("pxy.model.flops")
 mesh_lib = later("pxy.parallel.mesh")
 rollout = later("pxy.rl.rollout")
 batch = later("pxy.run.batch")
+folder_lib = later("pxy.run.folder")
 engine_lib = later("pxy.sampling.engine")
 schedule = later("pxy.sampling.schedule")
 step_lib = later("pxy.sampling.step")
@@ -546,7 +547,8 @@ def children(given) -> Iterator[Row]:
     if not set(parts) & set(given.parts):
       continue
     if parts == ["peer"] and importlib.util.find_spec("transformers") is None:
-      yield Row("peer", "transformers is not installed: pip install torch transformers", float("nan"), "left out")
+      why = "transformers is not installed: pip install torch transformers"
+      yield Row("peer", why, float("nan"), "left out")
       continue
     left = max(1.0, end - time.monotonic())
     command = [sys.executable, "-m", "benchmarks.gpu", "--here", "--parts", *parts]
@@ -565,6 +567,7 @@ def children(given) -> Iterator[Row]:
     finally:
       timer.cancel()
       child.kill()
+      child.stdout.close()
       if child.wait():
         yield Row(parts[0], "stopped before its end", float("nan"), "failed")
 
@@ -607,7 +610,11 @@ def main(args: list[str] | None = None) -> None:
   for row in children(given):
     rows.append(row)
     print(table(rows).splitlines()[-1], flush=True)
-    report = {"seconds": given.seconds, "rows": [dataclasses.asdict(r) for r in rows]}
+    report = {
+      "seconds": given.seconds,
+      "versions": folder_lib.versions(),
+      "rows": [dataclasses.asdict(r) for r in rows],
+    }
     pathlib.Path(given.json).write_text(json.dumps(report, indent=1) + "\n")
   print("\n" + table(rows))
 

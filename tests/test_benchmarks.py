@@ -4,7 +4,9 @@ import dataclasses
 import importlib.util
 import json
 import math
+import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -45,6 +47,27 @@ def test_the_gpus_parts_run_at_a_size_for_a_cpu():
   for row in rows:
     assert gpu.Row(**json.loads(json.dumps(dataclasses.asdict(row)))) == row
   assert len(gpu.table(rows).splitlines()) == 2 + len(rows)
+
+
+@pytest.mark.slow
+def test_the_gpus_table_and_file_are_of_processes_of_its_parts(
+  tmp_path, monkeypatch, capsys
+):
+  """As a newcomer calls it, at a size for a CPU: what is not installed is a row too."""
+  find = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util, "find_spec", lambda x: None if x == "transformers" else find(x)
+  )
+  monkeypatch.chdir(pathlib.Path(gpu.__file__).parent.parent)
+  file = tmp_path / "gpu.json"
+  gpu.main(["--toy", "--parts", "card", "decode", "peer", "--json", str(file)])
+  made = json.loads(file.read_text())
+  rows = made["rows"]
+  assert made["versions"]["jax"] == jax.__version__
+  assert list(dict.fromkeys(row["part"] for row in rows)) == ["card", "decode", "peer"]
+  assert rows[-1]["unit"] == "left out" and "pip install torch" in rows[-1]["what"]
+  table = capsys.readouterr().out
+  assert all(f"| {row['part']} | {row['what']} |" in table for row in rows)
 
 
 def test_a_gpus_part_that_fails_is_a_row_of_the_table():

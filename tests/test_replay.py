@@ -213,9 +213,7 @@ def test_each_response_ends_once_whatever_their_lengths(
     parts = range(made.limits.pool.parts) if pool else ()
     pages = [made.table.free(part) for part in parts]
     while made.waiting or made.busy:
-      assert made.stats.dispatches < 20 * length_PR.size + 200, (
-        "round in circles"
-      )
+      assert made.stats.dispatches < 20 * length_PR.size + 200, "round in circles"
       found = made.retire(
         made.dispatch(), lambda p, r, ids: np.add.at(told, (p, r), len(ids))
       )

@@ -409,6 +409,31 @@ def test_casting_once_is_casting_always(params):
   assert all(np.isfinite(s.logp).all() for group in out for s in group)
 
 
+def _cuts(weights) -> list[str]:
+  """What cuts an array as large as a layer's cache in a turn of decoding."""
+  rule = step.Rule(1.0, 0, 1.0, (0,), 8)
+  given = {"rows": 8, "length": 32, "dtype": "float32"}
+  slots = jax.eval_shape(lambda: step.empty(ARCH, **given))
+  least = min(x.size for x in (slots.cache.k_LBKHS, slots.cache.v_LBKSH)) // ARCH.layers
+
+  def run(slots):
+    return step.decode(
+      ARCH, weights, slots, 1, 4, rule=rule, tokens=4, live=32, dtype="float32"
+    )
+
+  def within(jaxpr, turn):
+    for equation in jaxpr.eqns:
+      inner = [x for v in equation.params.values() for x in jax.tree.leaves(v)]
+      for one in inner:
+        if hasattr(one := getattr(one, "jaxpr", one), "eqns"):
+          yield from within(one, turn or equation.primitive.name == "while")
+      cut = equation.primitive.name in ("slice", "dynamic_slice", "gather", "copy")
+      if turn and cut and any(x.aval.size >= least for x in equation.outvars):
+        yield str(equation)
+
+  return list(within(jax.make_jaxpr(run)(slots).jaxpr, False))
+
+
 def test_a_cpu_samples_with_layers_apart_where_a_copy_is_small(params, monkeypatch):
   """The same numbers, and no turn copies a layer out of the stack."""
   made = step.weights(ARCH, params, dtype="float32")
@@ -418,6 +443,15 @@ def test_a_cpu_samples_with_layers_apart_where_a_copy_is_small(params, monkeypat
       lambda x, y, i=i: np.testing.assert_array_equal(x, y[i]), layer, params["layers"]
     )
   apart, _ = sample(params)
+  assert _cuts(made) == [], "a turn copies a layer's cache out of the stack"
+  monkeypatch.setattr(step, "TWO", 0)
+  jax.clear_caches()
+  whole, _ = sample(params)
+  assert _cuts(made), "this test would not see it"
+  for group, other in zip(apart, whole, strict=True):
+    for a, b in zip(group, other, strict=True):
+      assert np.array_equal(a.ids, b.ids) and np.array_equal(a.logp, b.logp)
+  monkeypatch.undo()
   monkeypatch.setattr(step, "COPY", 4 * decoder.size(ARCH) - 1)
   monkeypatch.setattr(step, "transfer", step.transfer.__wrapped__)
   assert step.weights(ARCH, params, dtype="float32") is params

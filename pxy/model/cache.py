@@ -67,12 +67,30 @@ def layer(cache: Cache, number, live: int | None):
   """k_BKHS, v_BKSH of one layer, the first `live` positions (None: all). One slice of
   the stacked arrays."""
 
+  if isinstance(cache.k_LBKHS, tuple):
+    k_BKHS, v_BKSH = cache.k_LBKHS[number], cache.v_LBKSH[number]
+    return k_BKHS[..., :live], v_BKSH[:, :, :live]
+
   def cut(x, axis):
     sizes = [1, *x.shape[1:]]
     sizes[axis] = sizes[axis] if live is None else min(live, sizes[axis])
     return jax.lax.dynamic_slice(x, (number, 0, 0, 0, 0), sizes)[0]
 
   return cut(cache.k_LBKHS, 4), cut(cache.v_LBKSH, 3)
+
+
+def apart(cache: Cache) -> Cache:
+  """The same, each layer an array of its own in a tuple: XLA has no operand that is
+  part of an array, and on a CPU cuts a layer out of the stack in every turn."""
+  layers = range(cache.v_LBKSH.shape[0])
+  k, v = (tuple(x[i] for i in layers) for x in (cache.k_LBKHS, cache.v_LBKSH))
+  return dataclasses.replace(cache, k_LBKHS=k, v_LBKSH=v)
+
+
+def stacked(cache: Cache) -> Cache:
+  """What `apart` took apart."""
+  k, v = jnp.stack(cache.k_LBKHS), jnp.stack(cache.v_LBKSH)
+  return dataclasses.replace(cache, k_LBKHS=k, v_LBKSH=v)
 
 
 def put(cache: Cache, number, k_BKH, v_BKH) -> Cache:
@@ -97,6 +115,18 @@ def append(cache: Cache, k_LBKH, v_LBKH) -> Cache:
     return place.set(from_BLKH, mode="drop", unique_indices=True)
 
   k, v = cache.k_LBKHS, cache.v_LBKSH
+  if isinstance(k, tuple):
+
+    def one(x, new_BKH, *where):
+      place = x.at[where]
+      return place.set(new_BKH.astype(x.dtype), mode="drop", unique_indices=True)
+
+    every = slice(None)
+    return Cache(
+      tuple(one(x, k_LBKH[i], row_B, every, every, at_B) for i, x in enumerate(k)),
+      tuple(one(x, v_LBKH[i], row_B, every, at_B) for i, x in enumerate(v)),
+      cache.length_B + 1,
+    )
   return Cache(
     put(k.at[:, row_B, :, :, at_B], k_LBKH, k.dtype),
     put(v.at[:, row_B, :, at_B], v_LBKH, v.dtype),

@@ -18,6 +18,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pxy import imports
 from pxy.model import attention, cudnn, paged, splash
@@ -315,7 +316,7 @@ def decode(
 
   hidden_B1D, pairs, held = _scan(
     arch, params, _embed(arch, params, tokens_B[:, None], dtype), length_B[:, None],
-    attend, remat="none", extra=jnp.arange(arch.layers), keep=not turned,
+    attend, remat="none", extra=np.arange(arch.layers), keep=not turned,
     held=cache if turned else None,
   )  # fmt: skip
   hidden_BD = hidden_B1D[:, 0]

@@ -232,9 +232,21 @@ def decode(
     return step + 1, _pin(slots, mesh), out
 
   out = jnp.zeros((tokens, rows), jnp.int32), jnp.zeros((tokens, rows), jnp.float32)
+  if apart := _apart(params, slots.cache):
+    slots = dataclasses.replace(slots, cache=kv.apart(slots.cache))
   steps, slots, out = jax.lax.while_loop(unfinished, one, (jnp.int32(0), slots, out))
+  if apart:
+    slots = dataclasses.replace(slots, cache=kv.stacked(slots.cache))
   new_B, going_B = slots.drawn_B - before_B, ~slots.idle_B
   return slots, _whole((*out, new_B, going_B, steps), mesh)
+
+
+def _apart(params, cache) -> bool:
+  """Whether a cache is taken apart for a stretch, as the weights are: on a CPU, if
+  there is room for two of it."""
+  if not isinstance(params["layers"], tuple) or not isinstance(cache, kv.Cache):
+    return False
+  return not cache.turned and cache.k_LBKHS.nbytes + cache.v_LBKSH.nbytes <= TWO
 
 
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
@@ -304,6 +316,9 @@ def transfer(arch, dtype, mesh):
 
 COPY = 2**31
 """Bytes of float32 weights of which a CPU may hold a second copy."""
+
+TWO = 2**30
+"""And of a cache; engine.WHOLE is as much."""
 
 
 def parts(arch, dtype, mesh) -> bool:

@@ -363,6 +363,29 @@ def test_large_caches_shrink_by_half_or_by_more_where_idle_rows_are_free(
   assert rows() == [64, 12]
 
 
+@pytest.mark.parametrize("where", ["gpu", "pages"])
+def test_training_and_evaluation_take_the_same_few_programs(monkeypatch, where):
+  """Where each costs long to compile: the demo's steps of 32 x 8 and its evaluation of
+  128 x 16, in 256 slots."""
+  monkeypatch.setattr(mesh_lib, "platform", lambda mesh: "gpu")
+  if where == "pages":
+    monkeypatch.setattr(attention, "pages", lambda *_: True)
+    monkeypatch.setattr(attention, "fills", lambda *_, **__: True)
+  engine = engine_lib.Engine(
+    testing.arch(), sampling=config.Sampling(max_new_tokens=96, slots=256),
+    stop_ids=(), max_prompt_tokens=24, group=16,
+  )  # fmt: skip
+  rng, made = np.random.default_rng(0), set()
+  for prompts, n in ((32, 8), (128, 16)):
+    length_PR = rng.integers(1, 97, (prompts, n))
+    calls = replay.calls(engine, rng.integers(1, 25, prompts), length_PR)
+    assert all(one.kind != "prefill" or one.rows == 16 for one in calls)
+    made |= {(one.kind, one.rows, one.width) for one in calls}
+  kinds = [kind for kind, *_ in made]
+  assert kinds.count("prefill") == kinds.count("admit") == 1, made
+  assert kinds.count("decode") <= 2, made
+
+
 @pytest.mark.parametrize("where", ["cpu", "cpu, large", "gpu", "gpu, large", "filled"])
 def test_the_longest_cache_of_a_run_is_that_of_its_largest_program(monkeypatch, where):
   """24 + 70 tokens: room for 128 where it comes in pages, and else for 96."""

@@ -100,6 +100,8 @@ class Engine:
     dtype: of the activations and the cache.
     paged: the cache is a pool of pages.
     page: tokens of one.
+    group: responses to a prompt in the run that has most of them, so that runs of fewer
+      take its programs where each costs long to compile; 0: each run has its own.
     stats: of the last run.
     lengths: uid: tokens of a response in its last run, on average; what was long begins
       first. So a run that goes on must have it again for the same bits.
@@ -119,6 +121,7 @@ class Engine:
     mesh=None,
     dtype: str = "float32",
     page: int = paged.PAGE,
+    group: int = 0,
   ):
     if min(sampling.max_new_tokens, sampling.slots, max_prompt_tokens) < 1:
       raise config.Error(
@@ -135,7 +138,7 @@ class Engine:
     if self.mesh is not None:  # refuses what does not divide, before anything compiles
       step.transfer(arch, dtype, self.mesh)
     self.stop_ids = tuple(sorted(map(int, stop_ids)))
-    self.max_prompt_tokens, self.page = max_prompt_tokens, page
+    self.max_prompt_tokens, self.page, self.group = max_prompt_tokens, page, group
     self.paged = attention.pages(arch, dtype, self.mesh) or sampling.cache_tokens > 0
     if sampling.cache_tokens:
       self._check_pool()
@@ -202,6 +205,7 @@ class Engine:
       most=self.most,
       one=self.paged or fills or (gpu and held <= WHOLE),
       large=held > WHOLE,
+      group=max(n, self.group),
       pool=pool,
     )
 

@@ -15,6 +15,8 @@ The model has Qwen3-0.6B's shape, random weights, and activations in bfloat16.
   score   log-probs in one forward pass
   demo    `make demo`'s run, without and with the programs it compiled before
   peer    transformers' generate and a plain torch update, where they are installed
+  breakdown  of a micro-batch: its layers, and its head with the log-probs, each by
+          itself, forward and with the gradient; what an update takes besides is AdamW's
 
 A bound is the time that the bytes or FLOPs which cannot be spared take at the measured
 peak; `of it` is the share of the bound in the time that was taken. `first call` is what
@@ -56,6 +58,7 @@ kv = later("pxy.model.cache")
 flops = later("pxy.model.flops")
 mesh_lib = later("pxy.parallel.mesh")
 rollout = later("pxy.rl.rollout")
+logprob = later("pxy.rl.logprob")
 batch = later("pxy.run.batch")
 folder_lib = later("pxy.run.folder")
 engine_lib = later("pxy.sampling.engine")
@@ -64,7 +67,7 @@ step_lib = later("pxy.sampling.step")
 train_lib = later("pxy.train.step")
 
 OWN = ("card", "right", "decode", "engine", "update", "score")
-PARTS = (*OWN, "demo", "peer")
+PARTS = (*OWN, "demo", "peer", "breakdown")
 DTYPE = "bfloat16"
 
 
@@ -361,6 +364,44 @@ class Own:
       taken = timed(lambda given=given: jax.block_until_ready(stepper.score(*given)), 3)
       yield self.trained("score", flops.forward, update, lengths, *taken, ragged)
 
+  def breakdown(self) -> Iterator[Row]:
+    """What layers and head take of a micro-batch that is full, each by itself."""
+    _, rows, tokens = self.size.updates[0]
+    ids_BT = self.ids(rows, tokens)
+    place_BT = np.broadcast_to(np.arange(tokens), ids_BT.shape)
+    one_BT = np.ones(ids_BT.shape, np.int32)
+    rng = np.random.default_rng(0)
+    shape = (*ids_BT.shape, self.arch.d_model)
+    hidden_BTD = jnp.asarray(rng.standard_normal(shape), DTYPE)
+
+    def layers(params, hidden_BTD):
+      del hidden_BTD
+      out_BTD = decoder.forward(
+        self.arch, params, ids_BT, place_BT, one_BT, remat="dots", dtype=DTYPE
+      )
+      return out_BTD.astype(jnp.float32).sum()
+
+    def head(params, hidden_BTD):
+      logp_BT, _ = logprob.logprob(
+        hidden_BTD, decoder.head(self.arch, params).astype(DTYPE), ids_BT,
+        tied=self.arch.tied, chunk=self.size.chunk,
+      )  # fmt: skip
+      return logp_BT.sum()
+
+    for name, of in (("layers", layers), ("head and log-probs", head)):
+      both = jax.value_and_grad(of, argnums=(0, 1))
+      for what, run in (("forward", of), ("with the gradient", both)):
+        made = jax.jit(run)
+
+        def call(made=made):
+          return jax.block_until_ready(made(self.params, hidden_BTD))
+
+        first, seconds = timed(call, 5)
+        what = f"{name}, {what}, {rows} x {tokens:,}"
+        yield Row(
+          "breakdown", what, 1000 * seconds, "ms", None, first, {"gb": memory()}
+        )
+
   def trained(self, part, count, update, lengths, first, seconds, ragged) -> Row:
     """A row of tokens per second, held against FLOPs: of the head, those of the
     responses alone."""
@@ -543,7 +584,12 @@ def measure(size: Size, parts, seconds: float = 600) -> Iterator[Row]:
 def children(given) -> Iterator[Row]:
   """The rows of all parts, of a process for each card's worth of memory."""
   end = time.monotonic() + given.seconds
-  for parts in ([p for p in OWN if p in given.parts], ["demo"], ["peer"]):
+  for parts in (
+    [p for p in OWN if p in given.parts],
+    ["demo"],
+    ["peer"],
+    ["breakdown"],
+  ):
     if not set(parts) & set(given.parts):
       continue
     if parts == ["peer"] and importlib.util.find_spec("transformers") is None:

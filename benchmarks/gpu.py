@@ -16,7 +16,8 @@ The model has Qwen3-0.6B's shape, random weights, and activations in bfloat16.
   demo    `make demo`'s run, without and with the programs it compiled before
   peer    transformers' generate and a plain torch update, where they are installed
   breakdown  of a micro-batch: its layers, and its head with the log-probs, each by
-          itself, forward and with the gradient; what an update takes besides is AdamW's
+          itself, forward and with the gradient; an update adds up such gradients, and
+          has AdamW besides
 
 A bound is the time that the bytes or FLOPs which cannot be spared take at the measured
 peak; `of it` is the share of the bound in the time that was taken. `first call` is what
@@ -370,37 +371,39 @@ class Own:
     ids_BT = self.ids(rows, tokens)
     place_BT = np.broadcast_to(np.arange(tokens), ids_BT.shape)
     one_BT = np.ones(ids_BT.shape, np.int32)
-    rng = np.random.default_rng(0)
-    shape = (*ids_BT.shape, self.arch.d_model)
+    of_response_BT = place_BT >= self.size.prompt - 1
+    rng, shape = np.random.default_rng(0), (*ids_BT.shape, self.arch.d_model)
     hidden_BTD = jnp.asarray(rng.standard_normal(shape), DTYPE)
+    rest = {name: x for name, x in self.params.items() if name != "layers"}
 
-    def layers(params, hidden_BTD):
-      del hidden_BTD
+    def layers(given, rest):
       out_BTD = decoder.forward(
-        self.arch, params, ids_BT, place_BT, one_BT, remat="dots", dtype=DTYPE
-      )
+        self.arch, {**rest, "layers": given}, ids_BT, place_BT, one_BT,
+        remat="dots", dtype=DTYPE,
+      )  # fmt: skip
       return out_BTD.astype(jnp.float32).sum()
 
-    def head(params, hidden_BTD):
+    def head(given, rest):
+      del rest
+      head_DV, hidden_BTD = given
       logp_BT, _ = logprob.logprob(
-        hidden_BTD, decoder.head(self.arch, params).astype(DTYPE), ids_BT,
+        hidden_BTD, head_DV.astype(DTYPE), ids_BT, mask_BT=of_response_BT,
         tied=self.arch.tied, chunk=self.size.chunk,
       )  # fmt: skip
       return logp_BT.sum()
 
-    for name, of in (("layers", layers), ("head and log-probs", head)):
-      both = jax.value_and_grad(of, argnums=(0, 1))
-      for what, run in (("forward", of), ("with the gradient", both)):
+    head_DV = decoder.head(self.arch, self.params)
+    for name, of, given in (
+      ("layers", layers, self.params["layers"]),
+      ("head and log-probs of responses", head, (head_DV, hidden_BTD)),
+    ):
+      for what, run in (("forward", of), ("with the gradient", jax.value_and_grad(of))):
         made = jax.jit(run)
-
-        def call(made=made):
-          return jax.block_until_ready(made(self.params, hidden_BTD))
-
-        first, seconds = timed(call, 5)
-        what = f"{name}, {what}, {rows} x {tokens:,}"
-        yield Row(
-          "breakdown", what, 1000 * seconds, "ms", None, first, {"gb": memory()}
+        first, seconds = timed(
+          lambda made=made, given=given: jax.block_until_ready(made(given, rest)), 5
         )
+        what = f"{name}, {what}, {rows} x {tokens:,}"
+        yield Row("breakdown", what, 1000 * seconds, "ms", None, first)
 
   def trained(self, part, count, update, lengths, first, seconds, ragged) -> Row:
     """A row of tokens per second, held against FLOPs: of the head, those of the

@@ -22,6 +22,7 @@ from pxy import config, testing
 from pxy.model import attention, cudnn, decoder, paged, ragged
 from pxy.model import cache as kv
 from pxy.parallel import mesh as mesh_lib
+from pxy.parallel import process
 
 import reference_decoder
 
@@ -117,6 +118,8 @@ def test_heads_that_the_mesh_does_not_divide_are_refused_by_name():
 
 
 def test_gpus_without_what_cudnn_asks_for_take_xla(capsys):
+  process.say_once.cache_clear()
+
   def kernel(platform, *shape, dtype="bfloat16"):
     return attention._kernel(platform, jax.ShapeDtypeStruct(shape, dtype), None)
 
@@ -125,7 +128,7 @@ def test_gpus_without_what_cudnn_asks_for_take_xla(capsys):
   assert kernel("gpu", 1, 3, 4, 64) == kernel("gpu", 1, 2, 4, 256) == "xla"
   assert kernel("gpu", 1, 2, 4, 64, dtype="float32") == "xla"
   said = capsys.readouterr().err.splitlines()
-  assert [line.split(" with ")[1].split(" cuDNN")[0] for line in said] == [
+  assert [line.split(": with ")[1].split(" cuDNN")[0] for line in said] == [
     "float32, which is not of 16 bits", "3 tokens, an odd number,", "heads of 256",
   ], "once each"  # fmt: skip
   assert kernel("tpu", 1, 3, 4, 256) == "splash" and kernel("cpu", 1, 2, 4, 64) == "xla"

@@ -57,8 +57,9 @@ def test_the_gpus_table_and_file_are_of_processes_of_its_parts(
   """As a newcomer calls it, at a size for a CPU: what is not installed is a row too."""
   find = importlib.util.find_spec
   monkeypatch.setattr(
-    importlib.util, "find_spec", lambda x: None if x == "transformers" else find(x)
-  )
+    importlib.util, "find_spec",
+    lambda x, *more: None if x == "transformers" else find(x, *more),
+  )  # fmt: skip
   monkeypatch.chdir(pathlib.Path(gpu.__file__).parent.parent)
   file = tmp_path / "gpu.json"
   gpu.main(["--toy", "--parts", "card", "decode", "peer", "--json", str(file)])

@@ -444,7 +444,7 @@ def test_a_cpu_samples_with_layers_apart_where_a_copy_is_small(params, monkeypat
     )
   apart, _ = sample(params)
   assert _cuts(made) == [], "a turn copies a layer's cache out of the stack"
-  monkeypatch.setattr(step, "TWO", 0)
+  monkeypatch.setattr(step, "WHOLE", 0)
   jax.clear_caches()
   whole, _ = sample(params)
   assert _cuts(made), "this test would not see it"
@@ -452,6 +452,7 @@ def test_a_cpu_samples_with_layers_apart_where_a_copy_is_small(params, monkeypat
     for a, b in zip(group, other, strict=True):
       assert np.array_equal(a.ids, b.ids) and np.array_equal(a.logp, b.logp)
   monkeypatch.undo()
+  jax.clear_caches()
   monkeypatch.setattr(step, "COPY", 4 * decoder.size(ARCH) - 1)
   monkeypatch.setattr(step, "transfer", step.transfer.__wrapped__)
   assert step.weights(ARCH, params, dtype="float32") is params
@@ -477,7 +478,7 @@ def test_what_is_described_is_what_runs(params, monkeypatch, case):
     mesh = mesh_lib.make(config.Mesh(data=2, fsdp=2, tensor=2))
     axes = decoder.axes(ARCH)
     params = jax.device_put(params, mesh_lib.shardings(mesh, axes, params))
-  monkeypatch.setattr(engine_lib, "WHOLE", 0)  # as where the cache is large
+  monkeypatch.setattr(step, "WHOLE", 0)  # as where the cache is large
   last = {"move": "move", "pages": "carry"}.get(case)
   slots, stops, n = (32, STOPS, 6) if last else (8, (), 2)
   if last == "carry":  # The parts come apart in several stretches of longer responses.

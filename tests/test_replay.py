@@ -10,7 +10,7 @@ from pxy import config, testing
 from pxy.model import attention, decoder, paged
 from pxy.parallel import mesh as mesh_lib
 from pxy.sampling import engine as engine_lib
-from pxy.sampling import level, paging, replay, schedule
+from pxy.sampling import level, paging, replay, schedule, step
 
 
 class Noted(engine_lib.Device):
@@ -213,7 +213,8 @@ def test_each_response_ends_once_whatever_their_lengths(
     parts = range(made.limits.pool.parts) if pool else ()
     pages = [made.table.free(part) for part in parts]
     while made.waiting or made.busy:
-      assert made.stats.dispatches < 20 * length_PR.size + 200, "round in circles"
+      most = 3 * (length_PR.sum() + made.stats.redone) + 200
+      assert made.stats.dispatches < most, "it goes round in circles"
       found = made.retire(
         made.dispatch(), lambda p, r, ids: np.add.at(told, (p, r), len(ids))
       )
@@ -357,7 +358,7 @@ def test_large_caches_shrink_by_half_or_by_more_where_idle_rows_are_free(
     return list(dict.fromkeys(one.rows for one in calls if one.kind == "decode"))
 
   assert rows() == [64, 16]
-  monkeypatch.setattr(engine_lib, "WHOLE", 0)
+  monkeypatch.setattr(step, "WHOLE", 0)
   assert rows() == [64, 32, 16]
   monkeypatch.setattr(attention, "fills", lambda *_, **__: True)
   assert rows() == [64, 12]
@@ -373,13 +374,14 @@ def test_training_and_evaluation_take_the_same_few_programs(monkeypatch, where):
     monkeypatch.setattr(attention, "fills", lambda *_, **__: True)
   engine = engine_lib.Engine(
     testing.arch(), sampling=config.Sampling(max_new_tokens=96, slots=256),
-    stop_ids=(), max_prompt_tokens=24, group=16,
+    stop_ids=(), max_prompt_tokens=24, group=8,
   )  # fmt: skip
   rng, made = np.random.default_rng(0), set()
   for prompts, n in ((32, 8), (128, 16)):
     length_PR = rng.integers(1, 97, (prompts, n))
     calls = replay.calls(engine, rng.integers(1, 25, prompts), length_PR)
-    assert all(one.kind != "prefill" or one.rows == 16 for one in calls)
+    read = [one.rows for one in calls if one.kind == "prefill"]
+    assert set(read) == {32}, "as many as a step of training has, in one go"
     made |= {(one.kind, one.rows, one.width) for one in calls}
   kinds = [kind for kind, *_ in made]
   assert kinds.count("prefill") == kinds.count("admit") == 1, made
@@ -391,7 +393,7 @@ def test_the_longest_cache_of_a_run_is_that_of_its_largest_program(monkeypatch, 
   """24 + 70 tokens: room for 128 where it comes in pages, and else for 96."""
   monkeypatch.setattr(mesh_lib, "platform", lambda mesh: where[:3])
   if where.endswith("large"):
-    monkeypatch.setattr(engine_lib, "WHOLE", 0)
+    monkeypatch.setattr(step, "WHOLE", 0)
   if where == "filled":
     monkeypatch.setattr(attention, "fills", lambda *_, **__: True)
   engine = engine_lib.Engine(

@@ -47,7 +47,7 @@ def _engine(cfg, arch, mesh, sampling):
     max_prompt_tokens=cfg.data.max_prompt_tokens,
     mesh=mesh,
     dtype=cfg.compute.dtype,
-    group=max(cfg.data.responses, cfg.eval.samples),
+    group=cfg.data.responses,
   )
 
 

@@ -29,7 +29,8 @@ from pxy.bucket import mirror
 from pxy.measures import bias, calibration, estimate, ranking
 
 _POOLED = ("auroc", "aurc", *(f"accuracy@{c}" for c in ranking.COVERAGES))
-KINDS = ("sums", *_POOLED, "ece", *bias.MARGINAL)  # docs/measures.md has them
+KINDS = ("sums", *_POOLED, "ece", *bias.MARGINAL)
+"""What a statistic may be; docs/measures.md has them."""
 SCHEMA = pa.schema([
   ("model", pa.string()),
   ("step", pa.int64()),  # of its checkpoint, where several are asked

@@ -230,11 +230,6 @@ def interval(value: float, value_B: np.ndarray, spec: Spec) -> tuple[float, floa
   if not len(known):
     return value, value
   low, high = np.percentile(known, levels(len(spec.units)), method="inverted_cdf")
-  return _around(value, low, high, spec)
-
-
-def _around(value: float, low, high, spec: Spec) -> tuple[float, float]:
-  """The interval between two points of the draws, as the statistic's kind wants it."""
   if spec.biased:
     low, high = 2 * value - high, 2 * value - low
   low, high = max(low, spec.least), min(high, spec.most)
@@ -259,13 +254,14 @@ class Spread:
 
   Attributes:
     value: new minus old.
-    problems_B: the difference on the problems of each draw that has one; of a statistic
-      that is biased, turned round the value.
+    problems_B: the difference on the problems of each draw that has one.
     luck: what the mean of so many runs is off by, a standard error; 0 of one.
     freedom: its degrees of freedom, as Student's t has them.
     both: the part of the luck's variance that problems have as well, as estimated.
     alone: variance by the draw of problems alone, which more runs do not take off.
     units: the problems that all have.
+    biased: whether the statistic is: then what it may be off by is turned round the
+      value.
   """
 
   value: float
@@ -275,23 +271,35 @@ class Spread:
   both: float
   alone: float
   units: tuple[str, ...]
+  biased: bool = False
 
-  def below(self, x: float) -> float:
-    """Share of both together that is x at most: each draw of problems, spread by the
-    luck of runs."""
+  @property
+  def turned_B(self) -> np.ndarray:
+    """problems_B, turned where it has to be."""
+    return 2 * self.value - self.problems_B if self.biased else self.problems_B
+
+  def _below(self, x: float) -> float:
+    """Share of both together, as drawn, that is x at most: each draw of problems,
+    spread by the luck of runs."""
     if not self.luck:
       return float(np.mean(self.problems_B <= x))
     return float(special.stdtr(self.freedom, (x - self.problems_B) / self.luck).mean())
 
   def point(self, percent: float) -> float:
     """What so many percent of both together are below."""
+    if self.biased:
+      return 2 * self.value - self._point(100 - percent)
+    return self._point(percent)
+
+  def _point(self, percent: float) -> float:
+    """The same as it was drawn."""
     if not self.luck:
       return float(np.percentile(self.problems_B, percent, method="inverted_cdf"))
     t = self.luck * special.stdtrit(self.freedom, percent / 100)
     low, high = self.problems_B.min() + t, self.problems_B.max() + t
     for _ in range(40 if low < high else 0):
       middle = (low + high) / 2
-      if self.below(middle) < percent / 100:
+      if self._below(middle) < percent / 100:
         low = middle
       else:
         high = middle
@@ -321,21 +329,21 @@ def spread(new: Sequence[Spec], old: Sequence[Spec]) -> Spread:
   parts = [new_SB - old_SB] if len(new) == len(old) else [new_SB, -old_SB]
   mean_B = sum(part.mean(0) for part in parts)
   value, problems_B = float(mean_B[0]), mean_B[1:][~np.isnan(mean_B[1:])]
-  if new[0].biased:
-    problems_B = 2 * value - problems_B
   lucks = [_luck(part[:, 0]) for part in parts]
   luck = sum(lucks)
   # Of equal draws numpy's variance is not 0, but rounding.
   varies = float(problems_B.var()) if len(problems_B) and np.ptp(problems_B) else 0.0
   if not luck > 0:
-    return Spread(value, problems_B, 0.0, math.inf, 0.0, varies, units)
+    biased = new[0].biased
+    return Spread(value, problems_B, 0.0, math.inf, 0.0, varies, units, biased)
   both = sum(_both(part[:, 1:]) for part in parts)
   alone, middle = max(0.0, varies - both), problems_B.mean()
   left = max(0.0, 1 - min(both, luck) / varies) if varies else 0.0
   problems_B = middle + (problems_B - middle) * math.sqrt(left) * _wider(len(units))
   each = zip(lucks, parts, strict=True)
   share = sum((one / luck) ** 2 / (len(part) - 1) for one, part in each if one)
-  return Spread(value, problems_B, math.sqrt(luck), 1 / share, both, alone, units)
+  known = math.sqrt(luck), 1 / share, both, alone
+  return Spread(value, problems_B, *known, units, new[0].biased)
 
 
 def difference(new: Sequence[Spec], old: Sequence[Spec]) -> Measure | None:
@@ -372,7 +380,7 @@ def beyond_zero(found: Spread) -> float:
   have some, it is also that of problems whose draws are normal, if that is larger: what
   no draw shows is not told by the tails of what little luck the runs have.
   """
-  problems_B = found.problems_B
+  problems_B = found.turned_B
   if math.isnan(found.value) or not len(problems_B):
     return math.nan
   if found.luck:

@@ -23,9 +23,9 @@ rows are split over (data, fsdp), heads over tensor.
 `cached` reads the cache once, and that is its time. On a TPU the cache is a pool of
 pages (paged.py), and ragged.py a kernel that reads each row as far as it is filled, and
 a layer where it stands. Elsewhere it is plain JAX, which takes a layer out of the
-stacked cache (a GPU copies it first: three times the bytes) and reads as much of it in
-each row; of a pool it first puts the rows' pages together. A GPU that can takes
-cudnn.held instead.
+stacked cache (a GPU copies it first: three times the bytes; a CPU has layers apart) and
+reads as much of it in each row; of a pool it first puts the rows' pages together. A GPU
+that can takes cudnn.held instead.
 
 Left out: tokamax, whose public attention takes the same mask, for eight packages more.
 """
@@ -127,7 +127,7 @@ def _kernel(platform, q_BTNH, softcap):
     return "xla"
   if why := cudnn.misfit(q_BTNH, softcap):
     process.say_once(
-      f"attention of packed rows: with {why} cuDNN has no kernel, and XLA makes all"
+      f"attention of packed rows: with {why} cuDNN is not asked, and XLA makes all"
       " scores"
     )
     return "xla"
@@ -231,6 +231,9 @@ def cached(
     mesh: the mesh that the program runs on; None: one device.
   """
   if isinstance(cache, kv.Cache) and cache.turned:
+    assert softcap is None and window is None, (
+      "cudnn.holds says where a cache is turned"
+    )
     return cudnn.held(
       q_BNH, cache.k_LBKHS, cache.v_LBKSH, layer,
       jnp.minimum(cache.length_B + 1, cache.room), scale=scale,

@@ -1,12 +1,12 @@
 """The key-value cache: what a decoder remembers of the tokens before.
 
-One array for keys and one for values, all layers stacked, each laid out as attention
-reads it: a product over H runs down the keys' columns and one over S down the values',
-so neither is turned around in every step (on a CPU that took a seventh of sampling).
-Row b holds `length_B[b]` valid positions, which are 0 .. length - 1; what lies behind
-them is never read. Within a step the layers only read; the step's keys and values are
-written once, behind the last layer, so that inside a loop XLA updates the cache in
-place.
+One array for keys and one for values, all layers stacked (on a CPU, while it decodes, a
+tuple of them: `apart`), each laid out as attention reads it: a product over H runs down
+the keys' columns and one over S down the values', so neither is turned around in every
+step (on a CPU that took a seventh of sampling). Row b holds `length_B[b]` valid
+positions, which are 0 .. length - 1; what lies behind them is never read. Within a step
+the layers only read; the step's keys and values are written once, behind the last
+layer, so that inside a loop XLA updates the cache in place.
 
 A `turned` cache has both token by token, [L, B, S, K, H], and takes a layer's token
 before that layer reads: so a GPU's kernel finds it (cudnn.held).
@@ -32,8 +32,8 @@ from pxy.parallel import mesh as mesh_lib
 class Cache:
   """Keys (rotated) and values of B rows with room for S tokens each."""
 
-  k_LBKHS: jax.Array
-  v_LBKSH: jax.Array
+  k_LBKHS: jax.Array | tuple[jax.Array, ...]
+  v_LBKSH: jax.Array | tuple[jax.Array, ...]
   length_B: jax.Array
   turned: bool = dataclasses.field(default=False, metadata={"static": True})
   """Keys and values are k_LBSKH and v_LBSKH."""
@@ -41,6 +41,8 @@ class Cache:
   @property
   def room(self) -> int:
     """Tokens that a row has room for."""
+    if isinstance(self.v_LBKSH, tuple):
+      return self.v_LBKSH[0].shape[2]
     return self.v_LBKSH.shape[2 if self.turned else 3]
 
 
@@ -64,8 +66,8 @@ def of(k_LBTKH, v_LBTKH, length_B, turned: bool = False) -> Cache:
 
 
 def layer(cache: Cache, number, live: int | None):
-  """k_BKHS, v_BKSH of one layer, the first `live` positions (None: all). One slice of
-  the stacked arrays."""
+  """k_BKHS, v_BKSH of one layer, the first `live` positions (None: all): one slice of
+  the stacked arrays, or the layer's own."""
 
   if isinstance(cache.k_LBKHS, tuple):
     k_BKHS, v_BKSH = cache.k_LBKHS[number], cache.v_LBKSH[number]

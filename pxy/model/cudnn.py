@@ -46,7 +46,8 @@ def misfit(q_BTNH, softcap) -> str:
         (f"{q_BTNH.dtype.name}, which is not of 16 bits", q_BTNH.dtype.itemsize != 2),
         ("a softcap", softcap is not None),
         (f"{tokens} tokens, an odd number,", tokens % 2),
-        (f"heads of {width}", width % 8 or width > 128),  # 256 only since Hopper
+        # Of 256 it has one since Hopper, for which nothing here asks.
+        (f"heads of {width}", width % 8 or width > 128),
       )
       if so
     ),

@@ -204,7 +204,7 @@ def make(
       max_prompt_tokens=longest,
       mesh=sampling_mesh,
       dtype=cfg.compute.dtype,
-      group=max(cfg.data.responses, cfg.eval.samples),
+      group=cfg.data.responses,
     )
     stack.enter_context(engine)
     session.lengths[name] = engine.lengths

@@ -7,12 +7,12 @@
 
 One routine serves every objective and every evaluation. The result is a function of
 (params, prompt, uid, response number, key) and the sampling rule alone: slot count,
-order and neighbours do not enter it. Ids include the sampled stop token, and log-probs
-are under the distribution that was sampled from.
+order and neighbours do not enter it, but for rounding. Ids include the sampled stop
+token, and log-probs are under the distribution that was sampled from.
 
 Which response has which slot, and in what shapes, is decided on the host (schedule.py).
 Prompts whose responses were long in an earlier run begin first, which changes nothing
-but the time.
+but the time and, as shapes do, last bits.
 """
 
 import dataclasses
@@ -33,10 +33,6 @@ from pxy.sampling import schedule as schedule_lib
 
 PREFILL = 8192
 """Prompt tokens per prefill and part of the rows: a bound on its activations."""
-
-WHOLE = 2**30
-"""Bytes of a device's cache above which it is made at its full length at once: a move
-to a longer one needs the old and the new at the same time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +96,8 @@ class Engine:
     dtype: of the activations and the cache.
     paged: the cache is a pool of pages.
     page: tokens of one.
-    group: responses to a prompt in the run that has most of them, so that runs of fewer
-      take its programs where each costs long to compile; 0: each run has its own.
+    group: responses to a prompt for which prompts are read where each program costs
+      long to compile, so that runs of more and of fewer take the same; 0: each run's.
     stats: of the last run.
     lengths: uid: tokens of a response in its last run, on average; what was long begins
       first. So a run that goes on must have it again for the same bits.
@@ -130,8 +126,12 @@ class Engine:
     if max_prompt_tokens + sampling.max_new_tokens > arch.context:
       raise config.Error(
         f"sampling: {max_prompt_tokens} prompt and {sampling.max_new_tokens} new tokens"
-        f" exceed the model's context of {arch.context}: lower one of the two, such as"
-        f" max_new_tokens to {max(1, arch.context - max_prompt_tokens)}"
+        f" exceed the model's context of {arch.context}: "
+        + (
+          f"lower max_new_tokens to {arch.context - max_prompt_tokens}"
+          if max_prompt_tokens < arch.context
+          else f"lower max_prompt_tokens below {arch.context}"
+        )
       )
     self.arch, self.sampling, self.dtype = arch, sampling, dtype
     self.mesh = mesh_lib.needed(mesh)
@@ -203,9 +203,9 @@ class Engine:
       longest=longest,
       limit=limit,
       most=self.most,
-      one=self.paged or fills or (gpu and held <= WHOLE),
-      large=held > WHOLE,
-      group=max(n, self.group),
+      one=self.paged or fills or (gpu and held <= step.WHOLE),
+      large=held > step.WHOLE,
+      group=self.group or n,
       pool=pool,
     )
 

@@ -127,7 +127,9 @@ def calls(
     if not ((value >= 1) & (value <= most)).all():
       raise config.Error(
         f"lengths: {what} have {value.min()} to {value.max()} tokens, expected 1 to"
-        f" {most}: set {field} to {value.max()} or more, or name other lengths"
+        f" {most}: "
+        + (f"set {field} to {value.max()} or more, or " if value.max() > most else "")
+        + "name other lengths"
       )
   engine.stats = engine_lib.Stats()
   shadow = Shadow(length_PR, prompt_P, engine.read)

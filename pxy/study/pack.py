@@ -13,6 +13,7 @@ import pathlib
 import zipfile
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -37,10 +38,10 @@ def write(study: plan.Study, out: pathlib.Path, to: pathlib.Path) -> int:
   data = io.BytesIO()
   with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
     kept = json.loads((out / "study.json").read_text(encoding="utf-8"))
-    asked = {claim.measure for claim in study.claims}
     named = {cell.name: kept[cell.name] for cell in cells}
     _add(file, "study.json", json.dumps(named, indent=1).encode())
     for cell in cells:
+      asked = study.of(cell)
       for name, found in _files(cell, out / cell.name, asked):
         _add(file, f"{cell.name}/{name}", found)
   files.write_bytes(to, data.getvalue())
@@ -73,13 +74,18 @@ def _files(
     yield "run/completions.parquet", table.getvalue()
   if (folder / readings.BY_PROBLEM).is_file():
     rows = by_problem.read(folder / readings.BY_PROBLEM)
-    rows = rows.filter(pc.field("measure").isin(sorted(asked)))
-    yield readings.BY_PROBLEM, by_problem.packed(rows)
+    wanted = pa.array(sorted(asked), pa.string())
+    rows = rows.filter(pc.field("measure").isin(wanted))
+    if len(rows):
+      yield readings.BY_PROBLEM, by_problem.packed(rows)
 
 
 def _measures(path: pathlib.Path) -> bytes:
-  """A report of `pxy probe` without its figures."""
+  """A report of `pxy probe`: what it found of the run, and the base's values."""
   reports = readings.parsed(path)
   for report in reports if isinstance(reports, list) else [reports]:
     report.pop("figures", None)
+    report.pop("difference", None)
+    base = report.get("base_measures", {})
+    base.update({name: {"value": one["value"]} for name, one in base.items()})
   return json.dumps(reports).encode()

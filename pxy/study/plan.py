@@ -191,6 +191,15 @@ class Study:
     """Whether the arm has a cell in that world."""
     return not arm.worlds or world in arm.worlds
 
+  def of(self, cell: "Cell") -> set[str]:
+    """The measures that claims ask of a cell."""
+    return {
+      claim.measure
+      for claim in self.claims
+      if cell.arm.name in (claim.arm, claim.against)
+      and cell.world.name in self.asked(claim)
+    }
+
   def asked(self, claim: Claim) -> tuple[str, ...]:
     """The worlds in which a claim is asked."""
     there = {arm.name: arm for arm in self.arms}

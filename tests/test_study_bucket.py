@@ -137,7 +137,9 @@ def test_the_words_of_a_cell_name_the_bucket(url):
   run_ = f"{url}/{cell.name}/run"
   assert train[-2:] == ["--out", run_] and probe[1] == run_
   assert probe[probe.index("--save") + 1] == f"{url}/sums/samples"
-  assert probe[-1] == str(out / cell.name / "probe.json"), "a file of this machine"
+  for option, name in (("--json", "probe.json"), ("--by-problem", "probe.parquet")):
+    of_this_machine = str(out / cell.name / name)
+    assert probe[probe.index(option) + 1] == of_this_machine
   assert f"--out {url} --cell" in slurm.script("s.py", url, [cell])
 
 

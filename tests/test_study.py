@@ -512,6 +512,8 @@ def test_thoughts_are_counted_by_problem(tmp_path):
   shutil.unpack_archive(tmp_path / "a.zip", moved)
   names = pq.read_schema(moved / "sums/dsrl/seed0/run/completions.parquet").names
   assert "completion" not in names, "texts are large, and are not packed"
+  packed = (moved / "sums/dsrl/seed0/probe.json").read_text()
+  assert json.loads(packed)["model"] == "sums/dsrl/seed0/run"
   here, there = (results.Results(study, x).claims() for x in (out, moved))
   assert here == there
   rate, count = here

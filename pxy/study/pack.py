@@ -61,7 +61,7 @@ def _files(
   for name in readings.WHOLE:
     if (folder / name).is_file():
       whole = name != "probe.json"
-      yield name, (folder / name).read_bytes() if whole else _measures(folder / name)
+      yield name, (folder / name).read_bytes() if whole else _measures(cell, folder)
   if cell.trains:
     rows = [
       {name: row[name] for name in ("step", *readings.CURVES) if name in row}
@@ -77,15 +77,21 @@ def _files(
     wanted = pa.array(sorted(asked), pa.string())
     rows = rows.filter(pc.field("measure").isin(wanted))
     if len(rows):
+      of = rows["base"].to_pylist()
+      models = [cell.world.before if base else f"{cell.name}/run" for base in of]
+      at = rows.column_names.index("model")
+      rows = rows.set_column(at, "model", pa.array(models, pa.string()))
       yield readings.BY_PROBLEM, by_problem.packed(rows)
 
 
-def _measures(path: pathlib.Path) -> bytes:
-  """A report of `pxy probe`: what it found of the run, and the base's values."""
-  reports = readings.parsed(path)
+def _measures(cell: plan.Cell, folder: pathlib.Path) -> bytes:
+  """The report of `pxy probe`: what it found of the run, and the base's values. No path
+  of a machine is in it."""
+  reports = readings.parsed(folder / "probe.json")
   for report in reports if isinstance(reports, list) else [reports]:
     report.pop("figures", None)
     report.pop("difference", None)
+    report["model"] = f"{cell.name}/run"
     base = report.get("base_measures", {})
     base.update({name: {"value": one["value"]} for name, one in base.items()})
   return json.dumps(reports).encode()

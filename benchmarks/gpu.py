@@ -587,12 +587,8 @@ def measure(size: Size, parts, seconds: float = 600) -> Iterator[Row]:
 def children(given) -> Iterator[Row]:
   """The rows of all parts, of a process for each card's worth of memory."""
   end = time.monotonic() + given.seconds
-  for parts in (
-    [p for p in OWN if p in given.parts],
-    ["demo"],
-    ["peer"],
-    ["breakdown"],
-  ):
+  together, alone = [p for p in OWN if p in given.parts], PARTS[len(OWN) :]
+  for parts in (together, *([part] for part in alone)):
     if not set(parts) & set(given.parts):
       continue
     if parts == ["peer"] and importlib.util.find_spec("transformers") is None:
@@ -655,13 +651,13 @@ def main(args: list[str] | None = None) -> None:
     for row in measure(size, given.parts, given.seconds):
       print(json.dumps(dataclasses.asdict(row)), flush=True)
     return
-  rows = []
+  rows, versions = [], folder_lib.versions()
   for row in children(given):
     rows.append(row)
     print(table(rows).splitlines()[-1], flush=True)
     report = {
       "seconds": given.seconds,
-      "versions": folder_lib.versions(),
+      "versions": versions,
       "rows": [dataclasses.asdict(r) for r in rows],
     }
     pathlib.Path(given.json).write_text(json.dumps(report, indent=1) + "\n")

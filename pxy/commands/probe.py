@@ -195,10 +195,7 @@ def command(options) -> None:
   of_base = specs_of(base, what, options) if base else {}
   measured = {t: jsoned(estimate.measures(one.specs)) for t, one in of_base.items()}
   reports = []
-  rows = [
-    by_problem_lib.table(base.model, base.step, True, task, one.specs)
-    for task, one in of_base.items()
-  ]
+  made = [(base.model, base.step, True, t, one.specs) for t, one in of_base.items()]
   for model, step in eval_lib.models(options.model, options.step):
     held = base and (base.model, base.step) == (model, step)
     new = base if held else Examined(options, model, step)
@@ -214,7 +211,7 @@ def command(options) -> None:
         report["base_measures"] = measured[task]
         report["difference"] = jsoned(differences(one.specs, of_base[task].specs))
       report["figures"] = one.figures
-      rows.append(by_problem_lib.table(model, step, False, task, one.specs))
+      made.append((model, step, False, task, one.specs))
       own.append(report)
       show(report)
     reports += own
@@ -222,6 +219,7 @@ def command(options) -> None:
     if shown is not None:
       print(f"report: {mirror.name(shown)}")
   if options.by_problem is not None:
+    rows = [by_problem_lib.table(*of_task) for of_task in made]
     by_problem_lib.write(options.by_problem, rows)
   if options.json is not None:
     eval_lib.write(options.json, reports)

@@ -100,40 +100,31 @@ def put(cache: Cache, number, k_BKH, v_BKH) -> Cache:
   row stays as it is."""
   row_B, at_B = jnp.arange(cache.length_B.shape[0]), cache.length_B
 
-  def one(x, new_BKH):
-    place = x.at[number, row_B, at_B]
-    return place.set(new_BKH.astype(x.dtype), mode="drop", unique_indices=True)
-
-  k, v = one(cache.k_LBKHS, k_BKH), one(cache.v_LBKSH, v_BKH)
+  k, v = (
+    _set(x, (number, row_B, at_B), new)
+    for x, new in ((cache.k_LBKHS, k_BKH), (cache.v_LBKSH, v_BKH))
+  )
   return dataclasses.replace(cache, k_LBKHS=k, v_LBKSH=v)
 
 
 def append(cache: Cache, k_LBKH, v_LBKH) -> Cache:
   """One more token in each row; a full row stays as it is, but for its length."""
   row_B, at_B = jnp.arange(cache.length_B.shape[0]), cache.length_B
-
-  def put(place, from_LBKH, dtype):
-    from_BLKH = jnp.moveaxis(from_LBKH, 1, 0).astype(dtype)
-    return place.set(from_BLKH, mode="drop", unique_indices=True)
-
+  every = slice(None)
+  keys, values = (row_B, every, every, at_B), (row_B, every, at_B)
   k, v = cache.k_LBKHS, cache.v_LBKSH
   if isinstance(k, tuple):
+    k = tuple(_set(x, keys, k_LBKH[i]) for i, x in enumerate(k))
+    v = tuple(_set(x, values, v_LBKH[i]) for i, x in enumerate(v))
+  else:
+    k = _set(k, (every, *keys), jnp.moveaxis(k_LBKH, 1, 0))
+    v = _set(v, (every, *values), jnp.moveaxis(v_LBKH, 1, 0))
+  return Cache(k, v, cache.length_B + 1)
 
-    def one(x, new_BKH, *where):
-      place = x.at[where]
-      return place.set(new_BKH.astype(x.dtype), mode="drop", unique_indices=True)
 
-    every = slice(None)
-    return Cache(
-      tuple(one(x, k_LBKH[i], row_B, every, every, at_B) for i, x in enumerate(k)),
-      tuple(one(x, v_LBKH[i], row_B, every, at_B) for i, x in enumerate(v)),
-      cache.length_B + 1,
-    )
-  return Cache(
-    put(k.at[:, row_B, :, :, at_B], k_LBKH, k.dtype),
-    put(v.at[:, row_B, :, at_B], v_LBKH, v.dtype),
-    cache.length_B + 1,
-  )
+def _set(x, where, new):
+  """x with new numbers at places that differ; out of range none are."""
+  return x.at[where].set(new.astype(x.dtype), mode="drop", unique_indices=True)
 
 
 def resize(cache: Cache, row_B, length: int) -> Cache:

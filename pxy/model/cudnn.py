@@ -39,20 +39,24 @@ def misfit(q_BTNH, softcap) -> str:
   """What keeps it from having these queries' attention and its gradient, in words; ""
   where nothing does."""
   tokens, _, width = q_BTNH.shape[1:]
-  return next(
-    (
-      why
-      for why, so in (
-        (f"{q_BTNH.dtype.name}, which is not of 16 bits", q_BTNH.dtype.itemsize != 2),
-        ("a softcap", softcap is not None),
-        (f"{tokens} tokens, an odd number,", tokens % 2),
-        # Of 256 it has one since Hopper, for which nothing here asks.
-        (f"heads of {width}", width % 8 or width > 128),
-      )
-      if so
-    ),
-    "",
+  return _first(
+    *_lacks(q_BTNH.dtype, width, softcap),
+    (f"{tokens} tokens, an odd number,", tokens % 2),
   )
+
+
+def _lacks(dtype, width, softcap):
+  """What it has neither for training nor for decoding: (words, whether it is so)."""
+  dtype = jnp.dtype(dtype)
+  yield f"{dtype.name}, which is not of 16 bits", dtype.itemsize != 2
+  # Of 256 it has one since Hopper, for which nothing here asks.
+  yield f"heads of {width}", width % 8 or width > 128
+  yield "a softcap", softcap is not None
+
+
+def _first(*reasons) -> str:
+  """The words of the first that is so; "" where none is."""
+  return next((why for why, so in reasons if so), "")
 
 
 def packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, *, most, how):
@@ -163,20 +167,11 @@ def holds(arch, dtype, mesh) -> bool:
 
 def lacks(arch, dtype, mesh) -> str:
   """What on a GPU keeps `held` from being had, in words; "" where nothing does."""
-  return next(
-    (
-      why
-      for why, so in (
-        (f"jax {jax.__version__} (0.11.2 has what it takes)", not _KNOWN),
-        ("several GPUs", mesh is not None),
-        (f"{dtype}, which is not of 16 bits", jnp.dtype(dtype).itemsize != 2),
-        (f"heads of {arch.head_dim}", arch.head_dim % 8 or arch.head_dim > 128),
-        ("a softcap", arch.attn_softcap is not None),
-        ("windows", set(arch.windows()) != {None}),
-      )
-      if so
-    ),
-    "",
+  return _first(
+    (f"jax {jax.__version__} (0.11.2 has what it takes)", not _KNOWN),
+    ("several GPUs", mesh is not None),
+    *_lacks(dtype, arch.head_dim, arch.attn_softcap),
+    ("windows", set(arch.windows()) != {None}),
   )
 
 

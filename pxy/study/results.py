@@ -37,14 +37,14 @@ class Results:
       json.dumps(one.get("versions")) for one in self._state.values() if _done(one)
     )
     self._most = counted.most_common(1)[0][0] if counted else None
-    thoughts = any(names.looks(claim.measure) for claim in study.claims)
     self._evaluations: dict[str, dict[str, readings.Evaluation]] = {}
     self._numbers: dict[str, readings.Numbers] = {}
     for name, cell in self._cells.items():
       if self.counts(name):
         if cell.trains:
-          run = out / name / "run"
-          self._evaluations[name] = readings.evaluations(run, thoughts)
+          thoughts = any(map(names.looks, study.of(cell)))
+          found = readings.evaluations(out / name / "run", thoughts)
+          self._evaluations[name] = found
         self._numbers[name] = readings.Numbers(out / name)
 
   def counts(self, name: str) -> bool:
